@@ -1,0 +1,170 @@
+"""The plugins that are always there: what they take, checked at the door, and what they do.
+
+The put needs the first half, worker and direct run the second; so both halves of
+a plugin stand together here. More plugins are named in the worker's configuration.
+
+Imports: expression, errors, security, call.
+"""
+
+import sys
+from typing import NamedTuple
+
+from AccessControl import getSecurityManager
+from Acquisition import aq_base
+from Acquisition import aq_inner
+from Acquisition import aq_parent
+from zExceptions import Unauthorized
+
+from . import expression
+from .errors import BadCall
+
+
+class BuiltinPlugin(NamedTuple):
+    """check -- (args, kwargs) → the same, normalised, or BadCall. run -- an IPlugin."""
+
+    check: callable
+    run: callable
+    description: str
+
+
+def check_zope_exec(args, kwargs):
+    """Shape of zope_exec: path, request variables, expression, optionally more names."""
+    if kwargs or not 3 <= len(args) <= 4:
+        raise BadCall('zope_exec takes a path, a mapping of request variables, a TALES '
+                      'expression and, if need be, a mapping of names; got '
+                      f'{len(args)} arguments and the keywords {sorted(kwargs)}')
+    path, variables, text, names = *args, *([{}] if len(args) == 3 else [])
+    expression.check(text)
+    return (as_path(path), _as_names(variables, 'the request variables'), text,
+            _as_names(names, 'the names')), {}
+
+
+def zope_exec(run, path, variables, text, names):
+    """Evaluate a TALES expression as the caller (historic contract A.5).
+
+    Its names: `here` and `context`, the object at `path`; `home` and `root`, the
+    application root; `request` with `variables`; `user`, `modules`, `nothing`, and
+    what `names` holds.
+    """
+    request = run.app.REQUEST
+    for name, value in variables.items():
+        request.set(name, value)
+    here = reach(run.app, path)
+    return expression.evaluate(text, {
+        **names, 'here': here, 'context': here, 'container': here, 'home': run.app,
+        'root': run.app, 'request': request})
+
+
+def check_zope_call(args, kwargs):
+    """Shape of zope_call: a bound method of a persistent object or a function, its arguments."""
+    if not args:
+        raise BadCall('zope_call takes a callable and its arguments; got nothing')
+    return (reference(args[0]), *args[1:]), kwargs
+
+
+def zope_call(run, target, *args, **kwargs):
+    """Call what `reference` named, as the caller."""
+    kind, where, name = target
+    if kind == 'function':
+        return _import(where, name)(*args, **kwargs)
+    context = traverse(run.app, where)
+    return _checked_method(context, name)(*args, **kwargs)
+
+
+def reference(target):
+    """A picklable name of a callable: ('method', path, name) or ('function', module, name).
+
+    Raises BadCall for what can't be found again by name: lambdas, nested
+    functions, methods of objects that have no path, and texts. A text would let
+    restricted code name a function it could not get hold of.
+    """
+    owner = getattr(target, '__self__', None)
+    name = getattr(target, '__name__', None)
+    if not callable(target):
+        raise BadCall(f'{target!r} can not be called')
+    if owner is not None and hasattr(owner, 'getPhysicalPath'):
+        path = owner.getPhysicalPath()
+        if not path or path[0] != '':
+            raise BadCall(f'the object of the method {name} is not reached from the root of '
+                          'the application: take it by traversal')
+        if getattr(aq_base(owner), name, None) is None:
+            raise BadCall(f'{path} has no method named {name}')
+        return ('method', path, name)
+    module, qualified = getattr(target, '__module__', None), getattr(target, '__qualname__', None)
+    if module and qualified:
+        try:
+            found = _import(module, qualified)
+        except (AttributeError, KeyError):
+            found = None
+        if found is target:
+            return ('function', module, qualified)
+    raise BadCall(f'{target!r} can not be found again by its name: give a bound method of an '
+                  'object in the ZODB or a function of a module')
+
+
+def _import(module, qualified):
+    """The object of that qualified name in that module."""
+    __import__(module)
+    found = sys.modules[module]
+    for part in qualified.split('.'):
+        found = getattr(found, part)
+    return found
+
+
+def _checked_method(context, name):
+    """The bound method, after the check its class declares.
+
+    A method whose class declares nothing, or declares it private, was given by
+    trusted code: restricted code could not have got hold of it.
+    """
+    method = getattr(context, name)
+    roles = getattr(type(aq_base(context)), name + '__roles__', ())
+    if roles is not None and roles != ():
+        if not getSecurityManager().validate(context, context, name, method):
+            raise Unauthorized(name)
+    return method
+
+
+def reach(app, path):
+    """The object at `path` if the caller may have it; LookupError or Unauthorized if not.
+
+    Only the object itself is checked, not the folders above it: whoever may use
+    an object need not be able to walk there.
+    """
+    found = traverse(app, path)
+    if len(path) > 1:
+        parent = aq_parent(aq_inner(found))
+        if not getSecurityManager().validate(parent, parent, path[-1], found):
+            raise Unauthorized('/'.join(path))
+    return found
+
+
+def traverse(app, path):
+    """The object at `path`, a tuple, unchecked; raises LookupError with a sentence if none is."""
+    marker = []
+    found = app.unrestrictedTraverse(path[1:], marker) if len(path) > 1 else app
+    if found is marker:
+        raise LookupError(f"there is nothing at {'/'.join(path)}")
+    return found
+
+
+def as_path(path):
+    """A path as a tuple that starts with ''; takes texts and sequences of ids."""
+    parts = path.split('/') if isinstance(path, str) else path
+    if not isinstance(parts, (tuple, list)) or not all(isinstance(p, str) for p in parts):
+        raise BadCall(f'{path!r} is no path: give a text or a tuple of ids')
+    if not parts or parts[0] != '':
+        raise BadCall(f'the path {path!r} does not start at the root')
+    return ('', *(part for part in parts if part))
+
+
+def _as_names(mapping, what):
+    if not hasattr(mapping, 'items') or not all(isinstance(key, str) for key in mapping):
+        raise BadCall(f'{what} are no mapping of names, but {mapping!r}')
+    return dict(mapping.items())
+
+
+BUILTIN = {
+    'zope_exec': BuiltinPlugin(check_zope_exec, zope_exec, 'evaluates a TALES expression'),
+    'zope_call': BuiltinPlugin(check_zope_call, zope_call, 'calls a method or a function'),
+}

@@ -1,0 +1,49 @@
+"""Call and Caller: the frozen request, as it was put.
+
+Imports: nothing of ours.
+"""
+
+from typing import NamedTuple
+
+
+class Caller(NamedTuple):
+    """Who put a call, as names and paths.
+
+    user_id -- id in its user folder; None for a special user.
+    folder -- path of the user folder, tuple of ids, ('', 'acl_users') for the
+    root's; None for a special user without one.
+    special -- '' or 'nobody', 'system', 'emergency'.
+    site -- path of the component site, or None.
+    server_url, virtual_root -- what absolute URLs started with, or None.
+    languages -- the browser's Accept-Language, or None.
+    """
+
+    user_id: str | None
+    folder: tuple | None
+    special: str = ''
+    site: tuple | None = None
+    server_url: str | None = None
+    virtual_root: tuple | None = None
+    languages: str | None = None
+
+    def __str__(self):
+        if self.special:
+            return self.special
+        return f"{self.user_id} of {'/'.join(self.folder) or '/'}"
+
+
+class Call(NamedTuple):
+    """A call that has passed the door.
+
+    arguments -- pickle of (args, kwargs), bytes. put_at -- POSIX seconds, whole
+    milliseconds. not_before -- POSIX seconds, 0.0 for at once. priority --
+    higher first. session -- browser id or None.
+    """
+
+    plugin: str
+    arguments: bytes
+    caller: Caller
+    put_at: float
+    priority: int = 0
+    not_before: float = 0.0
+    session: str | None = None

@@ -1,0 +1,111 @@
+"""Time, for the whole product: what the clock says, and what the storage's clock would say.
+
+Stored times are POSIX seconds, UTC, float. Waits use monotonic seconds.
+
+Imports: interfaces.
+"""
+
+import datetime
+import time
+
+from persistent.TimeStamp import TimeStamp
+from zope.interface import implementer
+
+from .interfaces import IClock
+
+
+@implementer(IClock)
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self):
+        """See IClock."""
+        return time.time()
+
+    def monotonic(self):
+        """See IClock."""
+        return time.monotonic()
+
+    def wait(self, event, seconds):
+        """See IClock."""
+        return event.wait(seconds)
+
+
+@implementer(IClock)
+class ManualClock:
+    """A clock for tests: it stands still until told to advance."""
+
+    def __init__(self, now=1_000_000.0):
+        self._now = now
+        self._started = now
+
+    def now(self):
+        """See IClock."""
+        return self._now
+
+    def monotonic(self):
+        """See IClock."""
+        return self._now - self._started
+
+    def wait(self, event, seconds):
+        """See IClock: time passes at once, nobody waits."""
+        self.advance(seconds)
+        return event.is_set()
+
+    def advance(self, seconds):
+        """Let `seconds` pass."""
+        self._now += seconds
+
+
+class StorageClock:
+    """What a storage's clock would say now, learned from this process's own commits.
+
+    A storage stamps each commit with its own clock. The difference to ours,
+    seen at our last commit, is all we need to tell the age of a record that a
+    third host wrote, whatever the clocks of all three say. It is an estimate:
+    good enough to choose a manager, never used to declare a worker dead.
+    """
+
+    def __init__(self):
+        self._offset = 0.0
+
+    def observe(self, serial, now):
+        """Learn from a commit of our own.
+
+        serial -- transaction id of the commit, 8 bytes.
+        now -- our clock just after the commit returned.
+        """
+        self._offset = serial_seconds(serial) - now
+
+    def now(self, now, last_serial):
+        """The storage's time in POSIX seconds.
+
+        now -- our clock. last_serial -- the last transaction we know of: the
+        storage can't be earlier than that.
+        """
+        return max(now + self._offset, serial_seconds(last_serial))
+
+
+def serial_seconds(serial):
+    """The POSIX seconds at which the transaction of that id (8 bytes) was made; 0.0 for none."""
+    if not serial or serial == b'\0' * 8:
+        return 0.0
+    return TimeStamp(serial).timeTime()
+
+
+def as_datetime(seconds):
+    """An aware UTC datetime of POSIX seconds; None stays None."""
+    if seconds is None:
+        return None
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+
+
+#: The clock of the running process.
+SYSTEM = SystemClock()
+
+_storage_clocks = {}
+
+
+def storage_clock(database_name):
+    """The StorageClock this process keeps for the database of that name."""
+    return _storage_clocks.setdefault(database_name, StorageClock())

@@ -1,0 +1,65 @@
+"""Every error of zasync: one root, one sentence a class.
+
+What may be tried again inherits from transaction's TransientError as well, so
+that Zope's publisher and the worker's retry loop treat it alike.
+
+Imports: nothing of ours.
+"""
+
+from transaction.interfaces import TransientError
+
+
+class ZAsyncError(Exception):
+    """Root of all errors raised by zasync."""
+
+
+class UnknownPlugin(ZAsyncError, ValueError):
+    """No plugin of that name is offered by the worker of this manager."""
+
+
+class BadCall(ZAsyncError, ValueError):
+    """The call as put can never run: wrong shape, syntax error, or what can't be pickled."""
+
+
+class NotYours(ZAsyncError):
+    """The deferred belongs to another user or to another browser session."""
+
+
+class CallerGone(ZAsyncError):
+    """The user who put the call, or the user folder, does not exist any more."""
+
+
+class BadResult(ZAsyncError):
+    """The result of the call can't be stored, so its effects were rolled back."""
+
+
+class Interrupted(ZAsyncError):
+    """The worker died or stopped while it ran the call, and the call may not run twice."""
+
+
+class TimedOut(ZAsyncError):
+    """The call ran longer than its time-out."""
+
+
+class Expired(ZAsyncError):
+    """No worker took the call before it expired."""
+
+
+class Cancelled(ZAsyncError):
+    """The call was cancelled."""
+
+
+class NoWorker(ZAsyncError):
+    """No worker lives that could take the call, and the dispatcher is set to refuse."""
+
+
+class NotOurs(ZAsyncError, TransientError):
+    """This run of the call has lost it to another one: nothing it did may be committed."""
+
+
+class CommitRefused(ZAsyncError):
+    """A call that runs inside a request tried to commit the request's transaction."""
+
+
+class IllegalTransition(ZAsyncError):
+    """An event happened to a call in a state where it can't."""

@@ -1,0 +1,51 @@
+"""Failure: what is kept of an exception.
+
+Imports: nothing of ours.
+"""
+
+import traceback
+from dataclasses import dataclass
+
+
+#: Longest text and traceback that are kept, in characters. A call that fails
+#: with a megabyte of repr should not put it into the database.
+TEXT_LIMIT = 2_000
+TRACEBACK_LIMIT = 20_000
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Frozen, picklable account of an exception: no live exception, frame or request.
+
+    type_name -- dotted name of the exception's class.
+    text -- its message. traceback_text -- formatted traceback, '' if there is none.
+    """
+
+    type_name: str
+    text: str
+    traceback_text: str = ''
+
+    @classmethod
+    def from_exception(cls, exception):
+        """The account of `exception`, its traceback and its causes."""
+        kind = type(exception)
+        lines = traceback.format_exception(kind, exception, exception.__traceback__)
+        return cls(type_name=_dotted_name(kind), text=_text_of(exception)[:TEXT_LIMIT],
+                   traceback_text=''.join(lines)[-TRACEBACK_LIMIT:])
+
+    def __str__(self):
+        return f'{self.type_name}: {self.text}' if self.text else self.type_name
+
+
+def _dotted_name(kind):
+    if kind.__module__ == 'builtins':
+        return kind.__qualname__
+    return f'{kind.__module__}.{kind.__qualname__}'
+
+
+def _text_of(exception):
+    """str() of an exception of whatever class; a failing __str__ must not hide the failure."""
+    try:
+        return str(exception)
+    except Exception as broken:
+        return f'(its text can not be shown: {type(broken).__name__})'

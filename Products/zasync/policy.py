@@ -1,0 +1,88 @@
+"""The decisions of a queue and its worker, as pure functions of their arguments.
+
+Times are POSIX seconds, spans are seconds; nothing here reads a clock.
+
+Imports: interfaces.
+"""
+
+#: Tries of a transaction that meets conflicts before the call goes back to the
+#: queue. Historic contract A.9.
+MAX_CONFLICT_ATTEMPTS = 5
+
+#: An archive is dropped in this many slices a rotation period: a result lives
+#: for one period, at most an eighth longer.
+SLICES = 8
+
+
+def conflict_delay(attempts, spread):
+    """Seconds to wait before the next try of a transaction that met a conflict.
+
+    attempts -- tries made so far, 1 or more. spread -- a random number from 0 to 1.
+    Two that met once should not meet again, so the wait is spread over 0 to 20 ms
+    times two to the number of tries, one second at most.
+    """
+    return spread * min(1.0, 0.02 * 2 ** attempts)
+
+
+def give_back_delay(attempt, spread):
+    """Seconds a call that ran out of conflict tries waits in the queue.
+
+    attempt -- the attempt that failed so, 1 or more. spread -- random, 0 to 1.
+    """
+    return min(60.0, 0.5 * 2 ** (attempt - 1)) * (0.5 + spread)
+
+
+def reconnect_delay(failures, first, growth, longest=60.0):
+    """Seconds to wait after that many failures in a row to reach the server or the target.
+
+    failures -- 1 or more. first -- `initial-retry-delay`, growth --
+    `retry-exponential-backoff`. Historic contract B.1.
+    """
+    return min(longest, first * growth ** (failures - 1))
+
+
+def gives_up(waited, max_total):
+    """Whether a worker that waited so long for its server or target gives up; 0 means never."""
+    return bool(max_total) and waited >= max_total
+
+
+def is_alive(beat_at, now, max_idle_seconds):
+    """Whether a worker whose last beat was at `beat_at` may be given calls at `now`.
+
+    Both times are the storage's; 0 for `beat_at` means that it never beat. It
+    may err: a call on a dead worker's manager waits, it is not lost.
+    """
+    return bool(beat_at) and now - beat_at <= max_idle_seconds
+
+
+def slice_seconds(rotation_period):
+    """Length of an archive slice."""
+    return max(1.0, rotation_period / SLICES)
+
+
+def slice_of(ended_at, rotation_period):
+    """The archive slice for a call ended at that time: the second at which the slice starts."""
+    span = slice_seconds(rotation_period)
+    return int(ended_at // span * span)
+
+
+def slice_is_over(start, now, rotation_period):
+    """Whether the slice that starts then holds only results older than the rotation period."""
+    return start + slice_seconds(rotation_period) + rotation_period <= now
+
+
+#: Seconds of work a worker claims ahead of its threads, so that short calls do not
+#: wait for a beat each. Longer would take work from a sibling that has nothing to do.
+AHEAD_SECONDS = 0.1
+#: Most calls claimed ahead for each thread.
+AHEAD_MOST = 25
+
+
+def claim_ahead(seconds_a_call, threads):
+    """How many calls to claim beyond the number of threads.
+
+    seconds_a_call -- how long calls took of late; None before the first ended.
+    """
+    if seconds_a_call is None:
+        return 0
+    return threads * min(AHEAD_MOST, int(AHEAD_SECONDS / max(seconds_a_call, 0.001)))

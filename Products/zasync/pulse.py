@@ -1,0 +1,57 @@
+"""Pulse, Ping and WorkerCard: the signs of life of a worker, one writer each.
+
+A heartbeat that carried everything would grow an idle database by 8 MB a day. So
+what changes (a few numbers) is apart from what does not (host, plugins).
+
+Imports: nothing of ours.
+"""
+
+from persistent import Persistent
+
+
+class Pulse(Persistent):
+    """A few numbers, written by each beat that commits; all a dispatcher reads.
+
+    new, accepted -- calls that wait, calls that run. rate -- calls ended a second,
+    smoothed. beat -- number of this beat. accepting -- 0 while the worker drains
+    or is not there. pong_at -- when it last answered a ping, POSIX seconds or 0.
+    """
+
+    def __init__(self):
+        self.write(0, 0, 0.0, 0, 0, 0)
+
+    def write(self, new, accepted, rate, beat, accepting, pong_at):
+        """Set all numbers at once."""
+        self.new = new
+        self.accepted = accepted
+        self.rate = rate
+        self.beat = beat
+        self.accepting = accepting
+        self.pong_at = pong_at
+
+
+class Ping(Persistent):
+    """When somebody last asked the worker to prove that it lives; written by those who ask."""
+
+    def __init__(self):
+        self.asked_at = None
+
+
+class WorkerCard(Persistent):
+    """Who serves the queue; written by the worker at its start.
+
+    boot -- id of its life. host, pid, version -- texts and a number.
+    plugins -- {name: description}. started_at -- POSIX seconds.
+    """
+
+    def __init__(self):
+        self.write(None, '', 0, '', {}, None)
+
+    def write(self, boot, host, pid, version, plugins, started_at):
+        """Set all at once."""
+        self.boot = boot
+        self.host = host
+        self.pid = pid
+        self.version = version
+        self.plugins = dict(plugins)
+        self.started_at = started_at

@@ -1,0 +1,36 @@
+"""The contract of the dispatcher.
+
+Imports: nothing of ours.
+"""
+
+from zope.interface import Attribute
+from zope.interface import Interface
+
+
+#: What to do with a call when no worker lives: run it in the request, leave it
+#: with a manager for later, or refuse it with NoWorker.
+RUN = 'run'
+QUEUE = 'queue'
+REFUSE = 'refuse'
+NO_WORKER_CHOICES = (RUN, QUEUE, REFUSE)
+
+
+class IAsynchronousCallDispatcher(Interface):
+    """A folder of managers that gives each call to the least loaded one whose worker lives.
+
+    Historic contract C.
+    """
+
+    max_idle_time = Attribute('seconds without a sign of life after which a worker gets no calls')
+    no_worker = Attribute('one of NO_WORKER_CHOICES')
+
+    def putCall(plugin, *args, **kwargs):
+        """Put a call to the least loaded live manager; → ``(manager id, IDeferred)``.
+
+        When no worker lives, `no_worker` decides: 'run' runs the call here and now,
+        as the worker would, and returns ``(None, IDeferred)``, ended; 'queue' leaves
+        it with a manager; 'refuse' raises NoWorker.
+
+        Raises what IAsynchronousCallManager.putCall raises. Never waits, never
+        sleeps, never asks a worker. Historic contract C.4.
+        """

@@ -1,0 +1,109 @@
+"""ZAsyncDispatcher, the ZAD: gives each call to the least loaded manager whose worker lives.
+
+Imports: zmi, direct, loads, balancing, interfaces, zasync.
+"""
+
+import random
+
+from AccessControl.class_init import InitializeClass
+from AccessControl.SecurityInfo import ClassSecurityInfo
+from OFS.Folder import Folder
+from zExceptions import BadRequest
+from zope.interface import implementer
+from ZPublisher import zpublish
+
+from Products.zasync.door import make_call
+from Products.zasync.errors import NoWorker
+from Products.zasync.interfaces import IAsynchronousCallManager
+from Products.zasync.permissions import MakeAsynchronousApplicationCalls
+
+from . import direct
+from . import loads
+from .balancing import choose
+from .interfaces import IAsynchronousCallDispatcher
+from .interfaces import NO_WORKER_CHOICES
+from .interfaces import REFUSE
+from .interfaces import RUN
+from .zmi.dispatcherforms import constructZAsyncDispatcher  # noqa: F401 (historic place)
+from .zmi.dispatcherforms import constructZAsyncDispatcherForm  # noqa: F401
+from .zmi.dispatcherforms import DispatcherPages
+
+
+@implementer(IAsynchronousCallDispatcher)
+class ZAsyncDispatcher(DispatcherPages, Folder):
+    """See IAsynchronousCallDispatcher."""
+
+    id = 'asynchronous_call_dispatcher'
+    title = meta_type = 'Asynchronous Call Dispatcher'
+    zmi_icon = 'fas fa-random'
+    max_idle_time = 60.0
+    no_worker = RUN
+    no_worker_choices = NO_WORKER_CHOICES
+    security = ClassSecurityInfo()
+
+    manage_options = Folder.manage_options[:1] + DispatcherPages.manage_options + (
+        Folder.manage_options[1:])
+
+    _properties = (
+        {'id': 'title', 'type': 'string', 'mode': 'w'},
+        {'id': 'max_idle_time', 'type': 'float', 'mode': 'w'},
+        {'id': 'no_worker', 'type': 'selection', 'mode': 'w',
+         'select_variable': 'no_worker_choices'},
+    )
+
+    def __init__(self, id='asynchronous_call_dispatcher'):
+        super().__init__(id)
+
+    def _setPropValue(self, id, value):
+        """Refuse what no dispatcher can work with, before anything is changed."""
+        if id == 'no_worker' and value not in NO_WORKER_CHOICES:
+            raise BadRequest(f'no_worker is one of {", ".join(NO_WORKER_CHOICES)}, '
+                             f'not {value!r}.')
+        if id == 'max_idle_time' and not float(value) >= 1:
+            raise BadRequest(f'max_idle_time is a number of seconds, at least 1, not {value!r}.')
+        super()._setPropValue(id, value)
+
+    # putting
+
+    @zpublish(False)
+    @security.protected(MakeAsynchronousApplicationCalls)
+    def putCall(self, plugin, *args, **kwargs):
+        """See IAsynchronousCallDispatcher."""
+        return self._dispatch(None, plugin, args, kwargs)
+
+    def _dispatch(self, session, plugin, args, kwargs):
+        managers = self.managers()
+        offered = {name for manager in managers for name in manager.queue.card.plugins}
+        call = make_call(offered, session, plugin, args, kwargs)
+        known = [self.load_of(manager) for manager in managers]
+        chosen = choose(known, random.random())
+        if chosen is None:
+            if self.no_worker == REFUSE or (not managers and self.no_worker != RUN):
+                raise NoWorker(f'no worker of {"/".join(self.getPhysicalPath())} lives')
+            if self.no_worker == RUN and direct.can_run(call):
+                return None, direct.run(self.getPhysicalRoot(), call)
+            if not managers:
+                raise NoWorker(f'no worker lives, and {plugin!r} runs in workers only')
+            chosen = choose([load._replace(alive=True) for load in known], random.random())
+        manager = self._getOb(chosen.id)
+        deferred = manager.put(call)
+        loads.note_put(manager)
+        return chosen.id, deferred
+
+    # looking
+
+    @zpublish(False)
+    @security.private
+    def managers(self):
+        """The managers in this folder; whatever else lies there is nobody's business."""
+        return [child for child in self.objectValues()
+                if IAsynchronousCallManager.providedBy(child)]
+
+    @zpublish(False)
+    @security.private
+    def load_of(self, manager):
+        """The Load of one of our managers."""
+        return loads.load_of(manager, self.max_idle_time)
+
+
+InitializeClass(ZAsyncDispatcher)

@@ -1,0 +1,19 @@
+"""zasync_client: the worker that runs the calls queued in Zope.
+
+``zasync_client -C etc/zasync.conf`` starts it; ``zasync_client.run(path)`` does the
+same from Python (it was ``zasync.run`` once, historic contract A.2).
+
+Imports: cli, when run.
+"""
+
+__version__ = '2.0.0'
+
+
+def run(config_path, version=None):
+    """Run a worker in the foreground until it is told to stop; → exit code.
+
+    config_path -- path of a zasync.conf. version -- ignored; the control script of
+    2006 passed the version of Zope.
+    """
+    from .cli import main
+    return main(['-C', str(config_path), 'run'])

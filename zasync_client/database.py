@@ -1,0 +1,96 @@
+"""Connections to the ZODB, one a thread, and the unit of work.
+
+Imports: errors.
+"""
+
+import threading
+from contextlib import contextmanager
+
+import transaction
+
+from Products.zasync.interfaces import IAsynchronousCallManager
+
+from .errors import BadTarget
+from .errors import TargetAway
+
+
+class Database:
+    """The database of a worker, seen by each thread through a connection of its own.
+
+    db -- a ZODB.DB. target -- path of the manager, tuple.
+    """
+
+    def __init__(self, db, target, threads):
+        self._db = db
+        self._target = target
+        self._local = threading.local()
+        db.setPoolSize(max(db.getPoolSize(), threads + 2))
+
+    def connection(self):
+        """This thread's connection, opened when first asked for."""
+        try:
+            return self._local.connection
+        except AttributeError:
+            self._local.connection = self._db.open()
+            return self._local.connection
+
+    def close(self):
+        """Close this thread's connection."""
+        connection = self._local.__dict__.pop('connection', None)
+        if connection is not None:
+            transaction.abort()
+            connection.close()
+
+    def application(self):
+        """The application root, unwrapped, in this thread's snapshot."""
+        return self.connection().root()['Application']
+
+    def manager(self):
+        """The target in this thread's snapshot.
+
+        Raises TargetAway if there is nothing at its path, BadTarget if it is no
+        manager.
+        """
+        path = '/'.join(self._target)
+        found = self.application().unrestrictedTraverse(self._target[1:], None)
+        if found is None:
+            raise TargetAway(f'there is nothing at {path}')
+        if not IAsynchronousCallManager.providedBy(found):
+            raise BadTarget(f'the target {path} is no asynchronous call manager but '
+                            f'{getattr(found, "meta_type", type(found).__name__)!r}')
+        return found
+
+    def watched(self):
+        """The ZODB.DB that the target is stored in: another one if it is mounted."""
+        return self.manager()._p_jar.db()
+
+    def deferred(self, database_name, oid):
+        """The deferred of that oid, in this thread's snapshot."""
+        return self.connection().get_connection(database_name).get(oid)
+
+
+class UnitOfWork:
+    """What the body of `unit_of_work` may say."""
+
+    abandoned = False
+
+    def abandon(self):
+        """There was nothing to do: commit nothing."""
+        self.abandoned = True
+
+
+@contextmanager
+def unit_of_work(note):
+    """A transaction around the body: committed at its end, aborted on any exception.
+
+    Yields a UnitOfWork. The body may have committed on its way; then what is
+    committed here is the transaction it was in last.
+    """
+    transaction.begin().note(note)
+    work = UnitOfWork()
+    try:
+        yield work
+        if not work.abandoned:
+            transaction.commit()
+    finally:
+        transaction.abort()

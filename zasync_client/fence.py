@@ -1,0 +1,92 @@
+"""The fence: while a call runs, no commit of its thread succeeds but its owner's (I3).
+
+Each commit made in a pool thread while a call runs writes the call's deferred, or
+is refused because the call is no longer ours. So of two workers that both believe
+they own a call the second meets a conflict, also when the call's code commits on
+its way, by a checkpoint or behind our back.
+
+Imports: zasync.errors.
+"""
+
+from contextlib import contextmanager
+
+import transaction
+from transaction._transaction import Status
+from zope.interface import implementer
+
+from Products.zasync.errors import NotOurs
+
+
+class Fence:
+    """A synchronizer for one thread. Keep a reference: the transaction manager holds it weakly."""
+
+    def __init__(self):
+        self._call = None
+        transaction.manager.registerSynch(self)
+
+    @contextmanager
+    def around(self, deferred, boot, attempt):
+        """Guard the commits of the body, which runs that attempt of that call."""
+        self._call = deferred, boot, attempt
+        try:
+            yield
+        finally:
+            self._call = None
+
+    def beforeCompletion(self, current):
+        """Commit and abort both come here; only a commit looks at what is joined.
+
+        Raising here would break the abort as well. The status tells a live
+        transaction from one whose commit was refused already.
+        """
+        if self._call is None or current.status is not Status.ACTIVE:
+            return
+        deferred, boot, attempt = self._call
+        try:
+            ours = deferred.is_owned_by(boot, attempt)
+        except Exception as error:  # the server is away: a commit can't succeed anyway
+            current.join(_Refusal(error))
+            return
+        if ours:
+            deferred._p_changed = True
+        else:
+            current.join(_Refusal(NotOurs(f'the call {deferred.id} has gone to another run')))
+
+    def afterCompletion(self, current):
+        """Nothing to do."""
+
+    def newTransaction(self, current):
+        """Nothing to do."""
+
+
+@implementer(transaction.interfaces.IDataManager)
+class _Refusal:
+    """A data manager that votes no."""
+
+    transaction_manager = transaction.manager
+
+    def __init__(self, error):
+        self._error = error
+
+    def tpc_begin(self, current):
+        """Nothing to do."""
+
+    def commit(self, current):
+        """Nothing to do."""
+
+    def tpc_vote(self, current):
+        """Refuse."""
+        raise self._error
+
+    def tpc_finish(self, current):
+        """Never reached."""
+
+    def tpc_abort(self, current):
+        """Nothing to do."""
+
+    def abort(self, current):
+        """Nothing to do."""
+
+    def sortKey(self):
+        """First: nobody else need be asked."""
+        return ''

@@ -1,0 +1,85 @@
+"""Starting Zope inside a worker: products, database, no web server.
+
+Imports: config, errors.
+"""
+
+import logging
+
+import Zope2
+from App.config import setConfiguration
+from transaction.interfaces import TransientError
+from zope.event import notify
+from zope.processlifetime import ProcessStarting
+from Zope2.Startup import get_wsgi_starter
+from Zope2.Startup.handlers import handleWSGIConfig
+
+from Products.zasync import policy
+
+from .errors import GaveUp
+from .errors import TargetAway
+
+
+log = logging.getLogger('zasync')
+
+#: Tries of Zope's own start: on an empty database it writes the root objects, and
+#: of several processes that start at once all but one meet a conflict there.
+START_ATTEMPTS = 10
+
+
+def start(config, clock, stopping):
+    """Start Zope as `config` says and return its database.
+
+    Waits for a database server that can't be reached, with a line in the log a
+    try. Raises GaveUp when that took too long or `stopping` was set.
+    """
+    handleWSGIConfig(config.zope, config.handlers)
+    setConfiguration(config.zope)
+    starter = get_wsgi_starter()
+    starter.setConfiguration(config.zope)
+    starter.setupLocale()
+    starter.setupSecurityOptions()
+    starter.setupPublisher()
+    patiently(lambda: config.zope.dbtab.getDatabase('/', is_root=1), 'the database server',
+              config, clock, stopping)
+    _start_zope()
+    notify(ProcessStarting())
+    return Zope2.DB
+
+
+def _start_zope():
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            Zope2.startup_wsgi()
+            return
+        except TransientError:
+            if attempt == START_ATTEMPTS:
+                raise
+
+
+def patiently(action, what, config, clock, stopping):
+    """The value of action(), tried again while it is away, as the configuration says.
+
+    action -- raises TargetAway or a TransientError (ClientDisconnected is one) while
+    `what` is away.
+    Raises GaveUp after max-total-retry seconds or when `stopping` is set.
+    """
+    failures, since = 0, clock.monotonic()
+    while True:
+        try:
+            return action()
+        except (TransientError, TargetAway) as reason:
+            failures += 1
+            delay = policy.reconnect_delay(failures, config.initial_retry_seconds,
+                                           config.retry_growth)
+            waited = clock.monotonic() - since
+            if policy.gives_up(waited, config.max_total_retry_seconds):
+                raise GaveUp(f'{what} was out of reach for {waited:.0f} s: {_text(reason)}; '
+                             'gave up, as max-total-retry says') from reason
+            log.warning('%s is out of reach (%s); trying again in %.0f s', what, _text(reason),
+                        delay)
+        if clock.wait(stopping, delay):
+            raise GaveUp(f'stopped while waiting for {what}')
+
+
+def _text(reason):
+    return str(reason.args[0]) if reason.args else type(reason).__name__
