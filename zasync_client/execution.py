@@ -16,14 +16,17 @@ import threading
 from typing import NamedTuple
 
 import transaction
+from transaction.interfaces import TransactionFailedError
 from transaction.interfaces import TransientError
 from ZEO.Exceptions import ClientDisconnected
+from ZODB.POSException import POSError
 from ZODB.POSException import POSKeyError
 
 from Products.zasync import payload
 from Products.zasync import policy
 from Products.zasync.errors import BadResult
 from Products.zasync.errors import NotOurs
+from Products.zasync.errors import ZAsyncError
 from Products.zasync.failure import Failure
 from Products.zasync.running import Run
 from Products.zasync.running import running
@@ -38,6 +41,19 @@ log = logging.getLogger('zasync')
 ENDED = 'ended'
 GIVE_BACK = 'give back'
 LOST = 'lost'
+
+
+#: How long a call waits whose plugin this worker does not know, in seconds: it was
+#: restarted with another configuration, and may be so again.
+NO_PLUGIN_SECONDS = 60.0
+
+
+class CommitFailed(ZAsyncError, TransientError):
+    """The storage did not take a commit, for a reason that may pass."""
+
+
+class NoPlugin(ZAsyncError, TransientError):
+    """The worker's configuration does not name the plugin of a call."""
 
 
 class Claim(NamedTuple):
@@ -69,8 +85,7 @@ class Execution:
         self._boot = boot
         self._clock = clock
         self._stopping = stopping
-        self._wake = wake
-        self._fence = Fence()
+        self._fence = Fence(wake)
 
     def run(self, claim):
         """Run the call until it ends, in whatever way; → End. Conflicts and lost servers included.
@@ -81,10 +96,14 @@ class Execution:
             try:
                 self._attempt(claim)
                 return self._end(claim, ENDED, started)
-            except (NotOurs, POSKeyError) as reason:
+            except NotOurs as reason:
                 log.warning('call %s: its run (attempt %d) was dropped: %s', claim.id,
                             claim.attempt, reason)
                 return self._end(claim, LOST, started)
+            except NoPlugin as reason:
+                log.error('call %s goes back to the queue for %.0f s: %s', claim.id,
+                          NO_PLUGIN_SECONDS, reason)
+                return self._end(claim, GIVE_BACK, started, NO_PLUGIN_SECONDS, str(reason))
             except ClientDisconnected:
                 disconnects += 1
                 delay = policy.reconnect_delay(disconnects, self._config.initial_retry_seconds,
@@ -108,34 +127,64 @@ class Execution:
         return End(claim, how, now, self._clock.monotonic() - started, now + delay, why)
 
     def _attempt(self, claim):
-        """One try: the plugin's effects and its result, or its failure, committed."""
-        try:
-            with unit_of_work(f'zasync call {claim.id}'):
-                deferred = self._ours(claim)
+        """One try: the plugin's effects and its result, or its failure, committed.
+
+        Raises TransientErrors, NotOurs among them.
+        """
+        failure = None
+        with unit_of_work(f'zasync call {claim.id}') as work:
+            deferred = self._ours(claim)
+            try:
                 with self._fence.around(deferred, self._boot, claim.attempt):
                     result = self._run_plugin(claim, deferred)
+            except TransientError:
+                raise
+            except TransactionFailedError as reason:
+                # The plugin went on after a commit or a savepoint had failed.
+                raise CommitFailed(str(reason)) from reason
+            except BaseException as error:  # SystemExit too: a call must not stop its worker
+                work.abandon()
+                failure = Failure.from_exception(error)
+            else:
                 # A plugin may have committed behind our back: look again, in the
                 # snapshot this transaction has now.
                 deferred = self._ours(claim)
                 deferred.succeed(result, self._clock.now())
-        except (TransientError, POSKeyError, KeyboardInterrupt, MemoryError):
-            raise
-        except BaseException as error:  # SystemExit too: a call must not stop its worker
-            self._store_failure(claim, Failure.from_exception(error))
+                failure = self._commit()
+                work.abandon()
+        if failure is not None:
+            self._store_failure(claim, failure)
         else:
             log.info('call %s resolved in %.2f s', claim.id,
                      deferred.ended_at - deferred.started_at)
 
+    def _commit(self):
+        """Commit the effects of a call; → None, or the Failure if they can't be stored at all.
+
+        Raises TransientErrors; trouble of the storage is one: it may pass.
+        """
+        try:
+            transaction.commit()
+        except TransientError:
+            raise
+        except (POSError, OSError) as reason:
+            raise CommitFailed(str(reason)) from reason
+        except Exception as error:  # such as an effect that can't be pickled
+            return Failure.from_exception(error)
+        return None
+
     def _run_plugin(self, claim, deferred):
         def commit(memo):
+            self._check(claim, deferred)
             deferred.checkpoint(payload.dumps(memo, BadResult, 'the memo'))
             transaction.commit()
             transaction.begin()
-            self._wake()
 
         step = Run(deferred, commit)
+        plugin = self._config.plugins.get(deferred.plugin)
+        if plugin is None:
+            raise NoPlugin(f'this worker offers no plugin {deferred.plugin!r}')
         args, kwargs = deferred.arguments()
-        plugin = self._config.plugins[deferred.plugin]
         with restored(deferred.caller, self._database.application()) as app, running(step):
             step.app = app
             result = plugin.handler(step, *args, **kwargs)
@@ -149,6 +198,13 @@ class Execution:
     def _ours(self, claim):
         """The deferred of the claim; raises NotOurs if the call is not ours any more."""
         deferred = self._database.deferred(claim.database_name, claim.oid)
-        if not deferred.is_owned_by(self._boot, claim.attempt):
-            raise NotOurs(f'the call {claim.id} has gone to another run')
+        self._check(claim, deferred)
         return deferred
+
+    def _check(self, claim, deferred):
+        try:
+            ours = deferred.is_owned_by(self._boot, claim.attempt)
+        except POSKeyError:  # its manager was deleted, and the database packed
+            ours = False
+        if not ours:
+            raise NotOurs(f'the call {claim.id} has gone to another run')

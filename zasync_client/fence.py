@@ -18,9 +18,14 @@ from Products.zasync.errors import NotOurs
 
 
 class Fence:
-    """A synchronizer for one thread. Keep a reference: the transaction manager holds it weakly."""
+    """A synchronizer for one thread. Keep a reference: the transaction manager holds it weakly.
 
-    def __init__(self):
+    wake -- callable() for the beat: a storage tells a process nothing of its own
+    commits, and a call may have put others.
+    """
+
+    def __init__(self, wake):
+        self._wake = wake
         self._call = None
         transaction.manager.registerSynch(self)
 
@@ -53,7 +58,9 @@ class Fence:
             current.join(_Refusal(NotOurs(f'the call {deferred.id} has gone to another run')))
 
     def afterCompletion(self, current):
-        """Nothing to do."""
+        """Wake the beat."""
+        if self._call is not None:
+            self._wake()
 
     def newTransaction(self, current):
         """Nothing to do."""

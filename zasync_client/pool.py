@@ -19,15 +19,17 @@ class Pool:
     that. on_exit -- callable(), at a thread's end. All are called in that thread.
     """
 
-    def __init__(self, threads, make_runner, on_end, on_free, on_exit):
+    def __init__(self, threads, make_runner, on_end, on_free, on_exit, clock):
         self._threads = threads
         self._make_runner = make_runner
         self._on_end = on_end
         self._on_free = on_free
         self._on_exit = on_exit
+        self._clock = clock
         self._claims = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._held = {}
+        self._waiting = {}
 
     def start(self):
         """Start the threads. They are daemons: a hung call must not keep the process."""
@@ -38,6 +40,7 @@ class Pool:
         """Have a call run."""
         with self._lock:
             self._held[claim.id] = claim
+            self._waiting[claim.id] = self._clock.monotonic()
         self._claims.put(claim)
 
     def held(self):
@@ -45,19 +48,19 @@ class Pool:
         with self._lock:
             return set(self._held)
 
-    def take_back(self):
-        """Take away the claims no thread has begun; → list of Claims."""
-        taken = []
-        while True:
-            try:
-                claim = self._claims.get_nowait()
-            except queue.Empty:
-                break
-            if claim is not None:
-                taken.append(claim)
+    def oldest_waiting(self):
+        """Monotonic seconds at which the oldest claim no thread has begun came, or None."""
         with self._lock:
-            for claim in taken:
-                self._held.pop(claim.id, None)
+            return min(self._waiting.values(), default=None)
+
+    def take_back(self):
+        """Take away the claims no thread has begun; → list of Claims.
+
+        A thread that comes to one later finds that it is gone.
+        """
+        with self._lock:
+            taken = [self._held.pop(id) for id in self._waiting]
+            self._waiting.clear()
         return taken
 
     def stop(self):
@@ -65,22 +68,31 @@ class Pool:
         for _ in range(self._threads):
             self._claims.put(None)
 
+    def _begin(self, claim):
+        """Whether this thread may run the claim: it was not taken back."""
+        with self._lock:
+            return (self._held.get(claim.id) is claim
+                    and self._waiting.pop(claim.id, None) is not None)
+
     def _work(self):
-        runner = self._make_runner()
         try:
+            runner = self._make_runner()
             while (claim := self._claims.get()) is not None:
-                end = runner.run(claim)
-                # In this order the beat never sees a call that is neither held nor ended.
-                self._on_end(end)
-                with self._lock:
-                    self._held.pop(claim.id, None)
-                self._on_free()
-        except BaseException:
-            # A bug of ours, or no memory left. The call stays on the desk, and
-            # the beat gives back what no thread holds.
-            log.critical('a pool thread ends because of an error it can not handle', exc_info=True)
-            with self._lock:
-                self._held.pop(claim.id, None)
-            raise
+                if self._begin(claim):
+                    self._run(runner, claim)
         finally:
             self._on_exit()
+
+    def _run(self, runner, claim):
+        try:
+            # In this order the beat never sees a call that is neither held nor ended.
+            self._on_end(runner.run(claim))
+        except BaseException:
+            # A bug of ours, or no memory left. The thread must go on, or the worker
+            # would claim calls that nobody runs; the beat gives back what no thread
+            # holds.
+            log.critical('call %s: the worker met an error it can not handle', claim.id,
+                         exc_info=True)
+        with self._lock:
+            self._held.pop(claim.id, None)
+        self._on_free()

@@ -26,13 +26,12 @@ class Wakeup:
         self._event = threading.Event()
         self._hurry = threading.Event()
         self._looked_at = float('-inf')
-        self.reconnected = False
 
     def watch(self, db):
         """Be woken by the commits that reach `db`; harmless where the storage pushes nothing."""
         adapter = db._mvcc_storage
         if isinstance(adapter, MVCCAdapter) and hasattr(db.storage, 'registerDB'):
-            db.storage.registerDB(_Listener(adapter, self))
+            db.storage.registerDB(_Listener(adapter, self, db.storage))
 
     def notify(self):
         """Somebody committed. Called in ZEO's network thread: nothing but a flag."""
@@ -64,9 +63,10 @@ class Wakeup:
 class _Listener:
     """Stands between a storage and its database, and hears what the one tells the other."""
 
-    def __init__(self, adapter, wakeup):
+    def __init__(self, adapter, wakeup, storage):
         self._adapter = adapter
         self._wakeup = wakeup
+        self._storage = storage
 
     def invalidate(self, transaction_id, oids):
         """A commit of another client."""
@@ -74,9 +74,17 @@ class _Listener:
         self._wakeup.notify()
 
     def invalidateCache(self):
-        """The connection was lost for so long that the cache can't be trusted."""
+        """The storage connects, again it may be, and its cache is not to be trusted.
+
+        A restarted ZEO server counts object ids on from the highest it has stored,
+        so it gives out ids that a client which survived it still holds ready: each
+        new object of that client would meet a conflict until they are used up. So
+        forget them.
+        """
         self._adapter.invalidateCache()
-        self._wakeup.reconnected = True
+        held_ready = getattr(self._storage, '_oids', None)
+        if held_ready:
+            del held_ready[:]
         self._wakeup.notify()
 
     def __getattr__(self, name):

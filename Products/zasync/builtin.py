@@ -13,6 +13,7 @@ from AccessControl import getSecurityManager
 from Acquisition import aq_base
 from Acquisition import aq_inner
 from Acquisition import aq_parent
+from persistent import Persistent
 from zExceptions import Unauthorized
 
 from . import expression
@@ -64,42 +65,67 @@ def check_zope_call(args, kwargs):
 
 def zope_call(run, target, *args, **kwargs):
     """Call what `reference` named, as the caller."""
-    kind, where, name = target
-    if kind == 'function':
-        return _import(where, name)(*args, **kwargs)
-    context = traverse(run.app, where)
-    return _checked_method(context, name)(*args, **kwargs)
+    if type(target) is not Reference:
+        # Also where a site gives this handler another name: nobody can name a function
+        # by a text or a tuple that could not get hold of the function itself.
+        raise BadCall('zope_call takes what was put through the door as a callable')
+    if target.kind == 'function':
+        return _import(target.where, target.name)(*args, **kwargs)
+    context = traverse(run.app, target.where)
+    method = getattr(context, target.name)
+    if target.checked and not _may_call(context, target.name, method):
+        raise Unauthorized(f"{'/'.join(target.where)}/{target.name}")
+    return method(*args, **kwargs)
+
+
+class Reference(NamedTuple):
+    """The name of a callable.
+
+    kind -- 'function', then `where` is its module, or 'method', then `where` is the
+    path of its object. checked -- the caller was allowed to call the method when it
+    was put, so it must still be when it is run. What was not allowed to it even
+    then was put by trusted code, which had its reasons.
+    """
+
+    kind: str
+    where: str | tuple
+    name: str
+    checked: bool = False
 
 
 def reference(target):
-    """A picklable name of a callable: ('method', path, name) or ('function', module, name).
+    """The Reference of a callable.
 
     Raises BadCall for what can't be found again by name: lambdas, nested
-    functions, methods of objects that have no path, and texts. A text would let
-    restricted code name a function it could not get hold of.
+    functions, methods of objects that have no path, and texts.
     """
-    owner = getattr(target, '__self__', None)
-    name = getattr(target, '__name__', None)
     if not callable(target):
         raise BadCall(f'{target!r} can not be called')
-    if owner is not None and hasattr(owner, 'getPhysicalPath'):
+    owner = getattr(target, '__self__', None)
+    name = getattr(target, '__name__', None)
+    if isinstance(aq_base(owner), Persistent) and hasattr(owner, 'getPhysicalPath'):
         path = owner.getPhysicalPath()
         if not path or path[0] != '':
             raise BadCall(f'the object of the method {name} is not reached from the root of '
                           'the application: take it by traversal')
-        if getattr(aq_base(owner), name, None) is None:
-            raise BadCall(f'{path} has no method named {name}')
-        return ('method', path, name)
+        return Reference('method', path, name, _may_call(owner, name, target))
     module, qualified = getattr(target, '__module__', None), getattr(target, '__qualname__', None)
-    if module and qualified:
+    if module and qualified and module != '__main__':
         try:
             found = _import(module, qualified)
-        except (AttributeError, KeyError):
+        except (AttributeError, ImportError):
             found = None
         if found is target:
-            return ('function', module, qualified)
+            return Reference('function', module, qualified)
     raise BadCall(f'{target!r} can not be found again by its name: give a bound method of an '
                   'object in the ZODB or a function of a module')
+
+
+def _may_call(context, name, method):
+    try:
+        return bool(getSecurityManager().validate(context, context, name, method))
+    except Unauthorized:
+        return False
 
 
 def _import(module, qualified):
@@ -109,20 +135,6 @@ def _import(module, qualified):
     for part in qualified.split('.'):
         found = getattr(found, part)
     return found
-
-
-def _checked_method(context, name):
-    """The bound method, after the check its class declares.
-
-    A method whose class declares nothing, or declares it private, was given by
-    trusted code: restricted code could not have got hold of it.
-    """
-    method = getattr(context, name)
-    roles = getattr(type(aq_base(context)), name + '__roles__', ())
-    if roles is not None and roles != ():
-        if not getSecurityManager().validate(context, context, name, method):
-            raise Unauthorized(name)
-    return method
 
 
 def reach(app, path):

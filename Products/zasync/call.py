@@ -13,23 +13,27 @@ class Caller(NamedTuple):
     folder -- path of the user folder, tuple of ids, ('', 'acl_users') for the
     root's; None for a special user without one.
     special -- '' or 'nobody', 'system', 'emergency'.
+    owner -- (path of its user folder, id) of who owns the script or template that
+    put the call, or None: such code may do no more than its owner, when queued too.
     site -- path of the component site, or None.
-    server_url, virtual_root -- what absolute URLs started with, or None.
+    server_url, script, virtual_root -- what absolute URLs were made of, or None.
     languages -- the browser's Accept-Language, or None.
     """
 
     user_id: str | None
     folder: tuple | None
     special: str = ''
+    owner: tuple | None = None
     site: tuple | None = None
     server_url: str | None = None
+    script: tuple | None = None
     virtual_root: tuple | None = None
     languages: str | None = None
 
     def __str__(self):
         if self.special:
             return self.special
-        return f"{self.user_id} of {'/'.join(self.folder) or '/'}"
+        return f"{self.user_id} of {'/'.join(self.folder or ())}"
 
 
 class Call(NamedTuple):

@@ -67,23 +67,26 @@ class StorageClock:
     """
 
     def __init__(self):
-        self._offset = 0.0
+        self._offset = None
 
-    def observe(self, serial, now):
+    def observe(self, serial, monotonic):
         """Learn from a commit of our own.
 
         serial -- transaction id of the commit, 8 bytes.
-        now -- our clock just after the commit returned.
+        monotonic -- our monotonic seconds just after the commit returned: a step of
+        our clock does not matter.
         """
-        self._offset = serial_seconds(serial) - now
+        self._offset = serial_seconds(serial) - monotonic
 
-    def now(self, now, last_serial):
+    def now(self, monotonic, last_serial):
         """The storage's time in POSIX seconds.
 
-        now -- our clock. last_serial -- the last transaction we know of: the
-        storage can't be earlier than that.
+        monotonic -- our monotonic seconds. last_serial -- the last transaction we
+        know of: the storage can't be earlier than that. Before this process has
+        committed anything that is all there is, and a dead worker may look alive.
         """
-        return max(now + self._offset, serial_seconds(last_serial))
+        last = serial_seconds(last_serial)
+        return last if self._offset is None else max(monotonic + self._offset, last)
 
 
 def serial_seconds(serial):

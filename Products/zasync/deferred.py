@@ -19,8 +19,15 @@ from .interfaces import IDeferred
 from .interfaces import NEW
 
 
+#: Ended attempts that a deferred remembers; it is written at each transition.
+HISTORY_MOST = 10
+
+
 class Attempt(NamedTuple):
     """One run of a call: number, times in POSIX seconds, outcome a word or two; None: runs now."""
+
+    # Restricted Python may read all four.
+    __allow_access_to_unprotected_subobjects__ = 1
 
     number: int
     started_at: float
@@ -98,7 +105,7 @@ class Deferred(Persistent):
     def attempts(self):
         """See IDeferred."""
         past = tuple(Attempt(*item) for item in self._history)
-        if self.attempt == len(past):
+        if self.attempt == 0 or (past and past[-1].number == self.attempt):
             return past
         outcome = self.state if self.ended else None
         return (*past, Attempt(self.attempt, self.started_at, self.ended_at, outcome))
@@ -123,7 +130,14 @@ class Deferred(Persistent):
     def give_back(self, now, outcome):
         """It goes back to the queue; `outcome` says why its attempt ended, in a word or two."""
         self._advance(lifecycle.GIVE_BACK)
-        self._history = (*self._history, (self.attempt, self.started_at, now, outcome))
+        attempt = (self.attempt, self.started_at, now, outcome)
+        self._history = (*self._history, attempt)[-HISTORY_MOST:]
+        self.owner = None
+
+    def unclaim(self):
+        """It goes back to the queue as if it had not been claimed: no thread had begun it."""
+        self._advance(lifecycle.GIVE_BACK)
+        self.attempt -= 1
         self.owner = None
 
     def checkpoint(self, memo):

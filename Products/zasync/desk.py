@@ -6,33 +6,47 @@ Imports: nothing of ours.
 from persistent import Persistent
 
 
-class Desk(Persistent):
-    """The worker's marks, counts and running calls, written in one transaction with its trees.
+#: Lanes whose marks share an object.
+LANES_A_MARKS = 8
 
-    boot -- id of the worker life that holds the desk, or None.
-    marks -- {lane number: (number, oid)}: the last entry taken in. The oid is the
-    deferred's: an undone put can't hide the next one, which has the same number
-    and another oid.
-    n_ready, n_later -- calls taken in that wait for a thread, for their time.
-    running -- {call id: Deferred} claimed and not yet archived. They hang here so
-    that packing can't take a running call away.
+
+class Marks(Persistent):
+    """How far some lanes were taken in: {lane number: (number, oid)}.
+
+    The oid is that of the last entry's deferred: an undone put can't hide the next
+    one, which has the same number and another oid.
     """
 
     def __init__(self):
+        self.of = {}
+
+
+class Desk(Persistent):
+    """The worker's running calls, counts and marks, written in one transaction with its trees.
+
+    boot -- id of the worker life that holds the desk, or None.
+    n_ready, n_later -- calls taken in that wait for a thread, for their time.
+    running -- {call id: Deferred} claimed and not yet archived. They hang here so
+    that packing can't take a running call away.
+    marks -- tuple of Marks; apart from the desk, or a claim would write all of them.
+    """
+
+    def __init__(self, lanes):
         self.boot = None
-        self.marks = {}
         self.n_ready = 0
         self.n_later = 0
         self.running = {}
+        self.marks = tuple(Marks() for _ in range(-(-lanes // LANES_A_MARKS)))
 
     def mark(self, lane):
         """The (number, oid) last taken in from that lane; (0, None) at first."""
-        return self.marks.get(lane, (0, None))
+        return self.marks[lane // LANES_A_MARKS].of.get(lane, (0, None))
 
     def set_mark(self, lane, number, oid):
         """Note that the entries of that lane up to `number` were taken in."""
-        self.marks[lane] = (number, oid)
-        self._p_changed = True
+        marks = self.marks[lane // LANES_A_MARKS]
+        marks.of[lane] = (number, oid)
+        marks._p_changed = True
 
     def add_running(self, id, deferred):
         """Hang a claimed call here."""

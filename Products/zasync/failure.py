@@ -21,6 +21,9 @@ class Failure:
     text -- its message. traceback_text -- formatted traceback, '' if there is none.
     """
 
+    # Restricted Python may read all three.
+    __allow_access_to_unprotected_subobjects__ = 1
+
     type_name: str
     text: str
     traceback_text: str = ''

@@ -78,3 +78,11 @@ def trim(lane, mark):
         passed.pop()
     for number in passed:
         del lane[number]
+
+
+def close(lane):
+    """Make every put into `lane` that overlaps with this transaction fail, in either order.
+
+    It takes the number the next put would: two of the same number never merge.
+    """
+    lane[next_number(lane)] = None

@@ -22,7 +22,7 @@ from .errors import NotYours
 from .interfaces import IAsynchronousCallManager
 from .queue import parse_id
 from .queue import Queue
-from .security import capture
+from .security import identity
 from .zmi.managerforms import constructAsynchronousCallManager  # noqa: F401 (historic place)
 from .zmi.managerforms import constructAsynchronousCallManagerForm  # noqa: F401
 from .zmi.managerforms import ManagerPages
@@ -108,10 +108,8 @@ class AsynchronousCallManager(ManagerPages, SimpleItem):
         return deferred
 
     def _may_see(self, deferred):
-        me, caller = capture(), deferred.caller
-        if me.special != 'nobody' and (
-                (me.user_id, me.folder, me.special)
-                == (caller.user_id, caller.folder, caller.special)):
+        me, caller = identity(), deferred.caller
+        if me[2] != 'nobody' and me == (caller.user_id, caller.folder, caller.special):
             return True
         return bool(getSecurityManager().checkPermission(permissions.ViewManagementScreens, self))
 
@@ -135,11 +133,7 @@ class AsynchronousCallManager(ManagerPages, SimpleItem):
         """See IAsynchronousCallManager."""
         return clock.as_datetime(self.queue.pulse.pong_at or None)
 
-    # copying and deleting
-
-    def _getCopy(self, container):
-        """A copy is a manager with the same settings and no calls: each call runs once."""
-        return AsynchronousCallManager(self.getId(), self.poll_interval, self.rotation_period)
+    # coming and going
 
     @zpublish(False)
     @security.private
@@ -151,13 +145,22 @@ class AsynchronousCallManager(ManagerPages, SimpleItem):
 InitializeClass(AsynchronousCallManager)
 
 
+def start_empty(manager, event):
+    """A manager that is added, pasted or imported has no calls: each call runs once."""
+    manager.queue = Queue()
+
+
 def refuse_to_go_with_open_calls(manager, event):
-    """Before a manager is deleted: raises BadRequest if it has open calls, which would be lost."""
+    """Before a manager is deleted: raises BadRequest if it has open calls, which would be lost.
+
+    A put that overlaps with the deletion is refused, or the deletion is.
+    """
     calls = manager.open_calls()
     if calls:
         raise BadRequest(
             f'{"/".join(manager.getPhysicalPath())} has {calls} calls that have not ended; they '
             'would be lost with it. Let its worker finish them first.')
+    manager.queue.close()
 
 
 def _watch_commit(deferred):
@@ -175,13 +178,13 @@ def _after_commit(committed, deferred):
         lanes.move()
     elif deferred._p_jar is not None:
         name = deferred._p_jar.db().database_name
-        clock.storage_clock(name).observe(deferred._p_serial, clock.SYSTEM.now())
+        clock.storage_clock(name).observe(deferred._p_serial, clock.SYSTEM.monotonic())
 
 
 def _not_found(id):
     try:
         age = clock.SYSTEM.now() - parse_id(id)[2]
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, OverflowError):
         return f'{id!r} is no id of a call'
     if age < NOT_YET_SECONDS:
         return f'the call {id} is not to be seen yet: ask again in a moment'

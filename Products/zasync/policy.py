@@ -61,19 +61,22 @@ def slice_seconds(rotation_period):
 
 
 def slice_of(ended_at, rotation_period):
-    """The archive slice for a call ended at that time: the second at which the slice starts."""
+    """The archive slice for a call ended at that time: the second at which the slice ends."""
     span = slice_seconds(rotation_period)
-    return int(ended_at // span * span)
+    return int(ended_at // span * span + span)
 
 
-def slice_is_over(start, now, rotation_period):
-    """Whether the slice that starts then holds only results older than the rotation period."""
-    return start + slice_seconds(rotation_period) + rotation_period <= now
+def slice_is_over(end, now, rotation_period):
+    """Whether the slice that ends then holds only results older than the rotation period.
+
+    The period may have been changed since the slice was begun: its end has not.
+    """
+    return end + rotation_period <= now
 
 
 #: Seconds of work a worker claims ahead of its threads, so that short calls do not
 #: wait for a beat each. Longer would take work from a sibling that has nothing to do.
-AHEAD_SECONDS = 0.1
+AHEAD_SECONDS = 0.05
 #: Most calls claimed ahead for each thread.
 AHEAD_MOST = 25
 

@@ -4,7 +4,7 @@ Who writes what (one kind of writer each, so puts meet nobody):
 
 =========================  =====================================================
 lanes                      putters (a trim included)
-desk, ready, later,        the beat of the worker that holds the desk
+desk, marks, ready, later, the beat of the worker that holds the desk
 archive, pulse
 card                       that worker, at its start
 ping                       whoever pings
@@ -20,6 +20,7 @@ import random
 from BTrees.LOBTree import LOBTree
 from BTrees.OOBTree import OOBTree
 from persistent import Persistent
+from ZODB.POSException import POSKeyError
 
 from . import lanes
 from . import policy
@@ -43,14 +44,15 @@ class Queue(Persistent):
 
     def __init__(self):
         self.lanes = lanes.make_lanes()
-        self.desk = Desk()
-        # What was taken in and can't run at once: (−priority, put_at, lane,
-        # number) and (time, lane, number) → Deferred.
+        self.desk = Desk(len(self.lanes))
+        # What was taken in and can't run at once. A ready key is (−priority,
+        # put_at, lane, number). In `ready` it leads to the Deferred, in `later`
+        # (time, lane, number) leads to (ready key, Deferred).
         self.ready = OOBTree()
         self.later = OOBTree()
-        # Call id → time in `later`, to find a call there.
+        # (lane, number) → time in `later`, to find a call there.
         self.later_times = OOBTree()
-        # Start of the slice → {id: Deferred}; dropped slice by slice.
+        # End of the slice → {id: Deferred}; dropped slice by slice.
         self.archive = LOBTree()
         self.pulse = Pulse()
         self.ping = Ping()
@@ -67,6 +69,11 @@ class Queue(Persistent):
         if number % lanes.TRIM_EVERY == 0:
             lanes.trim(lane, self.desk.mark(lane_number)[0])
         return deferred
+
+    def close(self):
+        """Refuse puts from now on, those that overlap with this transaction too."""
+        for lane in self.lanes:
+            lanes.close(lane)
 
     # anybody, reading
 
@@ -86,13 +93,16 @@ class Queue(Persistent):
         try:
             lane_number, number, put_at = parse_id(id)
             lane = self.lanes[lane_number]
-        except (ValueError, IndexError):
+        except (ValueError, IndexError, OverflowError):
             return None
-        entry = lane.get(number)
+        try:
+            entry = lane.get(number)
+        except (TypeError, OverflowError):  # a number no lane can hold
+            return None
         places = (lambda: entry and entry[3],
                   lambda: self.desk.running.get(id),
                   lambda: self._find_ready(put_at, lane_number, number),
-                  lambda: self._find_later(id, lane_number, number),
+                  lambda: self._find_later(lane_number, number),
                   lambda: self._find_archived(id))
         for look in places:
             deferred = look()
@@ -113,13 +123,13 @@ class Queue(Persistent):
                 return deferred
             start = (priority, float('inf'))
 
-    def _find_later(self, id, lane, number):
-        time = self.later_times.get(id)
-        return None if time is None else self.later.get((time, lane, number))
+    def _find_later(self, lane, number):
+        time = self.later_times.get((lane, number))
+        return None if time is None else self.later[(time, lane, number)][1]
 
     def _find_archived(self, id):
-        for start in reversed(self.archive.keys()):
-            deferred = self.archive[start].get(id)
+        for end in reversed(self.archive.keys()):
+            deferred = self.archive[end].get(id)
             if deferred is not None:
                 return deferred
         return None
@@ -151,7 +161,7 @@ class Queue(Persistent):
         waiting = self._take_in(now) + self._take_due(now)
         chosen = []
         for deferred in self._first(waiting, slots):
-            if deferred.state == NEW:
+            if is_new(deferred):
                 deferred.accept(boot, now)
                 self.desk.add_running(deferred.id, deferred)
                 chosen.append(deferred)
@@ -166,10 +176,11 @@ class Queue(Persistent):
             most = max(1, TAKE_IN_MOST // len(news))
             for number, entry in self._new_entries(lane_number, lane, most):
                 priority, put_at, not_before, deferred = entry
+                key = (-priority, put_at, lane_number, number)
                 if not_before > now:
-                    self._add_later(not_before, lane_number, number, deferred)
+                    self._add_later(not_before, key, deferred)
                 else:
-                    found.append(((-priority, put_at, lane_number, number), deferred))
+                    found.append((key, deferred))
         return found
 
     def _has_news(self, lane_number, lane):
@@ -199,9 +210,9 @@ class Queue(Persistent):
 
     def _is_unknown(self, lane_number, number, entry):
         priority, put_at, _, deferred = entry
-        return (deferred.state == NEW
+        return (is_new(deferred)
                 and (-priority, put_at, lane_number, number) not in self.ready
-                and deferred.id not in self.later_times)
+                and (lane_number, number) not in self.later_times)
 
     def _take_due(self, now):
         """Take out of `later` what is due; → [(ready key, Deferred)]."""
@@ -210,10 +221,9 @@ class Queue(Persistent):
             key = self.later.minKey()
             if key[0] > now:
                 break
-            deferred = self.later.pop(key)
-            del self.later_times[deferred.id]
+            found.append(self.later.pop(key))
+            del self.later_times[key[1:]]
             self.desk.n_later -= 1
-            found.append((ready_key(deferred), deferred))
         return found
 
     def _first(self, waiting, slots):
@@ -241,37 +251,47 @@ class Queue(Persistent):
             self.desk.n_ready += len(rest)
         return [deferred for _, deferred in first]
 
-    def _add_later(self, time, lane, number, deferred):
-        self.later[(time, lane, number)] = deferred
-        self.later_times[deferred.id] = time
+    def _add_later(self, time, key, deferred):
+        place = key[2:]
+        self.later[(time, *place)] = (key, deferred)
+        self.later_times[place] = time
         self.desk.n_later += 1
 
     def give_back(self, id, now, outcome, until=0.0):
         """Put a running call back among the waiting; it runs again at `until` or at once."""
         deferred = self.desk.remove_running(id)
         deferred.give_back(now, outcome)
+        self._add_waiting(deferred, now, until)
+
+    def unclaim(self, id, now):
+        """Put a claimed call that no thread has begun back among the waiting."""
+        deferred = self.desk.remove_running(id)
+        deferred.unclaim()
+        self._add_waiting(deferred, now, now)
+
+    def _add_waiting(self, deferred, now, until):
+        key = ready_key(deferred)
         if until > now:
-            lane, number, _ = parse_id(id)
-            self._add_later(until, lane, number, deferred)
+            self._add_later(until, key, deferred)
         else:
-            self.ready[ready_key(deferred)] = deferred
+            self.ready[key] = deferred
             self.desk.n_ready += 1
 
     def archive_ended(self, id, ended_at, rotation_period):
         """File a call that ended under the slice of its end."""
-        start = policy.slice_of(ended_at, rotation_period)
-        if start not in self.archive:
-            self.archive[start] = OOBTree()
-        self.archive[start][id] = self.desk.remove_running(id)
+        end = policy.slice_of(ended_at, rotation_period)
+        if end not in self.archive:
+            self.archive[end] = OOBTree()
+        self.archive[end][id] = self.desk.remove_running(id)
 
     def drop_old(self, now, rotation_period):
         """Drop the oldest slice of the archive if all in it is too old; was one dropped?"""
         if not self.archive:
             return False
-        start = self.archive.minKey()
-        if not policy.slice_is_over(start, now, rotation_period):
+        end = self.archive.minKey()
+        if not policy.slice_is_over(end, now, rotation_period):
             return False
-        del self.archive[start]
+        del self.archive[end]
         return True
 
 
@@ -288,6 +308,17 @@ def parse_id(id):
     """(lane number, number, put_at) of an id; raises ValueError if it is none."""
     lane_number, number, milliseconds, _ = id.split('-')
     return int(lane_number, 16), int(number, 16), int(milliseconds, 16) / 1000
+
+
+def is_new(deferred):
+    """Whether a call taken in is still to be run.
+
+    One that was cancelled, or whose put was undone in the ZMI since, is not.
+    """
+    try:
+        return deferred.state == NEW
+    except POSKeyError:
+        return False
 
 
 def ready_key(deferred):

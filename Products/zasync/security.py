@@ -14,11 +14,13 @@ from AccessControl import SpecialUsers
 from AccessControl.SecurityManagement import getSecurityManager
 from AccessControl.SecurityManagement import newSecurityManager
 from AccessControl.SecurityManagement import setSecurityManager
+from AccessControl.users import NullUnrestrictedUser
 from Acquisition import aq_base
 from Acquisition import aq_inner
 from Acquisition import aq_parent
 from zope.component.hooks import getSite
 from zope.component.hooks import setSite
+from zope.component.interfaces import ISite
 from zope.globalrequest import clearRequest
 from zope.globalrequest import getRequest
 from zope.globalrequest import setRequest
@@ -28,29 +30,60 @@ from ZPublisher.HTTPRequest import HTTPRequest
 from ZPublisher.HTTPResponse import HTTPResponse
 
 from .call import Caller
+from .errors import BadCall
 from .errors import CallerGone
 
 
+#: Characters of an Accept-Language header that are kept with a call.
+LANGUAGES_MOST = 200
+
+
 def capture():
-    """The Caller of the code that runs now: its user, site and what URLs look like."""
-    user = getSecurityManager().getUser()
-    request = getRequest()
+    """The Caller of the code that runs now: its user, site and what URLs look like.
+
+    Raises BadCall if the user is in no user folder: nobody could find it again.
+    """
+    user_id, folder, special = identity()
+    if folder is None and special in ('', 'emergency'):
+        raise BadCall(f'the user {user_id!r} is in no user folder, so the call could not be run '
+                      'as that user')
     site = getSite()
-    site_path = None
+    environment = _url_facts(getRequest())
     if site is not None and getattr(site, 'getPhysicalPath', None) is not None:
-        site_path = site.getPhysicalPath()
-    environment = {'site': site_path}
-    if request is not None:
-        environment.update(
-            server_url=request.get('SERVER_URL'),
-            virtual_root=tuple(request.get('VirtualRootPhysicalPath', ()) or ()) or None,
-            languages=request.get('HTTP_ACCEPT_LANGUAGE') or None)
+        environment['site'] = site.getPhysicalPath()
+    environment['owner'] = _executable_owner()
+    return Caller(user_id, folder, special, **environment)
+
+
+def identity():
+    """(user id, path of the user folder, special name) of the user this code runs as."""
+    user = getSecurityManager().getUser()
     special = _special_name(user)
     if special in ('nobody', 'system'):
-        return Caller(None, None, special, **environment)
+        return None, None, special
     folder = aq_parent(aq_inner(user))
     path = folder.getPhysicalPath() if hasattr(folder, 'getPhysicalPath') else None
-    return Caller(None if special else user.getId(), path, special, **environment)
+    return None if special else user.getId(), path, special
+
+
+def _url_facts(request):
+    """What absolute URLs are made of in that request; never what its form says."""
+    if request is None:
+        return {}
+    root = request.other.get('VirtualRootPhysicalPath') or ()
+    languages = request.environ.get('HTTP_ACCEPT_LANGUAGE') or ''
+    return {'server_url': request.other.get('SERVER_URL'),
+            'script': tuple(request._script) or None,
+            'virtual_root': tuple(root) or None,
+            'languages': languages[:LANGUAGES_MOST] or None}
+
+
+def _executable_owner():
+    """(path, id) of the owner of the script or template that puts, if its owner limits it."""
+    stack = getSecurityManager()._context.stack
+    owned = getattr(stack[-1], 'getOwnerTuple', None) if stack else None
+    owner = owned() if owned is not None else None
+    return None if not owner else (tuple(owner[0]), owner[1])
 
 
 def _special_name(user):
@@ -59,24 +92,36 @@ def _special_name(user):
         return 'nobody'
     if bare is SpecialUsers.system:
         return 'system'
-    if SpecialUsers.emergency_user and bare is SpecialUsers.emergency_user:
+    if bare is SpecialUsers.emergency_user:
         return 'emergency'
     return ''
 
 
+class _Owned:
+    """Stands for the script that put the call: the security policy asks who owns it."""
+
+    def __init__(self, owner):
+        self._owner = owner
+
+    def getOwner(self):
+        """The user who owns it, wrapped."""
+        return self._owner
+
+    getWrappedOwner = getOwner
+
+
 @contextmanager
-def restored(caller, app, variables=None):
+def restored(caller, app):
     """Run the body as `caller`; yields `app` wrapped in a bare request of its own.
 
     caller -- a Caller. app -- the application root, without a request.
-    variables -- mapping of what ``request.name`` answers.
 
     What the thread had before (user, request, site) is put back at the end, so
     this serves the worker and a run inside somebody's request alike.
     Raises CallerGone, before the body, if the user or its folder is gone.
     """
     before = getSecurityManager(), getRequest(), getSite()
-    request = make_request(app, caller, variables or {})
+    request = make_request(caller)
     try:
         wrapped = app.__of__(RequestContainer(REQUEST=request))
         request['PARENTS'] = [wrapped]
@@ -84,6 +129,8 @@ def restored(caller, app, variables=None):
             request['VirtualRootPhysicalPath'] = caller.virtual_root
         user = find_user(caller, wrapped)
         newSecurityManager(request, user)
+        if caller.owner is not None:
+            getSecurityManager().addContext(_Owned(_find_owner(caller.owner, wrapped)))
         request['AUTHENTICATED_USER'] = user
         setRequest(request)
         setSite(_find_site(caller, wrapped))
@@ -99,8 +146,8 @@ def restored(caller, app, variables=None):
         request.close()
 
 
-def make_request(app, caller, variables):
-    """A request with nothing but what `caller` recorded and the given variables."""
+def make_request(caller):
+    """A request with nothing in it but what `caller` recorded."""
     environ = {'SERVER_NAME': 'localhost', 'SERVER_PORT': '80', 'REQUEST_METHOD': 'GET'}
     if caller.languages:
         environ['HTTP_ACCEPT_LANGUAGE'] = caller.languages
@@ -110,9 +157,10 @@ def make_request(app, caller, variables):
         protocol, _, host = caller.server_url.partition('://')
         name, _, port = host.rpartition(':') if ':' in host else (host, '', '')
         request.setServerURL(protocol, name, port or None)
+    if caller.script:
+        request._script = list(caller.script)
+        request._resetURLS()
     setDefaultSkin(request)
-    for name, value in variables.items():
-        request.set(name, value)
     return request
 
 
@@ -132,14 +180,32 @@ def find_user(caller, app):
         raise CallerGone(f'the user folder {path} of the caller does not exist any more')
     if caller.special == 'emergency':
         user = SpecialUsers.emergency_user
+        if isinstance(user, NullUnrestrictedUser):  # there is no file `access` here
+            user = None
     else:
         user = folder.getUserById(caller.user_id)
     if user is None:
-        raise CallerGone(f'the user {caller.user_id!r} of {path} does not exist any more')
+        raise CallerGone(f'the user {caller.user_id or "emergency"!r} of {path} does not exist '
+                         'any more')
+    return aq_base(user).__of__(folder) if aq_parent(user) is None else user
+
+
+def _find_owner(owner, app):
+    """The user who owns the script that put the call; raises CallerGone."""
+    path, user_id = owner
+    folder = app.unrestrictedTraverse(path, None)
+    user = folder.getUserById(user_id) if hasattr(folder, 'getUserById') else None
+    if user is None:
+        raise CallerGone(f"the user {user_id!r} of {'/'.join(path)}, who owned the script that "
+                         'put the call, does not exist any more')
     return aq_base(user).__of__(folder) if aq_parent(user) is None else user
 
 
 def _find_site(caller, app):
+    """The component site of the caller, or None; raises CallerGone if it is none any more."""
     if caller.site is None:
         return None
-    return app.unrestrictedTraverse(caller.site, None)
+    site = app.unrestrictedTraverse(caller.site, None)
+    if not ISite.providedBy(site):
+        raise CallerGone(f"the site {'/'.join(caller.site)} of the caller does not exist any more")
+    return site

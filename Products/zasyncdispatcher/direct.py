@@ -92,8 +92,12 @@ class _CommitGuard:
             raise CommitRefused('a call that runs inside a request can not commit: use checkpoint')
 
     def check(self):
-        """Raise CommitRefused if the transaction was committed, or aborted, meanwhile."""
+        """Raise CommitRefused if the transaction was committed, or aborted, meanwhile.
+
+        What is left of it is half of what the request did: it can't be committed either.
+        """
         if self._refused or transaction.get() is not self._transaction:
+            transaction.get().doom()
             raise CommitRefused(
                 'a call that ran inside a request has committed or aborted its transaction')
 

@@ -53,4 +53,4 @@ def _key(pulse):
 def _storage_now(connection):
     database = connection.db()
     return clock.storage_clock(database.database_name).now(
-        clock.SYSTEM.now(), database.lastTransaction())
+        clock.SYSTEM.monotonic(), database.lastTransaction())

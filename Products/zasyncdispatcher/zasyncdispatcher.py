@@ -12,6 +12,7 @@ from zExceptions import BadRequest
 from zope.interface import implementer
 from ZPublisher import zpublish
 
+from Products.zasync.builtin import BUILTIN
 from Products.zasync.door import make_call
 from Products.zasync.errors import NoWorker
 from Products.zasync.interfaces import IAsynchronousCallManager
@@ -72,8 +73,10 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
         return self._dispatch(None, plugin, args, kwargs)
 
     def _dispatch(self, session, plugin, args, kwargs):
-        managers = self.managers()
-        offered = {name for manager in managers for name in manager.queue.card.plugins}
+        managers, offered = self.managers(), ()
+        if plugin not in BUILTIN:
+            managers = [manager for manager in managers if plugin in manager.queue.card.plugins]
+            offered = [plugin] if managers else ()
         call = make_call(offered, session, plugin, args, kwargs)
         known = [self.load_of(manager) for manager in managers]
         chosen = choose(known, random.random())

@@ -1,0 +1,67 @@
+# make demo    a real mailbox is synchronised by two workers, and what was measured
+# make test    all tests; as root it also installs the Debian packages they use
+# make check   what is quick: style, import rules, unit tests
+# make bench   the benchmarks (ONLY=name runs one, JSON=file writes the numbers there too)
+# make docs    the documentation as HTML, in docs/_build/html
+# make clean   removes what the others made
+#
+# Options: PYTHON=python3.13 (the interpreter of a new .venv), PYTEST='-k lanes -x' (for make test);
+# for make demo: KEEP=1 leaves it running, DEMO_KILL=1 kills a worker half way.
+
+PYTHON ?= python3
+export PYTHON
+
+RUN = .venv/bin/python
+PIP_OPTIONS = --quiet --disable-pip-version-check --no-input
+
+.PHONY: help demo test check bench docs clean debian-packages
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+# A stamp in the directory says that all of setup.py and constraints.txt is installed, so an
+# environment made by hand, or half made, is completed and not trusted.
+.venv: .venv/.complete
+.venv/.complete: setup.py constraints.txt pyproject.toml .ci/make-venv
+	@.ci/make-venv .venv
+	$(RUN) -m pip install $(PIP_OPTIONS) -c constraints.txt -e '.[test]'
+	@touch $@
+
+.venv/.docs-complete: .venv/.complete
+	$(RUN) -m pip install $(PIP_OPTIONS) -c constraints.txt -e '.[docs]'
+	@touch $@
+
+# The ZEO server of the tests and of the demonstration runs here, where none of our packages can
+# be imported: a ZEO server needs none of our code.
+.venv-zeo: .venv-zeo/.complete
+.venv-zeo/.complete: constraints.txt .ci/make-venv
+	@.ci/make-venv .venv-zeo
+	.venv-zeo/bin/python -m pip install $(PIP_OPTIONS) -c constraints.txt ZEO
+	@touch $@
+
+# A package that is missing is no reason not to run: what needs it is skipped with a reason.
+debian-packages:
+	@.ci/apt-packages $$(sed 's/#.*//' debian-packages.txt) || true
+
+demo: .venv .venv-zeo
+	$(RUN) -m bench.demo
+
+test: debian-packages .venv .venv-zeo
+	$(RUN) -m pytest $(PYTEST)
+
+check: .venv
+	$(RUN) -m ruff check .
+	.venv/bin/lint-imports --no-logo
+	$(RUN) -m pytest -q tests/unit tests/test_architecture.py $(PYTEST)
+
+bench: .venv .venv-zeo
+	$(RUN) -m bench.run $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(JSON))
+
+docs: .venv/.docs-complete
+	$(RUN) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+clean:
+	rm -rf .venv .venv-zeo docs/_build build dist ./*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

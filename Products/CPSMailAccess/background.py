@@ -1,0 +1,138 @@
+"""The one door to zasync: asking for a run in the background, and knowing who runs us.
+
+Both products are optional. Without zasyncdispatcher, or without a dispatcher to acquire,
+the work is done in the request; without zasync nothing is ever "inside a call".
+
+The expression is a constant; what varies travels as request variables.
+
+Imports: transaction, syncstatus, errors; zasyncdispatcher and zasync when they are there.
+"""
+
+import logging
+import uuid
+
+import transaction
+from transaction.interfaces import TransientError
+
+from . import errors
+from .syncstatus import read_current
+
+
+logger = logging.getLogger('CPSMailAccess')
+
+DISPATCHER_ID = 'asynchronous_call_dispatcher'
+
+SYNCHRONIZE = 'python: here.synchronize(light=request.light)'
+INDEX_MAILS = 'python: here.indexMails(request.stack)'
+
+#: What became of a request.
+QUEUED, JOINED, DONE, FAILED = 'queued', 'joined', 'done', 'failed'
+
+
+class Run:
+    """Who runs us: a call of a worker, a direct run of a dispatcher, or a plain request.
+
+    owner -- the call's id, the same when the call is run again after a crash; outside a
+    call a fresh token, whose lease nobody sees before it is over.
+    """
+
+    def __init__(self, call=None):
+        self._call = call
+        self.in_call = call is not None
+        self.owner = call.id if call is not None else 'request-%s' % uuid.uuid4().hex
+
+    def checkpoint(self):
+        """In a worker: commit what was done, fenced. Elsewhere the caller's transaction goes
+        on; a savepoint gives the memory of a large first run back."""
+        if self._call is not None:
+            self._call.checkpoint()
+        else:
+            transaction.savepoint(optimistic=True)
+
+
+def current_run():
+    """The Run we are in."""
+    try:
+        from Products.zasync import running
+    except ImportError:
+        return Run()
+    return Run(running.current())
+
+
+def find_dispatcher(context):
+    """The dispatcher acquired from `context`, or None."""
+    try:
+        from Products.zasyncdispatcher import canAsync
+    except ImportError:
+        return None
+    if not canAsync(context):
+        return None
+    return getattr(context, DISPATCHER_ID, None)
+
+
+def request_synchronisation(box, light, now):
+    """See IMailBox.background_synchronisation.
+
+    Joining relies on two things read: that the run has not ended, and that the call has
+    not. Either may end before we commit; then our commit is refused and the publisher
+    makes the request anew.
+    """
+    status, requests = box.sync_status, box.sync_requests
+    under_way = status.is_held(now, requests) or requests.is_open()
+    requests.ask(light)
+    if under_way:
+        read_current(status)
+        if requests.is_open():
+            read_current(requests.call)
+        return JOINED
+    dispatcher = find_dispatcher(box)
+    if dispatcher is None:
+        return _in_this_request(box, light)
+    pair = _put(dispatcher, box, {'light': light}, SYNCHRONIZE)
+    if isinstance(pair, str):
+        requests.problem = pair
+        return FAILED
+    _manager_id, call = pair
+    if call is None:
+        return _in_this_request(box, light)
+    requests.put(call)
+    if not call.ended:
+        return QUEUED
+    # No worker lives, and the dispatcher ran the call here.
+    return DONE if call.failure is None else FAILED
+
+
+def request_indexing(box, stack):
+    """Have `stack` indexed by a worker; whether that could be arranged."""
+    dispatcher = find_dispatcher(box)
+    if dispatcher is None:
+        return False
+    pair = _put(dispatcher, box, {'stack': stack}, INDEX_MAILS)
+    return not isinstance(pair, str) and pair[1] is not None
+
+
+def _in_this_request(box, light):
+    try:
+        box.synchronize(light=light)
+    except errors.MailError:
+        # The status has the sentence and is part of this transaction; raising would abort
+        # it and leave the page without a reason.
+        return FAILED
+    return DONE
+
+
+def _put(dispatcher, box, variables, expression):
+    """The dispatcher's (manager id, Deferred); text that says why, when it takes no call."""
+    savepoint = transaction.savepoint(optimistic=True)
+    try:
+        return dispatcher.putCall('zope_exec', box.getPhysicalPath(), variables, expression)
+    except TransientError:
+        raise
+    except Exception as error:
+        # A dispatcher without managers, one told to refuse, or a broken one: the mailbox's
+        # page must say so and not fall over (historic defect E.23). What was half written
+        # is taken back.
+        savepoint.rollback()
+        logger.warning('the dispatcher took no call for %s',
+                       '/'.join(box.getPhysicalPath()), exc_info=True)
+        return 'The call could not be put: %s: %s' % (type(error).__name__, error)

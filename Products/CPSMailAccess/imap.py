@@ -1,0 +1,272 @@
+"""The only module that speaks IMAP (RFC 3501, CONDSTORE of RFC 7162), through IMAPClient.
+
+An `ImapSession` is one logged-in connection, used by one thread and closed at the end. It
+reads: mailboxes are opened with EXAMINE and bodies fetched with PEEK, so nothing changes on
+the server. Every failure leaves it as one of `errors`, with a sentence for people.
+
+Message sets are always explicit UIDs. Answers to FETCH are matched by the UID inside them:
+a server may send them in any order, leave some out, or put in FETCH answers of its own.
+
+Imports: imapclient, values, headers, errors.
+"""
+
+import contextlib
+import logging
+import ssl
+
+from imapclient import IMAPClient
+from imapclient import SocketTimeout
+from imapclient.exceptions import CapabilityError
+from imapclient.exceptions import IMAPClientError
+from imapclient.exceptions import LoginError
+
+from . import errors
+from .headers import FIELDS
+from .imapanswers import by_uid
+from .imapanswers import flags_in
+from .imapanswers import number
+from .imapanswers import quoted
+from .imapanswers import remote_folder
+from .imapanswers import remote_message
+from .imapanswers import section
+from .imapanswers import uid_set
+from .imaptrouble import Trouble
+from .syncplan import is_complete
+from .syncplan import split
+from .values import FolderState
+from .values import Snapshot
+from .values import TLS_IMAPS
+from .values import TLS_NONE
+from .values import TLS_STARTTLS
+
+
+logger = logging.getLogger('CPSMailAccess.imap')
+
+#: At most so many header bytes of a message cross the wire. A normal header's shown fields
+#: have one or two kB; less than this would cut long lists of recipients.
+HEADER_BYTES = 16384
+
+#: At most so many bytes of a body are fetched and stored; the page says when there was more.
+BODY_BYTES = 10_000_000
+
+#: Up to so many messages a mailbox is listed by one SEARCH, whose answer is one line: Python's
+#: imaplib refuses lines above 1,000,000 bytes, and a UID has up to 10 digits and a space.
+SEARCH_MESSAGES = 80_000
+
+_HEADER_ITEM = 'BODY.PEEK[HEADER.FIELDS (%s)]<0.%d>' % (' '.join(FIELDS), HEADER_BYTES)
+
+
+class ImapSession:
+    """A connection to `account`, to be used in a `with` statement.
+
+    Raises errors.MailError children, from `__enter__` and every method.
+    """
+
+    def __init__(self, account):
+        self.account = account
+        self._trouble = Trouble(account)
+        self._errors = self._trouble.translated
+        self._client = None
+
+    def __enter__(self):
+        with self._errors('connect', refused=errors.ConnectionRefused):
+            self._client = self._connect()
+        try:
+            self._login()
+        except BaseException:
+            self._hang_up()
+            raise
+        return self
+
+    def __exit__(self, exc_type, exc_value, traceback):
+        client, self._client = self._client, None
+        if client is None:
+            return
+        if exc_type is None:
+            try:
+                client.logout()
+                return
+            except (IMAPClientError, OSError):
+                # The work is done and a rude end of the conversation changes nothing.
+                pass
+        self._client = client
+        self._hang_up()
+
+    def _hang_up(self):
+        client, self._client = self._client, None
+        _shut_down(client)
+
+    # Connection
+
+    def _connect(self):
+        account = self.account
+        for value in (account.host, account.login, account.password):
+            if any(ord(character) < 32 or ord(character) == 127 for character in value):
+                # CR and LF in a LOGIN would start a second command.
+                raise errors.BadSettings('The host, login or password holds a control character.')
+        if not account.host or not account.login:
+            raise errors.BadSettings('The mailbox has no mail server or no login yet.')
+        context = None
+        if account.ssl != TLS_NONE:
+            context = self._tls_context()
+        client = IMAPClient(
+            account.host, port=account.port, use_uid=True, ssl=account.ssl == TLS_IMAPS,
+            ssl_context=context,
+            timeout=SocketTimeout(account.connect_seconds, account.read_seconds))
+        client.folder_encode = False
+        client.normalise_times = False
+        if account.ssl == TLS_STARTTLS:
+            try:
+                client.starttls(context)
+            except CapabilityError:
+                _shut_down(client)
+                raise errors.TlsFailed(
+                    '%s offers no STARTTLS.' % self._trouble.server) from None
+            except BaseException:
+                _shut_down(client)
+                raise
+        return client
+
+    def _tls_context(self):
+        try:
+            return ssl.create_default_context(cafile=self.account.ca_file or None)
+        except (OSError, ssl.SSLError):
+            raise errors.TlsFailed('The file of trusted certificates can not be read: %s'
+                                   % self.account.ca_file) from None
+
+    def _login(self):
+        """RFC 3501 6.2.2 AUTHENTICATE (PLAIN: RFC 4616) where offered, else 6.2.3 LOGIN.
+
+        PLAIN takes any character; LOGIN's arguments must be ASCII.
+        """
+        client, account = self._client, self.account
+        with self._errors('log in'):
+            try:
+                if client.has_capability('AUTH=PLAIN'):
+                    client.plain_login(account.login, account.password)
+                elif client.has_capability('LOGINDISABLED'):
+                    raise errors.LoginRefused(
+                        '%s takes no login without encryption.' % self._trouble.server)
+                else:
+                    client.login(quoted(account.login), account.password)
+            except LoginError as error:
+                raise self._trouble.login_error(error) from None
+            except UnicodeEncodeError:
+                raise errors.LoginRefused(
+                    '%s takes only ASCII logins and passwords.' % self._trouble.server) from None
+            if client.has_capability('CONDSTORE') and client.has_capability('ENABLE'):
+                # RFC 7162 3.1, RFC 5161: only then do all servers keep the sequence.
+                client.enable('CONDSTORE')
+
+    # Reading
+
+    def folders(self):
+        """All folders, RFC 3501 6.3.8 LIST; names with control characters are left out."""
+        with self._errors('list the folders'):
+            listed = self._client.list_folders()
+            folders = [remote_folder(*item) for item in listed]
+        return tuple({folder.server_name: folder for folder in folders if folder}.values())
+
+    def examine(self, server_name):
+        """Open a folder for reading, RFC 3501 6.3.2; its FolderState.
+
+        Raises FolderUnreadable when the server refuses this folder.
+        """
+        with self._errors('open a folder', refused=errors.FolderUnreadable):
+            try:
+                answer = self._client.select_folder(server_name, readonly=True)
+            except UnicodeEncodeError:
+                raise errors.FolderUnreadable(
+                    'The folder has a name that can not be sent to the server.') from None
+            state = FolderState(
+                uidvalidity=number(answer.get(b'UIDVALIDITY')),
+                uidnext=number(answer.get(b'UIDNEXT')),
+                exists=number(answer.get(b'EXISTS')) or 0,
+                modseq=number(answer.get(b'HIGHESTMODSEQ')) or None)
+        return state
+
+    def list_messages(self, state):
+        """The Snapshot of the folder opened last: every UID in it.
+
+        RFC 3501 6.4.4 UID SEARCH ALL. `complete` is false when fewer came than EXAMINE
+        announced, deletions told of meanwhile aside.
+        """
+        with self._errors('list the messages'):
+            if not state.exists:
+                # RFC 3501 7.3.1: EXISTS is required, so 0 is a fact.
+                return Snapshot(state)
+            if state.exists <= SEARCH_MESSAGES:
+                uids = frozenset(self._client.search(['ALL']))
+            else:
+                uids = self._list_by_sequence(state.exists)
+            expunged = len(self._client._imap.untagged_responses.pop('EXPUNGE', ()))
+        return Snapshot(state, uids, is_complete(len(uids), state.exists, expunged))
+
+    def _list_by_sequence(self, exists):
+        """UIDs by sequence numbers, RFC 3501 6.4.5, for mailboxes too large for SEARCH.
+
+        While it is a FETCH without UID, the server may not renumber (RFC 3501 7.4.1).
+        """
+        typ, data = self._client._imap.fetch('1:%d' % exists, '(UID)')
+        self._check(typ, data)
+        return frozenset(by_uid(data))
+
+    def flags(self, uids, since=None):
+        """{uid: frozenset of flags} of `uids`, RFC 3501 6.4.5.
+
+        since -- a modification sequence: only what changed after it, RFC 7162 3.1.4.1.
+        """
+        if not uids:
+            return {}
+        modifier = '(CHANGEDSINCE %d)' % since if since else None
+        with self._errors('read the flags'):
+            fetched = self._fetch(uids, '(UID FLAGS)', modifier)
+            return {uid: flags_in(items) for uid, items in fetched.items() if b'FLAGS' in items}
+
+    def headers(self, uids):
+        """{uid: RemoteMessage} of those of `uids` the server answered for."""
+        if not uids:
+            return {}
+        with self._errors('fetch messages'):
+            fetched = self._fetch(
+                uids, '(UID FLAGS RFC822.SIZE INTERNALDATE %s)' % _HEADER_ITEM)
+            # Unsolicited answers have FLAGS only; a message counts when its size came too.
+            return {uid: remote_message(uid, items) for uid, items in fetched.items()
+                    if b'RFC822.SIZE' in items and b'FLAGS' in items}
+
+    def body(self, uid):
+        """(bytes, whether all of them) of one message. Raises MessageGone."""
+        with self._errors('fetch a message'):
+            fetched = self._fetch((uid,), '(UID RFC822.SIZE BODY.PEEK[]<0.%d>)' % BODY_BYTES)
+            items = fetched.get(uid, {})
+            raw = section(items, b'BODY[]')
+            if raw is None:
+                raise errors.MessageGone('The message is not on the mail server any more.')
+        return raw, len(raw) < BODY_BYTES
+
+    def _fetch(self, uids, items, modifier=None):
+        wanted = frozenset(uids)
+        found = {}
+        for part in split(sorted(wanted)):
+            arguments = ['FETCH', uid_set(part), items] + ([modifier] if modifier else [])
+            typ, data = self._client._imap.uid(*arguments)
+            self._check(typ, data)
+            for uid, values in by_uid(data).items():
+                if uid in wanted:
+                    found.setdefault(uid, {}).update(values)
+        return found
+
+    def _check(self, typ, data):
+        if typ != 'OK':
+            raise IMAPClientError('%s %r' % (typ, data))
+
+
+def _shut_down(client):
+    """Close the connection without a word; that it is closed already is as good."""
+    with contextlib.suppress(IMAPClientError, OSError):
+        client.shutdown()
+
+
+def open_session(account):
+    """The way the rest of the product gets a session; tests pass another function."""
+    return ImapSession(account)

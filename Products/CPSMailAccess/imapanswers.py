@@ -1,0 +1,137 @@
+"""What the server's answers say, as values; and how UIDs and strings are written. Pure.
+
+Imports: imapclient's parsers, values, headers.
+"""
+
+from imapclient.datetime_util import parse_to_datetime
+from imapclient.exceptions import ProtocolError
+from imapclient.imap_utf7 import decode as decode_utf7
+from imapclient.imap_utf7 import encode as encode_utf7
+from imapclient.response_parser import parse_response
+
+from .headers import clean
+from .headers import parse_envelope
+from .values import RemoteFolder
+from .values import RemoteMessage
+
+
+_UNSELECTABLE = {b'\\noselect', b'\\nonexistent'}
+
+
+def uid_set(uids):
+    """UIDs as an RFC 3501 sequence-set with runs as ranges: 1,2,3,7 is 1:3,7.
+
+    Explicit numbers only; a range holds exactly the UIDs given.
+    """
+    runs = []
+    for uid in sorted(uids):
+        if runs and uid == runs[-1][1] + 1:
+            runs[-1][1] = uid
+        else:
+            runs.append([uid, uid])
+    return ','.join(str(first) if first == last else '%d:%d' % (first, last)
+                    for first, last in runs)
+
+
+def by_uid(data):
+    """{uid: {ITEM: value}} of the data of FETCH answers; answers without UID are dropped."""
+    found = {}
+    parsed = iter(parse_response([item for item in data if item is not None]))
+    for _sequence, values in zip(parsed, parsed, strict=False):
+        if not isinstance(values, tuple) or len(values) % 2:
+            raise ProtocolError('bad FETCH answer')
+        items = {bytes(key).upper(): value
+                 for key, value in zip(values[::2], values[1::2], strict=True)}
+        uid = items.get(b'UID')
+        if isinstance(uid, int):
+            found.setdefault(uid, {}).update(items)
+    return found
+
+
+def remote_message(uid, items):
+    return RemoteMessage(
+        uid=uid,
+        flags=flags_in(items),
+        size=number(items[b'RFC822.SIZE']) or 0,
+        internal_at=internal_at(items.get(b'INTERNALDATE')),
+        envelope=parse_envelope(section(items, b'BODY[HEADER') or b''))
+
+
+def flags_in(items):
+    """The flags as text, without \\Recent: it is about sessions, not messages."""
+    flags = items[b'FLAGS'] or ()
+    return frozenset(text for text in (as_text(flag) for flag in flags)
+                     if text.lower() != '\\recent')
+
+
+def section(items, prefix):
+    """The value of the BODY[...] item; servers write its name with their own spacing."""
+    for key, value in items.items():
+        if key.replace(b' ', b'').startswith(prefix):
+            if value is None:
+                return b''
+            return value if isinstance(value, bytes) else str(value).encode('ascii', 'replace')
+    return None
+
+
+def internal_at(value):
+    try:
+        return parse_to_datetime(value, normalise=False).timestamp()
+    except (ValueError, TypeError, AttributeError, OverflowError, IndexError):
+        return None
+
+
+def remote_folder(flags, delimiter, name):
+    raw = name if isinstance(name, bytes) else str(name).encode('utf-8')
+    server_name = raw.decode('latin-1')
+    if not server_name or any(ord(character) < 32 for character in server_name):
+        # A line break in a name would end our next command in the middle.
+        return None
+    if server_name.upper() == 'INBOX':
+        server_name = 'INBOX'
+    separator = as_text(delimiter) if delimiter else None
+    parts = server_name.split(separator) if separator else [server_name]
+    if not all(parts):
+        # A leading, trailing or double separator makes no tree.
+        parts = [server_name]
+    if parts[0].upper() == 'INBOX':
+        parts[0] = 'INBOX'
+    parents = tuple(separator.join(parts[:depth]) for depth in range(1, len(parts)))
+    path = tuple(decode_name(part) for part in parts)
+    selectable = not _UNSELECTABLE & {bytes(flag).lower() for flag in flags}
+    return RemoteFolder(server_name, path, parents, selectable)
+
+
+def decode_name(text):
+    """A folder's name for people: modified UTF-7 decoded, RFC 3501 5.1.3.
+
+    What does not come back when encoded again is no modified UTF-7, and shown as it is.
+    """
+    raw = text.encode('latin-1')
+    try:
+        decoded = decode_utf7(raw)
+        if encode_utf7(decoded) == raw:
+            return clean(decoded) or text
+    except (ValueError, LookupError, AssertionError):
+        pass  # neither: as it is
+    return clean(text) or text
+
+
+def as_text(value):
+    if isinstance(value, bytes):
+        return value.decode('ascii', 'replace')
+    return str(value)
+
+
+def number(value):
+    """An int of what IMAPClient makes of a number: 5, b'5', [b'5'], or None."""
+    if isinstance(value, (list, tuple)):
+        value = value[0] if value else None
+    return int(value) if value is not None else None
+
+
+def quoted(text):
+    """An IMAP quoted string (RFC 3501 4.3); imaplib quotes only the password."""
+    return '"%s"' % text.replace('\\', '\\\\').replace('"', '\\"')
+
+

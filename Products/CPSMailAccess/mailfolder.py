@@ -1,0 +1,264 @@
+"""MailFolder: a folder of a mailbox, with its messages in a BTree and its sub-folders.
+
+Tens of thousands of messages a folder are cheap: they are LOBTree entries (UIDs have 32 bits
+without sign), listed by slices, never loaded all at once. Sub-folders are few and live in a
+tree of their own. Both are reached by traversal: `Archive` is a sub-folder, `.123` a message.
+
+Only the synchronisation writes here, and there is one at a time per mailbox, so plain
+counters do not conflict.
+
+Imports: Zope, BTrees, mailmessage, syncplan, values, permissions.
+"""
+
+import itertools
+
+from AccessControl.class_init import InitializeClass
+from AccessControl.SecurityInfo import ClassSecurityInfo
+from Acquisition import aq_base
+from BTrees.LOBTree import LOBTree
+from BTrees.OOBTree import OOBTree
+from OFS.SimpleItem import SimpleItem
+from zope.interface import implementer
+from ZPublisher import zpublish
+
+from .interfaces import IMailFolder
+from .mailmessage import MailMessage
+from .permissions import ViewMailbox
+from .syncplan import folder_id
+from .values import FolderState
+from .values import Snapshot
+
+
+#: Names that Zope or we look up by acquisition from a mailbox: a mail folder called so would
+#: be found first.
+RESERVED_IDS = frozenset(('REQUEST', 'RESPONSE', 'SESSION', 'acl_users', 'virtual_hosting',
+                          'asynchronous_call_dispatcher', 'asynchronous_call_manager'))
+
+
+@implementer(IMailFolder)
+@zpublish
+class MailFolder(SimpleItem):
+    """A folder of a mailbox, as published object."""
+
+    meta_type = 'Mail Folder'
+    zmi_icon = 'far fa-folder'
+    isPrincipiaFolderish = False
+    security = ClassSecurityInfo()
+    security.declareObjectProtected(ViewMailbox)
+    security.declareProtected(ViewMailbox, 'server_name')
+    security.declareProtected(ViewMailbox, 'path')
+    security.declareProtected(ViewMailbox, 'name')
+
+    manage_options = ({'label': 'Messages', 'action': 'manage_main'},)
+
+    #: See values.FolderState, as of the last run that finished this folder.
+    uidvalidity = uidnext = modseq = exists = None
+    server_name = name = ''
+    path = ()
+    selectable = True
+    _count = 0
+    _children = _messages = None
+
+    def __init__(self, id, server_name='', path=(), selectable=True):
+        self.id = id
+        self.server_name = server_name
+        self.path = tuple(path)
+        # Not `title`: Zope's pages put an object's title into their head as it is.
+        self.name = self.path[-1] if self.path else ''
+        self.selectable = selectable
+        self._children = OOBTree()
+        self._messages = LOBTree()
+
+    def __getattr__(self, name):
+        # Traversal to what the trees hold, for the publisher and for restricted code alike;
+        # called only when there is no ordinary attribute of that name.
+        if name[:1] == '.' and self._messages is not None:
+            uid = name[1:]
+            if uid.isascii() and uid.isdigit() and len(uid) <= 10:
+                found = self._messages.get(int(uid))
+                if found is not None and found.id == name:
+                    return found
+        elif name[:1] != '_' and self._children is not None:
+            found = self._children.get(name)
+            if found is not None:
+                return found
+        raise AttributeError(name)
+
+    # What there is
+
+    @zpublish(False)
+    @security.protected(ViewMailbox)
+    def mail_folder(self):
+        """This folder; acquired by its messages."""
+        return self
+
+    @zpublish(False)
+    @security.protected(ViewMailbox)
+    def message_count(self):
+        """See IMailFolder."""
+        return self._count
+
+    @zpublish(False)
+    @security.protected(ViewMailbox)
+    def shown_path(self):
+        """See IMailFolder."""
+        return ' / '.join(self.path)
+
+    @zpublish(False)
+    @security.protected(ViewMailbox)
+    def uids(self):
+        """See IMailFolder."""
+        return frozenset(self._messages.keys())
+
+    @zpublish(False)
+    @security.protected(ViewMailbox)
+    def message(self, uid):
+        """See IMailFolder."""
+        return self._messages[uid].__of__(self)
+
+    @zpublish(False)
+    @security.private
+    def find(self, uid):
+        """The MailMessage, not wrapped, or None."""
+        return self._messages.get(uid)
+
+    @zpublish(False)
+    @security.protected(ViewMailbox)
+    def messages(self, start=0, count=50):
+        """See IMailFolder."""
+        # Newest first. A slice by number walks the leaves' keys only, not the messages.
+        keys = self._messages.keys()
+        total = len(keys)
+        last = max(total - start, 0)
+        first = max(last - count, 0)
+        chosen = list(itertools.islice(keys, first, last)) if last else []
+        self._load(chosen)
+        return [self._messages[uid].__of__(self) for uid in reversed(chosen)]
+
+    @zpublish(False)
+    @security.protected(ViewMailbox)
+    def child_folders(self):
+        """See IMailFolder."""
+        return [child.__of__(self) for child in self._children.values()]
+
+    def _load(self, uids):
+        """Bring these messages into the cache in one round trip, where the storage can."""
+        if self._p_jar is None:
+            return
+        ghosts = [message for message in (self._messages.get(uid) for uid in uids)
+                  if message is not None and message._p_changed is None]
+        if ghosts:
+            self._p_jar.prefetch(ghosts)
+
+    # Written by the synchronisation
+
+    @zpublish(False)
+    @security.private
+    def snapshot(self):
+        """The Snapshot of what is stored."""
+        return Snapshot(self.state(), self.uids())
+
+    @zpublish(False)
+    @security.private
+    def state(self):
+        """The FolderState of the last finished run."""
+        return FolderState(self.uidvalidity, self.uidnext, self.exists or 0, self.modseq)
+
+    @zpublish(False)
+    @security.private
+    def remember(self, state):
+        """A run finished this folder as of `state`: the next may start from there."""
+        if self.state() != state or self.exists is None:
+            self.uidvalidity, self.uidnext = state.uidvalidity, state.uidnext
+            self.exists, self.modseq = state.exists, state.modseq
+
+    @zpublish(False)
+    @security.private
+    def begin(self, uidvalidity):
+        """From now on UIDs are of this UIDVALIDITY; nothing else is known of the server."""
+        if self.uidvalidity != uidvalidity:
+            self.uidvalidity = uidvalidity
+            self.uidnext = self.exists = self.modseq = None
+
+    @zpublish(False)
+    @security.private
+    def drop_all(self):
+        """Forget every message; how many there were."""
+        count = self._count
+        self._messages = LOBTree()
+        self._count = 0
+        return count
+
+    @zpublish(False)
+    @security.private
+    def add(self, remote):
+        """Store a RemoteMessage; the MailMessage, or None if that UID is there already."""
+        message = MailMessage(remote)
+        if not self._messages.insert(remote.uid, message):
+            return None
+        self._count += 1
+        return message
+
+    @zpublish(False)
+    @security.private
+    def discard(self, uid):
+        """Forget a message; the MailMessage, or None if there was none."""
+        message = self._messages.pop(uid, None)
+        if message is not None:
+            self._count -= 1
+        return message
+
+    @zpublish(False)
+    @security.private
+    def flags_of(self, uids):
+        """{uid: frozenset of flags} of those of `uids` that are stored."""
+        self._load(uids)
+        found = {}
+        for uid in uids:
+            message = self._messages.get(uid)
+            if message is not None:
+                found[uid] = message.flags()
+        return found
+
+    @zpublish(False)
+    @security.private
+    def set_flags(self, uid, flags):
+        """Take over the server's flags of one message."""
+        self._messages[uid].set_flags(flags)
+
+    @zpublish(False)
+    @security.private
+    def add_child(self, remote):
+        """Make the sub-folder for a RemoteFolder; the new MailFolder, not wrapped."""
+        child_id = folder_id(remote.path[-1], self._is_taken)
+        child = MailFolder(child_id, remote.server_name, remote.path, remote.selectable)
+        self._children[child_id] = child
+        return child
+
+    @zpublish(False)
+    @security.private
+    def drop_child(self, child_id):
+        """Forget a sub-folder and all below it."""
+        del self._children[child_id]
+
+    def _is_taken(self, candidate):
+        """Ids in use, ids that would hide a method or attribute, ids Zope reserves."""
+        return (candidate in self._children or candidate in RESERVED_IDS
+                or hasattr(aq_base(self), candidate))
+
+    # Pages
+
+    @zpublish
+    @security.protected(ViewMailbox)
+    def manage_main(self, REQUEST=None):
+        """This folder in its mailbox's page."""
+        REQUEST.RESPONSE.redirect(self.mail_box().page_url(self.server_name))
+
+    @zpublish
+    @security.protected(ViewMailbox)
+    def index_html(self, REQUEST=None):
+        """This folder in its mailbox's page."""
+        return self.manage_main(REQUEST)
+
+
+InitializeClass(MailFolder)

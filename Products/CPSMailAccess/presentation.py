@@ -1,0 +1,57 @@
+"""Values as text for pages: times, sizes, flags. Pure; the templates escape.
+
+Imports: the standard library.
+"""
+
+import datetime
+
+
+#: What the well-known flags are called in lists (RFC 3501 2.3.2); others show as they are.
+FLAG_NAMES = {
+    '\\answered': 'answered',
+    '\\flagged': 'flagged',
+    '\\deleted': 'deleted',
+    '\\draft': 'draft',
+    '$forwarded': 'forwarded',
+}
+
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+def moment(seconds):
+    """POSIX seconds as '2005-07-11 14:05 UTC'; '' for None and for what no calendar has."""
+    if seconds is None:
+        return ''
+    try:
+        when = _EPOCH + datetime.timedelta(seconds=seconds)
+    except (OverflowError, ValueError, TypeError):
+        return ''
+    return when.strftime('%Y-%m-%d %H:%M UTC')
+
+
+def size(count):
+    """A number of bytes for people: 512 B, 3.4 kB, 12 MB."""
+    for unit, limit in (('B', 1e3), ('kB', 1e6), ('MB', 1e9)):
+        if count < limit:
+            number = count / limit * 1e3
+            return '%.0f %s' % (number, unit) if number >= 10 or unit == 'B' \
+                else '%.1f %s' % (number, unit)
+    return '%.1f GB' % (count / 1e9)
+
+
+def flag_names(flags):
+    """Sorted names of the flags worth showing; \\Seen shows as normal weight instead."""
+    return sorted(FLAG_NAMES.get(flag.lower(), flag[:40])
+                  for flag in flags if flag.lower() != '\\seen')
+
+
+def percent(done, total):
+    """A whole number from 0 to 100."""
+    if total <= 0:
+        return 0
+    return max(0, min(100, int(100 * done / total)))
+
+
+def plural(number, noun):
+    """'1 message', '2 messages'."""
+    return '%d %s%s' % (number, noun, '' if number == 1 else 's')

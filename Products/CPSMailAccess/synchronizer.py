@@ -1,0 +1,280 @@
+"""Synchronizer: makes one mailbox like the server's, in batches that commit on their own.
+
+One round is: survey (what is where), fetch (what is new), drop (what has gone), in this order
+for all folders, so that a message moved between folders is found before its old place goes.
+
+The lease is taken and committed before the first byte to the server. Each batch ends with
+`_beat`: the progress is written to the status, the checkpoint commits batch and status
+together, and then the lease is looked at again. Whoever lost it stops with Superseded, with
+nothing uncommitted in hand.
+
+Crash points, numbered for the tests:
+1  lease committed, nothing done: the same call takes it over, anyone else after a while;
+2  batch stored, not committed: it is fetched again, UIDs make it the same;
+3  batch committed: the next run fetches what is still unknown;
+4  all fetched, nothing dropped: the next full listing drops it;
+5  everything done, result not committed: the next round finds nothing to do.
+
+Imports: mailfolder (what it writes), syncplan, syncstatus, errors.
+"""
+
+import logging
+
+from . import errors
+from . import syncplan
+from .presentation import plural
+from .syncstatus import COUNTS
+from .syncstatus import read_current
+from .syncstatus import RENEW_SECONDS
+
+
+logger = logging.getLogger('CPSMailAccess')
+
+
+class Synchronizer:
+    """One run.
+
+    box -- the MailBox, for its folders, status, requests and body index.
+    connect -- function without arguments: a context manager giving an IMailSession.
+    run -- what runs us: `run.owner` (text) and `run.checkpoint()`, see background.Run.
+    now -- function giving the time.
+    """
+
+    #: See syncplan.BATCH_SIZE.
+    batch_size = syncplan.BATCH_SIZE
+
+    def __init__(self, box, connect, run, now):
+        self.box = box
+        self.connect = connect
+        self.run = run
+        self.now = now
+        self.log = []
+        self.counts = dict.fromkeys(COUNTS, 0)
+        self.done = self.total = 0
+        self.message = ''
+
+    @property
+    def status(self):
+        return self.box.sync_status
+
+    @property
+    def requests(self):
+        return self.box.sync_requests
+
+    def synchronize(self, light):
+        """Run until nobody asks for more. True, or False when another run has the lease.
+
+        Raises MailError after the status says so, Superseded when the lease was taken away.
+        """
+        if not self._take_lease():
+            return False
+        try:
+            while True:
+                served = self.requests.wanted
+                self._round(light and self.requests.light(self.status.served))
+                if not self._asked_again(served):
+                    break
+                light = 1
+        except errors.MailError as error:
+            self._fail(error)
+            raise
+        self._note()
+        self.status.finish(self.now(), served, self._summary())
+        return True
+
+    # Lease
+
+    def _take_lease(self):
+        status, now = self.status, self.now()
+        if not status.may_take(self.run.owner, now, self.requests):
+            return False
+        status.take(self.run.owner, now)
+        self.message = 'Connecting.'
+        self._beat()
+        # crash point 1
+        return True
+
+    def _beat(self):
+        """Commit what was done with the progress, and make sure we may go on."""
+        self._note()
+        # crash point 2
+        self.run.checkpoint()
+        # crash point 3
+        if not self.status.is_mine(self.run.owner):
+            raise errors.Superseded()
+
+    def _note(self):
+        self.status.renew(self.now(), self.done, self.total, self.message, self.counts)
+
+    def _beat_if_due(self):
+        if self.now() - self.status.renewed_at >= RENEW_SECONDS:
+            self._beat()
+
+    def _asked_again(self, served):
+        """Whether requests came after number `served`.
+
+        The answer no must be true when our last commit happens: whoever asks until then
+        counted on us, so the commit is refused and the call runs again.
+        """
+        self.message = 'Finishing.'
+        if self.requests.wanted > served:
+            self.status.served = max(self.status.served, served)
+            return True
+        read_current(self.requests)
+        return False
+
+    def _fail(self, error):
+        logger.warning('%s: %s', '/'.join(self.box.getPhysicalPath()), error)
+        self.log.append('failed: %s' % error)
+        self._note()
+        self.status.fail(self.now(), self.requests.wanted, str(error))
+        read_current(self.requests)
+        self.run.checkpoint()
+
+    # One round
+
+    def _round(self, light):
+        with self.connect() as session:
+            listed = () if light else session.folders()
+            plan = syncplan.plan_folders(listed, self.box.server_names(), light)
+            for remote in plan.create:
+                self._create(remote)
+            work = [found for found in (self._survey(session, remote)
+                                        for remote in plan.scan) if found]
+            self.total = self.done + sum(messages.to_fetch for _f, _s, messages in work)
+            # What the survey created and changed: after this a crash costs only the listing.
+            self._beat()
+            finished = [item for item in work
+                        if self._fetch(session, *item) and item[2].complete]
+            # The server is not needed any more, and what follows is short.
+        # crash point 4
+        for folder, _state, messages in work:
+            self._drop(folder, messages)
+        for folder, state, _messages in finished:
+            folder.remember(state)
+        for server_name in plan.remove:
+            self._remove(server_name)
+        if not light:
+            self.box.sweep_bodies()
+        # crash point 5
+
+    def _create(self, remote):
+        folder = self.box.create_folder(remote)
+        self.log.append('%s: created' % folder.shown_path())
+
+    def _survey(self, session, remote):
+        """(folder, FolderState, MessagePlan) if there is something to do, else None."""
+        folder = self.box.folder(remote.server_name)
+        self.message = 'Looking into %s.' % folder.shown_path()
+        self._beat_if_due()
+        try:
+            state = session.examine(remote.server_name)
+        except errors.FolderUnreadable as error:
+            # One folder's trouble; its messages stay, and the others are not held up.
+            self.log.append('%s: skipped, %s' % (folder.shown_path(), error))
+            return None
+        self.counts['folders'] += 1
+        if syncplan.is_unchanged(folder.state() if folder.exists is not None else None, state):
+            return None
+        snapshot = session.list_messages(state)
+        if not snapshot.complete:
+            self.log.append('%s: the listing is incomplete, nothing will be deleted'
+                            % folder.shown_path())
+        messages = syncplan.plan_messages(folder.snapshot(), snapshot, self.batch_size)
+        if messages.rebuild:
+            self._rebuild(folder)
+        folder.begin(state.uidvalidity)
+        self._update_flags(session, folder, messages)
+        return folder, state, messages
+
+    def _rebuild(self, folder):
+        count = folder.drop_all()
+        self.box.body_index.went()
+        self.counts['deleted'] += count
+        self.log.append('%s: rebuilt, its UIDVALIDITY changed' % folder.shown_path())
+
+    def _update_flags(self, session, folder, messages):
+        if messages.flags == syncplan.FLAGS_NONE:
+            return
+        since = folder.modseq if messages.flags == syncplan.FLAGS_SINCE else None
+        changed = 0
+        for uids in syncplan.split(sorted(messages.known), self.batch_size):
+            remote = session.flags(uids, since)
+            local = folder.flags_of(remote)
+            different = syncplan.changed_flags(local, remote)
+            for uid, flags in different.items():
+                folder.set_flags(uid, flags)
+            self.counts['flags'] += len(different)
+            changed += len(different)
+            if different:
+                self._beat()
+            else:
+                self._beat_if_due()
+        if changed:
+            self.log.append('%s: %s changed flags' % (
+                folder.shown_path(), plural(changed, 'message')))
+
+    def _fetch(self, session, folder, state, messages):
+        """Fetch what is new; whether all of it came, so that the folder is finished."""
+        if not messages.to_fetch:
+            return True
+        try:
+            again = session.examine(folder.server_name)
+        except errors.FolderUnreadable:
+            # It went since the survey; the next full run removes it.
+            return False
+        if again.uidvalidity != state.uidvalidity:
+            return False
+        missing = 0
+        for uids in messages.batches:
+            self.message = 'Fetching %s.' % folder.shown_path()
+            found = session.headers(uids)
+            for uid in sorted(found):
+                self._add(folder, found[uid])
+            missing += len(uids) - len(found)
+            self.done += len(uids)
+            self._beat()
+        self.log.append('%s: %s' % (folder.shown_path(), plural(
+            messages.to_fetch - missing, 'new message')))
+        if missing:
+            self.log.append('%s: %s not sent, left for next time' % (
+                folder.shown_path(), plural(missing, 'message')))
+        return not missing
+
+    def _add(self, folder, remote):
+        message = folder.add(remote)
+        if message is None:
+            return
+        self.counts['fetched'] += 1
+        key = message.identity()
+        body = self.box.body_index.find(key)
+        if body is not None:
+            message.keep_body(body)
+            self.box.body_index.enter(key, body, (folder.server_name, remote.uid))
+
+    def _drop(self, folder, messages):
+        dropped = 0
+        for uids in syncplan.split(sorted(messages.vanished), self.batch_size):
+            for message in (folder.discard(uid) for uid in uids):
+                if message is not None:
+                    dropped += 1
+                    if message.has_body():
+                        self.box.body_index.went()
+            if len(uids) == self.batch_size:
+                self._beat()
+        if dropped:
+            self.counts['deleted'] += dropped
+            self.log.append('%s: %s gone' % (folder.shown_path(), plural(dropped, 'message')))
+
+    def _remove(self, server_name):
+        folder = self.box.folder(server_name)
+        self.counts['deleted'] += folder.message_count()
+        self.box.body_index.went()
+        self.log.append('%s: removed' % folder.shown_path())
+        self.box.remove_folder(server_name)
+
+    def _summary(self):
+        counts = self.counts
+        return '%s looked into, %s fetched, %d deleted, %s of flags.' % (
+            plural(counts['folders'], 'folder'), plural(counts['fetched'], 'message'),
+            counts['deleted'], plural(counts['flags'], 'change'))

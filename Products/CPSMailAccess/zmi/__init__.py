@@ -1,0 +1,1 @@
+"""The pages of the tool and of mailboxes in Zope's management interface."""

@@ -1,0 +1,1 @@
+"""Real processes for the demonstration, the benchmarks and the tests; not distributed."""

@@ -1,0 +1,48 @@
+"""What the calls of benchmarks and fault tests do. Workers import these by name.
+
+Imports: nothing of ours.
+"""
+
+import os
+import time
+
+from persistent import Persistent
+
+
+class Counter(Persistent):
+    """The effect of one call: how often it was applied."""
+
+    n = 0
+
+    def add(self):
+        """Apply it once more."""
+        self.n += 1
+
+
+class Effects(Persistent):
+    """A fixed number of counters, each an object of its own, so that calls do not meet."""
+
+    def __init__(self, number):
+        self.counters = tuple(Counter() for _ in range(number))
+
+
+def stamp():
+    """The time at which this call runs, POSIX seconds."""
+    return time.time()
+
+
+def nothing():
+    """Do nothing."""
+
+
+def apply_effect(number, seconds=0.0):
+    """Count the effect of call `number`; take `seconds` to do so.
+
+    Works on the Effects under the key 'effects' of the database's root.
+    """
+    from Products.zasync.running import current
+    root = current().app._p_jar.root()
+    if seconds:
+        time.sleep(seconds)
+    root['effects'].counters[number].add()
+    return os.getpid()

@@ -1,0 +1,123 @@
+"""People with browsers: users who press a button of their mailbox, and a visitor who reads.
+
+Each is a thread and speaks HTTP; nothing here looks into the database. A user does what the
+page does: logs in, presses, and asks for the status until the work is done.
+
+Imports: nothing of ours.
+"""
+
+import threading
+import time
+
+import requests
+
+
+#: Between two looks at the status of a mailbox under way, as its page does. Seconds. Shorter:
+#: twenty watching users are a load of their own.
+WATCH_SECONDS = 0.7
+
+#: The visitor reads a page this long after the last one. Seconds.
+READING_SECONDS = 0.05
+
+#: Longest wait for an answer. Seconds; in the request a synchronisation queues behind others.
+ANSWER_SECONDS = 90.0
+
+
+class User(threading.Thread):
+    """One user: presses `button` of a mailbox and watches it until it is done.
+
+    box_url -- of the mailbox. expected -- messages this press should bring.
+    press_seconds -- from the press to the answer; None before.
+    state, fetched, account -- of the last status: its state, messages fetched (when it is done:
+        those expected; whether they are there is counted elsewhere), all of it.
+    problem -- a sentence when something did not go as it should.
+    """
+
+    def __init__(self, name, password, box_url, button, expected, give_up):
+        super().__init__(name=name, daemon=True)
+        self.box_url = box_url
+        self.button = button
+        self.expected = expected
+        self.press_seconds = None
+        self.state, self.fetched, self.account = 'not asked', 0, {}
+        self.problem = None
+        self._give_up = give_up
+        self._http = requests.Session()
+        self._http.auth = (name, password)
+
+    def run(self):
+        try:
+            self._log_in()
+            self._press()
+            self._watch()
+        except (requests.RequestException, ValueError) as error:
+            self.problem = '%s: %s' % (type(error).__name__, error)
+        finally:
+            self._http.close()
+
+    def _log_in(self):
+        answer = self._http.get(self.box_url + '/manage_main', timeout=ANSWER_SECONDS)
+        if answer.status_code != 200:
+            raise ValueError('the page of the mailbox answers %d' % answer.status_code)
+
+    def _press(self):
+        started = time.perf_counter()
+        answer = self._http.post('%s/%s' % (self.box_url, self.button), timeout=ANSWER_SECONDS,
+                                 allow_redirects=False)
+        self.press_seconds = time.perf_counter() - started
+        if answer.status_code not in (200, 302, 303):
+            raise ValueError('%s answers %d: %s' % (self.button, answer.status_code,
+                                                    answer.text[:200]))
+
+    def _watch(self):
+        while not self._give_up.is_set():
+            answer = self._http.get(self.box_url + '/manage_syncStatus', timeout=ANSWER_SECONDS)
+            answer.raise_for_status()
+            self.account = answer.json()
+            self.state = self.account['state']
+            # A run that is begun again after a crash counts from nought, though what it had
+            # committed is there: at the end the whole is known.
+            if self.state == 'running':
+                self.fetched = self.account['counts'].get('fetched', 0)
+            elif self.state == 'done':
+                self.fetched = self.expected
+            if self.state == 'failed':
+                raise ValueError('it failed: %s' % self.account['reason'])
+            if self.state == 'done':
+                return
+            self._give_up.wait(WATCH_SECONDS)
+
+
+class Visitor(threading.Thread):
+    """Reads a page over and over and keeps the seconds each took.
+
+    with Visitor(url) as visitor: ...; then visitor.seconds, visitor.problem
+    """
+
+    def __init__(self, url):
+        super().__init__(name='visitor', daemon=True)
+        self.url = url
+        self.seconds = []
+        self.problem = None
+        self._leaving = threading.Event()
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info):
+        self._leaving.set()
+        self.join(ANSWER_SECONDS)
+
+    def run(self):
+        with requests.Session() as http:
+            while not self._leaving.is_set():
+                started = time.perf_counter()
+                try:
+                    answer = http.get(self.url, timeout=ANSWER_SECONDS)
+                    answer.raise_for_status()
+                except requests.RequestException as error:
+                    self.problem = 'the visitor got no page: %s' % error
+                    return
+                self.seconds.append(time.perf_counter() - started)
+                self._leaving.wait(READING_SECONDS)

@@ -1,0 +1,297 @@
+"""ZEO server, Zope and workers as real processes, started and stopped by Python.
+
+    with Stack() as stack:
+        stack.start_zeo()
+        url = stack.start_zope()
+        worker = stack.start_worker('worker1', '/asynchronous_call_dispatcher/zam1')
+        stack.kill(worker)
+        worker.start()
+
+All files are in one directory, which is removed at the end; all ports are free ones on the
+loopback; what was started is stopped in reverse, also on KeyboardInterrupt or SystemExit. Start
+things in the main thread (processes.Process says why). Zope comes before the workers where the
+database is empty: its first start writes.
+
+Imports: processes.
+"""
+
+import contextlib
+import http.client
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from bench.processes import accepts
+from bench.processes import free_port
+from bench.processes import Process
+
+
+ROOT = Path(__file__).resolve().parents[1]
+HOST = '127.0.0.1'
+
+#: A server that has not answered by then has failed. Seconds; on two slow cores Zope takes 3.
+READY_SECONDS = 60.0
+
+#: The same for a worker. Seconds; longer because one that follows a killed worker first watches
+#: whether that one really is dead.
+WORKER_READY_SECONDS = 150.0
+
+ADMIN = ('admin', 'admin')
+
+_ZEO_CONF = '''\
+<zeo>
+  address {host}:{port}
+</zeo>
+<filestorage 1>
+  path {base}/Data.fs
+  blob-dir {base}/blobs
+</filestorage>
+<eventlog>
+  level INFO
+  <logfile>
+    path STDOUT
+  </logfile>
+</eventlog>
+'''
+
+_ZOPE_CONF = '''\
+%define INSTANCE {instance}
+instancehome $INSTANCE
+debug-mode off
+<zodb_db main>
+  mount-point /
+  cache-size 20000
+  pool-size 12
+  <zeoclient>
+    server {host}:{port}
+    storage 1
+    cache-size 50MB
+    blob-dir {base}/blobs
+    shared-blob-dir on
+    wait on
+  </zeoclient>
+</zodb_db>
+<environment>
+  CHAMELEON_CACHE $INSTANCE/var/cache
+</environment>
+'''
+
+# Standard output is the log file, so what is printed before logging starts is in it too.
+_ZOPE_INI = '''\
+[app:zope]
+use = egg:Zope#main
+zope_conf = %(here)s/zope.conf
+
+[server:main]
+use = egg:waitress#main
+host = {host}
+port = {port}
+threads = {threads}
+
+[pipeline:main]
+pipeline =
+    egg:Zope#httpexceptions
+    zope
+
+[loggers]
+keys = root, queue
+
+[handlers]
+keys = console
+
+[formatters]
+keys = generic
+
+[logger_root]
+level = INFO
+handlers = console
+
+# "Task queue depth is 7" for each request that waits: they are meant to.
+[logger_queue]
+qualname = waitress.queue
+level = ERROR
+handlers =
+
+[handler_console]
+class = StreamHandler
+args = (sys.stdout,)
+formatter = generic
+
+[formatter_generic]
+format = %(asctime)s %(levelname)s [%(name)s:%(lineno)s][%(threadName)s] %(message)s
+'''
+
+_ZASYNC_CONF = '''\
+%include zope.conf
+target {target}
+threads {threads}
+'''
+
+
+_ZEO_QUESTION = '''
+import importlib.util, sys
+import ZEO.runzeo
+for name in ('zasync_client', 'Products.zasync'):
+    try:
+        found = importlib.util.find_spec(name)
+    except ImportError:
+        continue
+    if found:
+        sys.exit(3)
+'''
+
+
+class StackError(Exception):
+    """The stack cannot be built here; says what is missing."""
+
+
+class Stack:
+    """The processes of one site.
+
+    base_dir -- an empty directory that stays; None: a temporary one that is removed.
+    instance -- Zope's instance home, below. Logs are in its `log`, one file a process.
+    zeo_address, zope_url -- None until they run. processes -- in the order of their start.
+    """
+
+    def __init__(self, base_dir=None):
+        self.base_dir = Path(base_dir) if base_dir is not None else None
+        self.zeo_address = None
+        self.zope_url = None
+        self.processes = []
+        self._exits = contextlib.ExitStack()
+
+    def __enter__(self):
+        if self.base_dir is None:
+            self.base_dir = Path(tempfile.mkdtemp(prefix='zasync-'))
+            self._exits.callback(shutil.rmtree, self.base_dir, ignore_errors=True)
+        self.instance = self.base_dir / 'instance'
+        self.log_dir = self.instance / 'log'
+        self.log_dir.mkdir(parents=True)
+        return self
+
+    def __exit__(self, *exc_info):
+        self._exits.close()
+
+    # -- what can be started, in this order -----------------------------------------------------
+
+    def start_zeo(self):
+        """A ZEO server in an environment without our packages; -> its (host, port)."""
+        python = zeo_python()
+        self.zeo_address = HOST, free_port()
+        config = self.base_dir / 'zeo.conf'
+        config.write_text(_ZEO_CONF.format(host=HOST, port=self.zeo_address[1],
+                                           base=self.base_dir), 'utf-8')
+        env = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+        self.zeo = self.start('zeo', [python, '-m', 'ZEO.runzeo', '-C', config], env=env,
+                              is_ready=lambda process: accepts(*self.zeo_address))
+        return self.zeo_address
+
+    def make_instance(self):
+        """Zope's instance home, with ADMIN as the first user; -> its path. Needs the ZEO server.
+
+        What mkwsgiinstance makes, with the database of the ZEO server.
+        """
+        etc = self.instance / 'etc'
+        if etc.is_dir():
+            return self.instance
+        import Zope2.utilities
+        from AuthEncoding import pw_encrypt
+        for directory in (etc, self.instance / 'var' / 'cache'):
+            directory.mkdir(parents=True)
+        skeleton = Path(Zope2.utilities.__file__).parent / 'skel'
+        shutil.copy(skeleton / 'etc' / 'site.zcml', etc)
+        (etc / 'zope.conf').write_text(_ZOPE_CONF.format(
+            instance=self.instance, base=self.base_dir, host=HOST, port=self.zeo_address[1]),
+            'utf-8')
+        name, password = ADMIN
+        (self.instance / 'inituser').write_bytes(
+            b'%s:%s\n' % (name.encode('utf-8'), pw_encrypt(password, 'SHA256')))
+        return self.instance
+
+    def start_zope(self, threads=4):
+        """Zope under waitress; -> its URL, without a slash at the end."""
+        port = free_port()
+        config = self.make_instance() / 'etc' / 'zope.ini'
+        config.write_text(
+            _ZOPE_INI.replace('{host}', HOST).replace('{port}', str(port))
+            .replace('{threads}', str(threads)), 'utf-8')
+        self.zope = self.start('zope', [sys.executable, '-m', 'Zope2.Startup.serve', config],
+                               is_ready=lambda process: answers(HOST, port))
+        self.zope_url = 'http://%s:%d' % (HOST, port)
+        return self.zope_url
+
+    def start_worker(self, name, target, threads=2, settings=''):
+        """A worker that serves the manager at `target`; -> its Process.
+
+        settings -- more lines for its configuration.
+        """
+        config = self.make_instance() / 'etc' / ('%s.conf' % name)
+        config.write_text(_ZASYNC_CONF.format(target=target, threads=threads) + settings, 'utf-8')
+        return self.start(
+            name, [sys.executable, '-m', 'zasync_client', '-C', config],
+            is_ready=lambda process: ' serves %s ' % target in process.output(),
+            ready_seconds=WORKER_READY_SECONDS)
+
+    def start(self, name, argv, *, is_ready, ready_seconds=READY_SECONDS, env=None):
+        """Any other process, stopped with the rest; its log is log_dir/NAME.log; -> Process."""
+        process = Process(name, argv, self.log_dir / ('%s.log' % name), cwd=self.base_dir,
+                          env=our_environment() if env is None else env,
+                          is_ready=is_ready, ready_seconds=ready_seconds)
+        self.processes.append(process)
+        self._exits.callback(self.stop, process)
+        return process.start()
+
+    # -- how they end ---------------------------------------------------------------------------
+
+    def kill(self, process):
+        """SIGKILL, as a crash would be; process.start() starts it again."""
+        process.kill()
+
+    def stop(self, process):
+        """TERM, and KILL for one that does not end; says so when that was needed."""
+        remark = process.stop()
+        if remark:
+            print(remark, file=sys.stderr)
+
+
+def our_environment():
+    """The environment for processes that import our packages, installed or not."""
+    paths = [str(ROOT)] + [path for path in [os.environ.get('PYTHONPATH')] if path]
+    return dict(os.environ, PYTHONPATH=os.pathsep.join(paths), PYTHONUNBUFFERED='1')
+
+
+def zeo_python():
+    """The Python of the ZEO server's own environment.
+
+    ZASYNC_ZEO_PYTHON in the environment names another. StackError when there is none, or when
+    our packages can be imported there: a ZEO server needs none of our code, and this proves it.
+    """
+    python = os.environ.get('ZASYNC_ZEO_PYTHON') or ROOT / '.venv-zeo' / 'bin' / 'python'
+    env = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+    try:
+        code = subprocess.run([python, '-c', _ZEO_QUESTION], env=env, cwd=tempfile.gettempdir(),
+                              capture_output=True).returncode
+    except OSError:
+        code = None
+    if code == 3:
+        raise StackError('%s can import our packages; the ZEO server is to run where they are '
+                         'missing (make .venv-zeo makes such an environment)' % python)
+    if code != 0:
+        raise StackError('%s is no Python with ZEO in it: run "make .venv-zeo", or set '
+                         'ZASYNC_ZEO_PYTHON' % python)
+    return python
+
+
+def answers(host, port):
+    """True when an HTTP server there answers at all."""
+    connection = http.client.HTTPConnection(host, port, timeout=5)
+    try:
+        connection.request('GET', '/')
+        return connection.getresponse().status < 500
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,122 @@
+"""A ZEO server, an application with managers, and real workers, for the tests of the worker."""
+
+import sys
+import time
+
+import pytest
+import transaction
+from AccessControl.SecurityManagement import newSecurityManager
+from AccessControl.SecurityManagement import noSecurityManager
+from persistent.mapping import PersistentMapping
+from transaction.interfaces import TransientError
+
+from bench.clients import open_database
+from bench.stack import Stack
+
+
+#: Longest time a test waits for anything, in seconds.
+LIMIT = 30.0
+
+
+class Site:
+    """An application in a real ZEO server, seen through a connection of the test's own."""
+
+    def __init__(self, stack):
+        self.stack = stack
+        self.address = stack.start_zeo()
+        self.db, self.connection, self.root = open_database(self.address)
+        from OFS.Application import Application
+
+        from Products.zasync.manager import AsynchronousCallManager
+        if 'Application' not in self.root:
+            self.root['Application'] = Application()
+        self.app = self.root['Application']
+        self.root['marks'] = PersistentMapping()
+        for id in ('zam1', 'zam2'):
+            self.app._setObject(id, AsynchronousCallManager(id))
+        users = self.app.acl_users if hasattr(self.app, 'acl_users') else None
+        if users is None:
+            from AccessControl.userfolder import UserFolder
+            self.app._setObject('acl_users', UserFolder())
+            users = self.app.acl_users
+        users._doAddUser('boss', 'secret', ['Manager'], [])
+        users._doAddUser('bob', 'secret', [], [])
+        transaction.commit()
+
+    def become(self, user_id):
+        """Put calls as that user from now on; None for nobody."""
+        if user_id is None:
+            noSecurityManager()
+        else:
+            users = self.app.acl_users
+            newSecurityManager(None, users.getUserById(user_id).__of__(users))
+
+    def put(self, plugin, *args, manager='zam1', **kwargs):
+        """Put a call and commit; → its deferred."""
+        transaction.begin()
+        deferred = self.app[manager].putCall(plugin, *args, **kwargs)
+        transaction.commit()
+        return deferred
+
+    def wait(self, condition, limit=LIMIT, what='the condition'):
+        """Wait until condition(), asked in a fresh snapshot each time, is true."""
+        until = time.monotonic() + limit
+        while True:
+            transaction.begin()
+            found = condition()
+            if found:
+                return found
+            if time.monotonic() > until:
+                raise AssertionError(f'{what} did not come about in {limit} s')
+            time.sleep(0.01)
+
+    def ended(self, *deferreds, limit=LIMIT):
+        """Wait until these calls ended."""
+        self.wait(lambda: all(deferred.ended for deferred in deferreds), limit,
+                  f'the end of {deferreds}')
+
+    def start_worker(self, manager='zam1', name=None, threads=2):
+        """A real worker process."""
+        return self.stack.start_worker(name or manager, '/' + manager, threads=threads)
+
+    def second_worker(self, target):
+        """A worker process of which nobody expects that it comes up."""
+        argv = [sys.executable, '-m', 'zasync_client', '-C',
+                self.stack.instance / 'etc' / (target[1:] + '.conf')]
+        return self.stack.start('second', argv, is_ready=lambda process: True)
+
+    def restart_server(self):
+        """Restart the ZEO server, and wait until this connection has noticed."""
+        self.stack.zeo.stop()
+        self.stack.zeo.start()
+        # A new oid a round: a server counts them on from the highest stored, so those
+        # this client still holds ready may be taken (see zasync_client.wakeup).
+        del self.db.storage._oids[:]
+        self.wait(self._reachable, what='the connection to the restarted server')
+
+    def _reachable(self):
+        try:
+            self.root['marks']['reached'] = self.root['marks'].get('reached', 0) + 1
+            transaction.commit()
+        except TransientError:
+            transaction.abort()
+            return False
+        return True
+
+    def close(self):
+        """Leave."""
+        noSecurityManager()
+        transaction.abort()
+        self.connection.close()
+        self.db.close()
+
+
+@pytest.fixture
+def site():
+    """A Site; all its processes end with the test."""
+    with Stack() as stack:
+        site = Site(stack)
+        try:
+            yield site
+        finally:
+            site.close()

@@ -1,0 +1,88 @@
+"""What the calls of these tests do; workers import them as ``tests.client.jobs``."""
+
+import os
+import time
+
+import transaction
+
+from Products.zasync.running import checkpoint
+from Products.zasync.running import current
+
+
+def root():
+    """The root mapping of the database, in the running call's connection."""
+    return current().app._p_jar.root()
+
+
+def add(a, b):
+    """A sum."""
+    return a + b
+
+
+def set_mark(name, value):
+    """An effect in the database."""
+    root()['marks'][name] = value
+    return value
+
+
+def wait_for_file(path, limit=30.0):
+    """Run until the file exists; tells that it runs by a file of its own."""
+    with open(path + '.running', 'w', encoding='ascii') as file:
+        file.write(str(os.getpid()))
+    until = time.monotonic() + limit
+    while not os.path.exists(path):
+        if time.monotonic() > until:
+            raise TimeoutError(path)
+        time.sleep(0.01)
+    return os.getpid()
+
+
+def mark_then_wait(name, path):
+    """An effect, then a wait: killed while it waits, the effect must not be there."""
+    set_mark(name, root()['marks'].get(name, 0) + 1)
+    return wait_for_file(path)
+
+
+def fail_after_effect(name):
+    """An effect, then an error: the effect must not stay."""
+    set_mark(name, True)
+    raise RuntimeError('failed on purpose')
+
+
+def count_in_steps(name, steps, path):
+    """Count to `steps`, each step committed by a checkpoint; wait for the file after the second."""
+    done = current().memo.get('done', 0)
+    while done < steps:
+        set_mark(name, root()['marks'].get(name, 0) + 1)
+        done += 1
+        checkpoint(done=done)
+        if done == 2 and not os.path.exists(path):
+            wait_for_file(path)
+    return done
+
+
+def commit_behind_our_back(name, path):
+    """What no call should do: commit by itself, before and after a wait."""
+    set_mark(name, root()['marks'].get(name, 0) + 1)
+    transaction.commit()
+    wait_for_file(path)
+    set_mark(name, root()['marks'].get(name, 0) + 1)
+    transaction.commit()
+
+
+def meet_conflicts(name, path):
+    """Write an object that somebody else writes meanwhile, as long as `path` does not exist."""
+    marks = root()['marks']
+    marks[name] = marks.get(name, 0) + 1
+    wait_for_file(path)
+
+
+def exit_process():
+    """A call that wants to end its process politely."""
+    raise SystemExit(3)
+
+
+def unpicklable():
+    """A result that can't be stored, after an effect."""
+    set_mark('unpicklable', True)
+    return lambda: None

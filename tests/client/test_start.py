@@ -1,0 +1,153 @@
+"""How a worker starts, waits or refuses: one sentence each, and the exit code."""
+
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+import transaction
+
+from tests.client import jobs
+
+
+CONF = """
+instancehome {home}
+target {target}
+initial-retry-delay 0.2
+max-total-retry {patience}
+<zodb_db main>
+  <zeoclient>
+    server {host}:{port}
+    wait-timeout 1
+  </zeoclient>
+  mount-point /
+</zodb_db>
+{more}
+"""
+
+
+@pytest.fixture
+def conf(tmp_path):
+    """Writes a zasync.conf and returns its path."""
+    def write(address=('127.0.0.1', 1), target='/zam1', patience=60, more=''):
+        path = tmp_path / 'zasync.conf'
+        text = CONF.format(home=tmp_path, target=target, patience=patience, host=address[0],
+                           port=address[1], more=more)
+        # the short <zeoclient> has no wait-timeout; ZEO's own section has
+        text = text.replace('<zeoclient>', '%import ZEO\n  <clientstorage>').replace(
+            '</zeoclient>', '</clientstorage>')
+        path.write_text(text.replace('  %import ZEO\n', ''), encoding='utf-8')
+        path.write_text('%import ZEO\n' + path.read_text(encoding='utf-8').replace(
+            '%import ZEO\n', ''), encoding='utf-8')
+        return str(path)
+    return write
+
+
+def start(path):
+    """A worker process with its output in pipes."""
+    return subprocess.Popen([sys.executable, '-m', 'zasync_client', '-C', path],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def refused(path):
+    """(exit code, standard error) of a worker that is expected not to start."""
+    process = start(path)
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
+def line_with(process, words):
+    """Read the worker's log up to the line that holds these words."""
+    for line in process.stdout:
+        if words in line:
+            return line
+    raise AssertionError(f'the log ended without {words!r}: {process.stderr.read()}')
+
+
+def free_port():
+    """A port nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return listener.getsockname()[1]
+
+
+@pytest.mark.parametrize(('more', 'words'), [
+    ('no-such-key 1', "'no-such-key' is not a known key name"),
+    ('threads none', 'threads'),
+    ('threads 0', 'must be 1 or more'),
+    ('retry-exponential-backoff 0.9', 'must be 1 (constant) or more'),
+    ('<plugin odd>\n handler no.such.thing\n</plugin>', 'no.such.thing'),
+])
+def test_a_wrong_configuration_is_refused_in_one_sentence(conf, more, words):
+    code, errors = refused(conf(more=more))
+    assert code == 2
+    assert words in errors
+    assert 'Traceback' not in errors
+    assert len(errors.strip().splitlines()) == 1
+
+
+def test_a_missing_configuration_file_is_named(tmp_path):
+    code, errors = refused(str(tmp_path / 'none.conf'))
+    assert code == 2
+    assert 'there is no configuration file' in errors
+    assert 'none.conf' in errors
+
+
+def test_a_target_that_is_no_manager_is_refused(site, conf):
+    code, errors = refused(conf(site.address, target='/acl_users'))
+    assert code == 2
+    assert errors.strip().endswith(
+        "the target /acl_users is no asynchronous call manager but 'User Folder'")
+
+
+def test_a_missing_target_is_waited_for(site, conf):
+    from Products.zasync.manager import AsynchronousCallManager
+    process = start(conf(site.address, target='/later'))
+    try:
+        line_with(process, 'the target /later is out of reach')
+        site.app._setObject('later', AsynchronousCallManager('later'))
+        transaction.commit()
+        line_with(process, 'serves /later')
+        deferred = site.put('zope_call', jobs.add, 1, 1, manager='later')
+        site.ended(deferred)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+
+
+def test_a_missing_target_is_given_up_after_max_total_retry(site, conf):
+    code, errors = refused(conf(site.address, target='/never', patience=0.5))
+    assert code == 2
+    assert 'the target /never was out of reach' in errors
+    assert 'max-total-retry' in errors
+
+
+def test_an_unreachable_server_is_waited_for_with_a_line_in_the_log(conf):
+    process = start(conf(('127.0.0.1', free_port())))
+    try:
+        assert 'trying again in' in line_with(process, 'the database server is out of reach')
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+
+
+def test_an_unreachable_server_is_given_up_after_max_total_retry(conf):
+    code, errors = refused(conf(('127.0.0.1', free_port()), patience=0.5))
+    assert code == 2
+    assert 'the database server was out of reach' in errors
+
+
+def test_help_tells_the_options():
+    done = subprocess.run([sys.executable, '-m', 'zasync_client', '--help'], capture_output=True,
+                          text=True, timeout=60)
+    assert done.returncode == 0
+    assert '-C FILE' in done.stdout
+
+
+def test_an_unknown_command_is_a_usage_error():
+    done = subprocess.run([sys.executable, '-m', 'zasync_client', 'dance'], capture_output=True,
+                          text=True, timeout=60)
+    assert done.returncode == 2

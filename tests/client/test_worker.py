@@ -1,0 +1,275 @@
+"""Real workers on a real ZEO server: what one call goes through, start to end."""
+
+import os
+import signal
+import socket
+import subprocess
+
+import pytest
+import transaction
+
+from bench.stack import zeo_python
+from tests.client import jobs
+
+
+@pytest.fixture
+def gate(tmp_path):
+    """A file that lets a waiting call go on when it is made."""
+    return str(tmp_path / 'gate')
+
+
+def open_gate(gate):
+    with open(gate, 'w', encoding='ascii'):
+        pass
+
+
+def runs(gate):
+    """Whether a call waits at the gate."""
+    return os.path.exists(gate + '.running')
+
+
+def test_a_call_put_by_one_process_is_run_by_another(site):
+    site.become('boss')
+    site.start_worker()
+    deferred = site.put('zope_call', jobs.add, 40, b=2)
+    site.ended(deferred)
+    assert (deferred.state, deferred.result) == ('resolved', 42)
+    (attempt,) = deferred.attempts
+    assert attempt.number == 1
+    assert deferred.put_at <= deferred.started_at <= deferred.ended_at
+
+
+def test_result_and_effects_are_there_together(site):
+    site.start_worker()
+    deferred = site.put('zope_call', jobs.set_mark, 'together', 7)
+    site.ended(deferred)
+    assert deferred.result == 7
+    assert site.root['marks']['together'] == 7
+
+
+def test_a_method_of_a_persistent_object_is_called_by_its_path(site):
+    site.become('boss')
+    site.start_worker()
+    deferred = site.put('zope_call', site.app.acl_users.getUserNames)
+    site.ended(deferred)
+    assert sorted(deferred.result) == ['bob', 'boss']
+
+
+def test_an_expression_sees_its_variables(site):
+    site.become('boss')
+    site.start_worker()
+    deferred = site.put('zope_exec', ('', 'zam1'), {'light': 1},
+                        'python: (here.getId(), request.light, home.isPrincipiaFolderish)')
+    site.ended(deferred)
+    assert deferred.failure is None
+    assert deferred.result == ('zam1', 1, 1)
+
+
+def test_an_expression_the_caller_may_not_evaluate_fails_and_leaves_no_effect(site):
+    site.become('bob')
+    site.start_worker()
+    deferred = site.put('zope_exec', '/', {},
+                        'python: (context.manage_changeProperties({"title": "bob was here"}),'
+                        ' context.manage_delObjects(["zam2"]))')
+    site.ended(deferred)
+    assert deferred.state == 'failed'
+    assert deferred.failure.type_name.endswith('Unauthorized')
+    assert 'zam2' in site.app.objectIds()
+    assert site.app.title != 'bob was here'
+
+
+def test_a_failing_call_leaves_no_effect_and_tells_why(site):
+    site.start_worker()
+    deferred = site.put('zope_call', jobs.fail_after_effect, 'half')
+    site.ended(deferred)
+    assert deferred.state == 'failed'
+    assert deferred.failure.type_name == 'RuntimeError'
+    assert deferred.failure.text == 'failed on purpose'
+    assert 'fail_after_effect' in deferred.failure.traceback_text
+    assert 'half' not in site.root['marks']
+
+
+def test_a_path_that_does_not_exist_fails_the_call(site):
+    site.become('boss')
+    site.start_worker()
+    deferred = site.put('zope_exec', '/no/where', {}, 'here')
+    site.ended(deferred)
+    assert deferred.state == 'failed'
+    assert '/no/where' in deferred.failure.text
+
+
+def test_a_caller_deleted_since_fails_the_call(site):
+    site.become('bob')
+    deferred = site.put('zope_exec', '/', {}, 'python: 1')
+    site.app.acl_users._doDelUsers(['bob'])
+    transaction.commit()
+    site.start_worker()
+    site.ended(deferred)
+    assert deferred.state == 'failed'
+    assert "'bob'" in deferred.failure.text
+
+
+def test_a_result_that_can_not_be_pickled_fails_the_call_and_its_effects(site):
+    site.start_worker()
+    deferred = site.put('zope_call', jobs.unpicklable)
+    site.ended(deferred)
+    assert deferred.failure.type_name.endswith('BadResult')
+    assert 'unpicklable' not in site.root['marks']
+
+
+def test_a_call_that_raises_SystemExit_fails_and_its_worker_goes_on(site):
+    site.start_worker()
+    first = site.put('zope_call', jobs.exit_process)
+    second = site.put('zope_call', jobs.add, 1, 1)
+    site.ended(first, second)
+    assert first.failure.type_name == 'SystemExit'
+    assert second.result == 2
+
+
+def test_a_conflict_is_retried_until_it_succeeds(site, gate):
+    site.start_worker()
+    deferred = site.put('zope_call', jobs.meet_conflicts, 'contended', gate)
+    site.wait(lambda: runs(gate))
+    site.root['marks']['contended'] = 10
+    transaction.commit()
+    open_gate(gate)
+    site.ended(deferred)
+    assert deferred.state == 'resolved'
+    assert site.root['marks']['contended'] == 11
+    assert len(deferred.attempts) == 1
+
+
+def test_term_lets_the_running_call_end_and_takes_no_other(site, gate):
+    worker = site.start_worker(threads=1)
+    running = site.put('zope_call', jobs.wait_for_file, gate)
+    site.wait(lambda: runs(gate))
+    waiting = site.put('zope_call', jobs.add, 1, 2)
+    os.kill(worker.pid, signal.SIGTERM)
+    site.wait(lambda: not site.app.zam1.queue.pulse.accepting)
+    open_gate(gate)
+    assert worker.wait(30) == 0
+    transaction.begin()
+    assert running.state == 'resolved'
+    assert waiting.state == 'new'
+    site.start_worker(threads=1)
+    site.ended(waiting)
+    assert waiting.result == 3
+
+
+def test_what_a_killed_worker_had_accepted_is_taken_up_again(site, gate):
+    worker = site.start_worker()
+    deferred = site.put('zope_call', jobs.mark_then_wait, 'once', gate)
+    site.wait(lambda: runs(gate))
+    worker.kill()
+    open_gate(gate)
+    site.start_worker()
+    site.ended(deferred)
+    assert deferred.state == 'resolved'
+    assert site.root['marks']['once'] == 1
+    assert [attempt.outcome for attempt in deferred.attempts] == ['interrupted', 'resolved']
+
+
+def test_a_killed_call_starts_again_on_top_of_its_last_checkpoint(site, gate):
+    worker = site.start_worker()
+    deferred = site.put('zope_call', jobs.count_in_steps, 'steps', 4, gate)
+    site.wait(lambda: runs(gate))
+    worker.kill()
+    transaction.begin()
+    assert deferred.memo == {'done': 2}
+    open_gate(gate)
+    site.start_worker()
+    site.ended(deferred)
+    assert deferred.result == 4
+    assert site.root['marks']['steps'] == 4
+
+
+def frozen_and_replaced(site, gate, job, name):
+    """A call held by a worker that only looks dead, and run to its end by another.
+
+    → (the stopped worker, the call's deferred). The desk is taken as a second host
+    would: the stopped process still exists, and its pulse stands still.
+    """
+    zombie = site.start_worker()
+    deferred = site.put('zope_call', job, name, gate)
+    site.wait(lambda: runs(gate))
+    transaction.begin()
+    site.root['marks'][name + ' at stop'] = site.root['marks'].get(name, 0)
+    transaction.commit()
+    os.kill(zombie.pid, signal.SIGSTOP)
+    open_gate(gate)
+    site.start_worker(name='heir')
+    site.ended(deferred, limit=60)
+    return zombie, deferred
+
+
+def test_a_late_result_of_a_reassigned_call_is_refused(site, gate):
+    zombie, deferred = frozen_and_replaced(site, gate, jobs.mark_then_wait, 'late')
+    os.kill(zombie.pid, signal.SIGCONT)
+    assert zombie.wait(30) == 1
+    transaction.begin()
+    assert site.root['marks']['late'] == 1
+    assert [attempt.outcome for attempt in deferred.attempts] == ['interrupted', 'resolved']
+
+
+def test_a_stale_worker_whose_call_commits_on_its_way_is_refused_too(site, gate):
+    zombie, deferred = frozen_and_replaced(site, gate, jobs.commit_behind_our_back, 'sly')
+    transaction.begin()
+    # The first run committed once before it was stopped, the second run twice.
+    assert site.root['marks']['sly at stop'] == 1
+    assert site.root['marks']['sly'] == 3
+    os.kill(zombie.pid, signal.SIGCONT)
+    assert zombie.wait(30) == 1
+    transaction.begin()
+    assert site.root['marks']['sly'] == 3
+
+
+def test_a_second_worker_on_the_same_target_refuses_and_names_the_first(site):
+    first = site.start_worker()
+    second = site.second_worker('/zam1')
+    assert second.wait(40) == 1
+    assert f'process {first.pid} on {socket.gethostname()}' in second.output()
+    deferred = site.put('zope_call', jobs.add, 1, 1)
+    site.ended(deferred)
+
+
+def test_a_worker_answers_a_ping(site):
+    site.start_worker()
+    transaction.begin()
+    assert site.app.zam1.getLastPong() is None
+    site.app.zam1.ping()
+    transaction.commit()
+    site.wait(lambda: site.app.zam1.getLastPong())
+    assert site.app.zam1.getLastPong() >= site.app.zam1.getLastPing()
+
+
+def test_calls_are_run_after_the_zeo_server_was_restarted(site):
+    site.start_worker()
+    before = site.put('zope_call', jobs.set_mark, 'before', 1)
+    site.ended(before)
+    site.restart_server()
+    after = [site.put('zope_call', jobs.set_mark, f'after {number}', number)
+             for number in range(5)]
+    site.ended(*after)
+    assert [deferred.result for deferred in after] == [0, 1, 2, 3, 4]
+
+
+def test_one_readable_log_line_a_transition(site):
+    site.become('boss')
+    worker = site.start_worker()
+    good = site.put('zope_call', jobs.add, 1, 1)
+    bad = site.put('zope_call', jobs.fail_after_effect, 'logged')
+    site.ended(good, bad)
+    log = worker.output()
+    for deferred, words in ((good, 'accepted'), (good, 'resolved in'), (bad, 'accepted'),
+                            (bad, 'failed: RuntimeError: failed on purpose')):
+        lines = [line for line in log.splitlines() if f'call {deferred.id} {words}' in line]
+        assert len(lines) == 1, (words, log)
+
+
+def test_the_zeo_server_can_not_import_our_packages(site):
+    python = zeo_python()
+    for package in ('Products.zasync', 'zasync_client'):
+        done = subprocess.run([python, '-c', f'import {package}'], capture_output=True, text=True,
+                              cwd='/', timeout=30, env={'PATH': os.environ['PATH']})
+        assert done.returncode == 1
+        assert 'ModuleNotFoundError' in done.stderr

@@ -1,0 +1,51 @@
+"""Ten thousand calls while a worker is killed again and again: every effect once."""
+
+import time
+
+import pytest
+import transaction
+
+from bench.clients import Clients
+from bench.jobs import Effects
+from tests.client.conftest import site  # noqa: F401 (the fixture)
+
+
+CALLS = 10_000
+PUTTERS = 4
+KILLS = 5
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+def test_every_effect_is_there_exactly_once_though_a_worker_is_killed_five_times(site):  # noqa: F811
+    site.root['effects'] = Effects(CALLS)
+    transaction.commit()
+    workers = {name: site.start_worker(name) for name in ('zam1', 'zam2')}
+    share = CALLS // PUTTERS
+    putters = Clients([
+        {'mode': 'put', 'address': site.address, 'client': number, 'number': share,
+         'first': number * share, 'numbered': True, 'function': 'apply_effect',
+         'request_seconds': 0, 'target': '/zam1' if number % 2 else '/zam2'}
+        for number in range(PUTTERS)])
+    putters.start()
+    for kill in range(1, KILLS + 1):
+        # A kill each time so many more calls have had their effect, whatever the pace.
+        site.wait(lambda mark=kill * CALLS // (KILLS + 3): applied(site) >= mark, limit=120,
+                  what='progress')
+        workers['zam1'].kill()
+        workers['zam1'].start()
+    putters.results()
+    site.wait(lambda: not any(site.app[name].open_calls() for name in workers), limit=120,
+              what='the end of all calls')
+    transaction.begin()
+    counts = [counter.n for counter in site.root['effects'].counters]
+    assert counts.count(1) == CALLS, sorted(set(counts))
+    assert all(worker.running for worker in workers.values())
+
+
+def applied(site):  # noqa: F811
+    """How many calls have ended in both managers, by what their archives hold."""
+    time.sleep(0.1)
+    return sum(len(part) for name in ('zam1', 'zam2')
+               for part in site.app[name].queue.archive.values())

@@ -1,0 +1,1 @@
+"""Tests of Products.CPSMailAccess, on real mail servers where it matters."""

@@ -1,0 +1,181 @@
+"""The samples in etc/ are read by the programs they are for, and a directive shown there works.
+
+The samples are for an instance in /srv/zope; here they are read with that line changed to a
+directory that exists.
+"""
+
+import configparser
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from ZEO.runzeo import ZEOOptions
+from Zope2.Startup.options import ZopeWSGIOptions
+
+from zasync_client import config
+from zasync_client.errors import ConfigurationError
+
+
+ETC = Path(__file__).resolve().parents[1] / 'etc'
+
+#: The line every ZConfig sample starts with, and the only one that names a place.
+DEFINE = '%define INSTANCE /srv/zope'
+
+#: A directive that is out of use in a sample: a bare "#" and a name, no space between them.
+COMMENTED = re.compile(r'#[</%\w]|#  +[</\w]')
+
+
+@pytest.fixture
+def instance(tmp_path):
+    """The directories a fresh instance has."""
+    for name in ('etc', 'var/blobs', 'var/cache', 'log'):
+        (tmp_path / name).mkdir(parents=True)
+    return tmp_path
+
+
+def placed(name, instance, text=None):
+    """Write the sample `name` (or `text` in its place) into the instance; its path."""
+    text = (ETC / name).read_text('utf-8') if text is None else text
+    assert text.count(DEFINE) == 1, f'{name} must say {DEFINE!r} once'
+    path = instance / 'etc' / name
+    path.write_text(text.replace(DEFINE, f'%define INSTANCE {instance}'), 'utf-8')
+    return path
+
+
+def commented_blocks(text):
+    """The directives a sample shows commented out: a list of lists of line numbers.
+
+    A section counts as one, from its opening to its closing line.
+    """
+    blocks, section, end = [], None, None
+    for number, line in enumerate(text.splitlines()):
+        if not COMMENTED.match(line):
+            continue
+        if section is not None:
+            section.append(number)
+            if line == end:
+                blocks.append(section)
+                section = None
+        elif line.startswith('#<'):
+            section, end = [number], f"#</{re.match('#<([a-z]+)', line).group(1)}>"
+        else:
+            blocks.append([number])
+    assert section is None, 'a commented section does not end'
+    return blocks
+
+
+def with_block(text, block):
+    """The text with the directive in these lines in use."""
+    lines = text.splitlines()
+    for number in block:
+        lines[number] = lines[number].removeprefix('#')
+    return '\n'.join(lines) + '\n'
+
+
+def test_zeo_conf_is_read_by_runzeo(instance):
+    options = ZEOOptions()
+    options.realize(['-C', str(placed('zeo.conf', instance))])
+    assert options.address == ('127.0.0.1', 8100)
+    assert [storage.name for storage in options.storages] == ['1']
+
+
+def test_zope_conf_is_read_by_zope(instance):
+    options = ZopeWSGIOptions(str(placed('zope.conf', instance)))()
+    assert options.configroot.instancehome == str(instance)
+    assert [database.name for database in options.configroot.databases] == ['main']
+
+
+def test_zope_ini_serves_the_zope_conf_beside_it_with_four_threads():
+    parser = configparser.ConfigParser()
+    parser.read_string((ETC / 'zope.ini').read_text('utf-8'))
+    parser.set('DEFAULT', 'here', str(ETC))
+    assert Path(parser.get('app:zope', 'zope_conf')) == ETC / 'zope.conf'
+    assert parser.getint('server:main', 'threads') == 4
+    assert parser.get('pipeline:main', 'pipeline').split()[-1] == 'zope'
+
+
+def test_zope_ini_has_every_part_of_its_logging():
+    parser = configparser.RawConfigParser()
+    parser.read_string((ETC / 'zope.ini').read_text('utf-8'))
+    for kind in ('logger', 'handler', 'formatter'):
+        for name in parser.get(f'{kind}s', 'keys').split(','):
+            assert parser.has_section(f'{kind}_{name.strip()}')
+
+
+def test_zasync_conf_is_read_by_the_worker(instance):
+    loaded = config.load(str(placed('zasync.conf', instance)))
+    assert loaded.target == ('', 'asynchronous_call_dispatcher', 'zam1')
+    assert loaded.threads == 4
+    assert loaded.zope.instancehome == str(instance)
+    assert [database.name for database in loaded.zope.databases] == ['main']
+
+
+def test_zasync_conf_can_take_in_a_zope_conf(instance):
+    placed('zope.conf', instance)
+    text = f'%include zope.conf\n{DEFINE}\ntarget /asynchronous_call_manager\n'
+    loaded = config.load(str(placed('zasync.conf', instance, text)))
+    assert loaded.target == ('', 'asynchronous_call_manager')
+    assert [database.name for database in loaded.zope.databases] == ['main']
+
+
+ZASYNC_CONF = (ETC / 'zasync.conf').read_text('utf-8')
+BLOCKS = {ZASYNC_CONF.splitlines()[block[0]].strip('#<>'): block
+          for block in commented_blocks(ZASYNC_CONF)}
+KEYS = [name for name, block in BLOCKS.items() if len(block) == 1 and name[0] != '%']
+SECTIONS = [name for name, block in BLOCKS.items() if len(block) > 1]
+
+
+def values(loaded):
+    """What a configuration says, without the objects that differ from one load to the next."""
+    own = {name: value for name, value in vars(loaded).items()
+           if isinstance(value, (str, int, float, tuple)) and name != 'path'}
+    zope = {name: value for name, value in vars(loaded.zope).items()
+            if isinstance(value, (str, int, float))}
+    return own, zope
+
+
+@pytest.mark.parametrize('name', KEYS)
+def test_a_key_that_zasync_conf_shows_commented_out_shows_its_default(name, instance):
+    untouched = config.load(str(placed('zasync.conf', instance)))
+    changed = config.load(str(placed(
+        'zasync.conf', instance, with_block(ZASYNC_CONF, BLOCKS[name]))))
+    assert values(changed) == values(untouched)
+
+
+@pytest.mark.parametrize('name', SECTIONS)
+def test_a_section_that_zasync_conf_shows_commented_out_is_accepted(name, instance):
+    config.load(str(placed('zasync.conf', instance, with_block(ZASYNC_CONF, BLOCKS[name]))))
+
+
+def test_an_unknown_directive_in_zasync_conf_is_refused(instance):
+    text = (ETC / 'zasync.conf').read_text('utf-8') + '\nno-such-directive on\n'
+    with pytest.raises(ConfigurationError) as refusal:
+        config.load(str(placed('zasync.conf', instance, text)))
+    assert 'no-such-directive' in str(refusal.value)
+
+
+def test_the_unit_is_one_systemd_accepts(tmp_path):
+    analyze = shutil.which('systemd-analyze')
+    if analyze is None:
+        pytest.skip('systemd-analyze is not installed')
+    text = (ETC / 'zasync@.service').read_text('utf-8')
+    # The programs of the sample are not on this machine; what it says about them is checked.
+    text = text.replace('/srv/zope/bin/zasync_client', '/bin/true')
+    text = text.replace('User=zope\nGroup=zope\n', '')
+    unit = tmp_path / 'zasync@zam1.service'
+    unit.write_text(text, 'utf-8')
+    verdict = subprocess.run([analyze, 'verify', '--man=no', str(unit)], capture_output=True,
+                             text=True, timeout=60, stdin=subprocess.DEVNULL)
+    assert verdict.returncode == 0, verdict.stderr
+    assert 'zasync' not in verdict.stderr, verdict.stderr
+
+
+def test_the_unit_waits_longer_than_the_worker_drains():
+    """Else systemd kills a worker that is still giving its calls back."""
+    unit = (ETC / 'zasync@.service').read_text('utf-8')
+    conf = (ETC / 'zasync.conf').read_text('utf-8')
+    stop = int(re.search(r'^TimeoutStopSec=(\d+)$', unit, re.M).group(1))
+    drain = int(re.search(r'^#?drain-seconds (\d+)$', conf, re.M).group(1))
+    assert stop > drain

@@ -1,0 +1,48 @@
+"""Which manager gets a call."""
+
+from collections import Counter
+
+import pytest
+
+from Products.zasyncdispatcher.balancing import choose
+from Products.zasyncdispatcher.balancing import Load
+
+
+def load(id, calls=0, alive=True):
+    return Load(id, calls, alive)
+
+
+SPREADS = [0.0, 0.2, 0.4, 0.6, 0.8, 0.999_999]
+
+
+@pytest.mark.parametrize('spread', SPREADS)
+@pytest.mark.parametrize('loads, expected', [
+    ([load('a', 3), load('b', 1), load('c', 2)], 'b'),
+    ([load('a', 1, alive=False), load('b', 5)], 'b'),
+    ([load('a', 7)], 'a'),
+    ([load('a', 999), load('b', 1_000)], 'a'),
+])
+def test_the_least_loaded_live_manager_is_chosen(loads, expected, spread):
+    assert choose(loads, spread).id == expected
+
+
+@pytest.mark.parametrize('calls', [998, 999, 1_000, 10 ** 9])
+def test_historic_defect_6_there_is_no_number_of_calls_at_which_a_manager_counts_as_absent(calls):
+    assert choose([load('a', calls)], 0.5).id == 'a'
+
+
+def test_historic_defect_7_ties_are_spread_over_all_that_have_least():
+    loads = [load('a', 2), load('b', 2), load('busy', 3), load('c', 2), load('dead', 0, False)]
+    chosen = Counter(choose(loads, number / 300).id for number in range(300))
+    assert chosen == {'a': 100, 'b': 100, 'c': 100}
+
+
+@pytest.mark.parametrize('loads', [
+    [], [load('a', 0, alive=False)], [load('a', 0, False), load('b', 5, False)]])
+def test_nobody_is_chosen_when_nobody_lives(loads):
+    assert choose(loads, 0.5) is None
+
+
+def test_a_choice_does_not_change_what_it_chose_from():
+    loads = (load('a', 1), load('b', 0))
+    assert choose(loads, 0.3) is loads[1]

@@ -1,0 +1,204 @@
+"""zasync.conf: the values, and one sentence for each way to get it wrong."""
+
+import dataclasses
+
+import pytest
+
+from Products.zasync.builtin import BUILTIN
+from zasync_client import config
+from zasync_client.errors import ConfigurationError
+
+
+# the datatypes
+
+@pytest.mark.parametrize('text, expected', [
+    ('/asynchronous_call_manager', ('', 'asynchronous_call_manager')),
+    ('/a/b', ('', 'a', 'b')), ('/a/b/', ('', 'a', 'b')), ('//a', ('', 'a'))])
+def test_a_target_is_a_path(text, expected):
+    assert config.target(text) == expected
+
+
+@pytest.mark.parametrize('text', ['', '/', '//', 'a', 'a/b', 'http://host/a', ' /a'])
+def test_a_target_that_is_no_path_to_something_is_refused(text):
+    with pytest.raises(ValueError, match='target'):
+        config.target(text)
+
+
+@pytest.mark.parametrize('text, expected', [('1', 1), ('4', 4), ('100', 100), (' 7 ', 7)])
+def test_a_positive_integer_is_one(text, expected):
+    assert config.positive_integer(text) == expected
+
+
+@pytest.mark.parametrize('text', ['0', '-1', '1.5', 'four', '', '1e3', 'nan'])
+def test_what_is_no_positive_integer_is_refused(text):
+    with pytest.raises(ValueError):
+        config.positive_integer(text)
+
+
+@pytest.mark.parametrize('text, expected', [('0', 0.0), ('1.5', 1.5), ('3600', 3600.0)])
+def test_seconds_are_a_number(text, expected):
+    assert config.seconds(text) == expected
+
+
+@pytest.mark.parametrize('text', ['-1', 'inf', 'nan', 'soon', '', '-inf', '10s'])
+def test_what_are_no_seconds_is_refused(text):
+    with pytest.raises(ValueError):
+        config.seconds(text)
+    with pytest.raises(ValueError):
+        config.positive_seconds(text)
+
+
+def test_positive_seconds_are_more_than_none():
+    assert config.positive_seconds('0.001') == 0.001
+    with pytest.raises(ValueError, match='more than 0'):
+        config.positive_seconds('0')
+
+
+@pytest.mark.parametrize('text, expected', [('1', 1.0), ('1.1', 1.1), ('2', 2.0)])
+def test_growth_is_a_factor(text, expected):
+    assert config.growth(text) == expected
+
+
+@pytest.mark.parametrize('text', ['0.99', '0', '-2', 'inf', 'nan', 'x', ''])
+def test_growth_under_1_is_refused(text):
+    with pytest.raises(ValueError):
+        config.growth(text)
+
+
+# whole files
+
+@pytest.fixture
+def conf(tmp_path):
+    """A function: text → path of a zasync.conf with a line for the instance, and this text."""
+    def write(text=''):
+        path = tmp_path / 'zasync.conf'
+        path.write_text(f'instancehome {tmp_path}\n{text}', 'utf-8')
+        return path
+    return write
+
+
+def refusal(path):
+    with pytest.raises(ConfigurationError) as refused:
+        config.load(str(path))
+    assert refused.value.exit_code == 2
+    text = str(refused.value)
+    assert '\n' not in text
+    return text
+
+
+def test_a_file_that_says_nothing_has_the_historic_defaults(conf):
+    loaded = config.load(conf())
+    assert loaded.target == ('', 'asynchronous_call_manager')
+    assert loaded.max_conflict_attempts == 5
+    assert loaded.initial_retry_seconds == 5.0
+    assert loaded.retry_growth == 1.1
+    assert loaded.max_total_retry_seconds == 3600.0
+    assert (loaded.threads, loaded.drain_seconds) == (4, 20.0)
+    assert set(loaded.plugins) == set(BUILTIN)
+    assert {name: plugin.handler for name, plugin in loaded.plugins.items()} == {
+        name: plugin.run for name, plugin in BUILTIN.items()}
+
+
+def test_every_directive_reaches_the_configuration(conf):
+    path = conf('''
+target /zad/zam1
+threads 2
+max-conflict-resolution-attempts 7
+initial-retry-delay 0.5
+retry-exponential-backoff 2
+max-total-retry 0
+drain-seconds 3.5
+<plugin join>
+  handler os.path.join
+  description joins
+</plugin>
+''')
+    loaded = config.load(str(path))
+    assert dataclasses.asdict(dataclasses.replace(
+        loaded, zope=None, handlers=None, plugins={})) == {
+            'path': str(path), 'target': ('', 'zad', 'zam1'), 'threads': 2,
+            'max_conflict_attempts': 7, 'initial_retry_seconds': 0.5, 'retry_growth': 2.0,
+            'max_total_retry_seconds': 0.0, 'drain_seconds': 3.5, 'plugins': {}, 'zope': None,
+            'handlers': None}
+    import os.path
+    assert loaded.plugins['join'].handler is os.path.join
+    assert loaded.plugins['join'].description == 'joins'
+    assert set(loaded.plugins) == {'zope_exec', 'zope_call', 'join'}
+
+
+def test_a_configuration_is_frozen(conf):
+    loaded = config.load(conf())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        loaded.threads = 9
+
+
+def test_a_file_that_does_not_exist_is_named(tmp_path):
+    text = refusal(tmp_path / 'no.conf')
+    assert str(tmp_path / 'no.conf') in text
+
+
+def test_a_directory_is_no_configuration_file(tmp_path):
+    assert str(tmp_path) in refusal(tmp_path)
+
+
+@pytest.mark.parametrize('line, word', [
+    ('no-such-key 5', 'no-such-key'),
+    ('threds 4', 'threds'),
+    ('<nosuchsection>\n</nosuchsection>', 'nosuchsection'),
+    ('target portal/zam', 'target'),
+    ('target /', 'target'),
+    ('threads 0', '1 or more'),
+    ('threads many', 'many'),
+    ('max-conflict-resolution-attempts 0', '1 or more'),
+    ('initial-retry-delay 0', 'more than 0'),
+    ('initial-retry-delay soon', 'soon'),
+    ('retry-exponential-backoff 0.5', '1 (constant) or more'),
+    ('max-total-retry -1', '0 or more'),
+    ('drain-seconds -1', '0 or more'),
+    ('<plugin x>\n  handler os.path.no_such_function\n</plugin>', 'no_such_function'),
+    ('<plugin x>\n  handler no_such_module_at_all.run\n</plugin>', 'no_such_module_at_all'),
+    ('<plugin x>\n  handler run\n</plugin>', "'run'"),
+    ('<plugin x>\n  handler os.path.sep\n</plugin>', 'os.path.sep'),
+    ('<plugin x>\n  description no handler\n</plugin>', 'handler'),
+    ('<plugin>\n  handler os.path.join\n</plugin>', 'name'),
+    ('<plugin x>\n  handler os.path.join\n', ''),
+    ('%define', ''),
+    ('threads $NOWHERE', 'NOWHERE'),
+])
+def test_a_wrong_file_is_refused_with_a_sentence_that_names_file_and_line(conf, line, word):
+    path = conf(f'\n# line 3\n{line}\n')
+    text = refusal(path)
+    assert word.lower() in text.lower(), text
+    assert str(path) in text, text
+    assert 'line ' in text, text
+
+
+def test_the_line_that_is_named_is_the_wrong_one(conf):
+    path = conf('\n# line 3\nthreads 2\nthreads_wrong 5\nmax-total-retry 5\n')
+    assert 'line 5' in refusal(path)
+    path = conf('\n# line 3\nthreads 2\ninitial-retry-delay soon\n')
+    assert 'line 5' in refusal(path)
+
+
+@pytest.mark.parametrize('name', ['zope_exec', 'zope_call'])
+def test_a_site_may_put_a_handler_of_its_own_in_place_of_a_builtin_plugin(conf, name):
+    """What the door checks stays the same; who runs the calls is the site's business."""
+    loaded = config.load(conf(f'<plugin {name}>\n  handler os.path.join\n</plugin>\n'))
+    assert loaded.plugins[name].handler is not BUILTIN[name].run
+
+
+def test_a_plugin_name_is_in_small_letters_as_zconfig_has_it(conf):
+    loaded = config.load(conf('<plugin SendMail>\n  handler os.path.join\n</plugin>\n'))
+    assert loaded.plugins['sendmail'].name == 'sendmail'
+
+
+def test_an_included_file_that_does_not_exist_is_named(conf):
+    path = conf('%include no-such-file.conf\n')
+    text = refusal(path)
+    assert str(path) in text and 'no-such-file.conf' in text
+
+
+def test_two_plugins_of_one_name_are_refused(conf):
+    text = refusal(conf('<plugin x>\n  handler os.path.join\n</plugin>\n'
+                        '<plugin x>\n  handler os.path.split\n</plugin>\n'))
+    assert 'x' in text

@@ -1,0 +1,130 @@
+"""Undo: a put that somebody takes back must not hide another one, nor stop the worker."""
+
+import pytest
+
+from Products.zasync.interfaces import ACCEPTED
+from tests.fakes import make_call
+from tests.fakes import NOW
+
+
+LATE = NOW + 10_000
+
+
+def last_transaction_id(store):
+    [entry] = store.databases[0].undoLog(0, 1)
+    return entry['id']
+
+
+def undo(store, client, id):
+    client.begin()
+    store.databases[0].undo(id, client.tm.get())
+    client.commit()
+
+
+@pytest.mark.parametrize('before', [0, 1, 5, 70])
+@pytest.mark.parametrize('not_before', [0.0, LATE + 50])
+def test_a_put_with_the_number_of_an_undone_one_that_was_taken_in_is_taken_in(
+        file_store, before, not_before):
+    caller, worker = file_store.client(), file_store.client()
+    for number in range(before):
+        caller.put(make_call(number))
+    assert len(worker.beat(LATE, 100)) == before
+    caller.put(make_call(200, not_before=not_before))
+    put = last_transaction_id(file_store)
+    worker.beat(LATE, 0)
+    undo(file_store, caller, put)
+    reused = caller.put(make_call(300))
+    next_one = caller.put(make_call(301))
+    queue = worker.begin()
+    assert [int(id.split('-')[1], 16) for id in (reused, next_one)] == [before + 1, before + 2]
+    assert queue.has_work(LATE, 10)
+    claimed = worker.beat(LATE, 10)
+    claimed += worker.beat(LATE, 10)
+    assert claimed == [reused, next_one]
+
+
+@pytest.mark.parametrize('before', [0, 1, 5])
+def test_a_put_that_is_undone_after_it_was_taken_in_does_not_stop_the_worker(file_store, before):
+    """It has no record any more: whoever loads it gets a POSKeyError."""
+    caller, worker = file_store.client(), file_store.client()
+    for number in range(before):
+        caller.put(make_call(number))
+    worker.beat(LATE, 100)
+    caller.put(make_call(200))
+    put = last_transaction_id(file_store)
+    worker.beat(LATE, 0)
+    undo(file_store, caller, put)
+    assert worker.beat(LATE, 10) == []
+    after = caller.put(make_call(300), 1)
+    assert worker.beat(LATE, 10) == [after]
+
+
+def test_a_delayed_put_that_is_undone_after_it_was_taken_in_does_not_stop_the_worker(file_store):
+    caller, worker = file_store.client(), file_store.client()
+    caller.put(make_call(200, not_before=LATE + 50))
+    put = last_transaction_id(file_store)
+    worker.beat(LATE, 0)
+    undo(file_store, caller, put)
+    after = caller.put(make_call(300), 1)
+    assert worker.beat(LATE + 100, 10) == [after]
+
+
+def test_a_put_that_is_undone_before_it_was_taken_in_was_never_made(file_store):
+    caller, worker = file_store.client(), file_store.client()
+    first = caller.put(make_call(1))
+    undone = caller.put(make_call(2))
+    undo(file_store, caller, last_transaction_id(file_store))
+    assert caller.begin().find(undone) is None
+    assert caller.queue.length_new() == 1
+    again = caller.put(make_call(3))
+    assert worker.beat(LATE, 10) == [first, again]
+
+
+def test_a_look_at_the_whole_lane_after_an_undo_takes_no_call_twice(file_store):
+    """Calls that run, wait in ready or in later, or have ended are known already."""
+    caller, worker = file_store.client(), file_store.client()
+    ended, running = caller.put(make_call(1)), caller.put(make_call(2))
+    assert worker.beat(LATE, 2) == [ended, running]
+    worker.begin().find(ended).succeed(None, LATE)
+    worker.queue.archive_ended(ended, LATE, 86_400)
+    worker.commit()
+    waiting = caller.put(make_call(3))
+    caller.put(make_call(4, not_before=LATE + 500))
+    caller.put(make_call(5))
+    put = last_transaction_id(file_store)
+    worker.beat(LATE, 0)
+    undo(file_store, caller, put)
+    new = caller.put(make_call(6))
+    assert worker.beat(LATE, 1) == [waiting]
+    queue = worker.begin()
+    assert queue.find(running).state == ACCEPTED
+    assert queue.desk.n_later == 1
+    assert len(queue.later) == 1
+    claimed = worker.beat(LATE, 10)
+    claimed += worker.beat(LATE, 10)
+    assert claimed == [new]
+
+
+def test_the_counts_are_exact_after_an_undone_put(file_store):
+    caller, worker = file_store.client(), file_store.client()
+    caller.put(make_call(1))
+    caller.put(make_call(2))
+    put = last_transaction_id(file_store)
+    worker.beat(LATE, 0)
+    undo(file_store, caller, put)
+    worker.beat(LATE, 0)
+    assert worker.begin().length_new() == 1
+    caller.put(make_call(3))
+    worker.beat(LATE, 0)
+    assert worker.begin().length_new() == 2
+    assert len(worker.beat(LATE, 10)) + len(worker.beat(LATE, 10)) == 2
+    assert worker.begin().length_new() == 0
+
+
+def test_a_claim_that_is_undone_leaves_the_call_to_be_claimed_again(file_store):
+    caller, worker = file_store.client(), file_store.client()
+    id = caller.put(make_call(1))
+    assert worker.beat(LATE, 1) == [id]
+    undo(file_store, caller, last_transaction_id(file_store))
+    assert worker.beat(LATE, 1) == [id]
+    assert worker.begin().length_accepted() == 1

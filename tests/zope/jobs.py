@@ -1,0 +1,102 @@
+"""What the calls of the tests do; a module, so that zope_call can name them."""
+
+import transaction
+from AccessControl import getSecurityManager
+from zope.globalrequest import getRequest
+
+from Products.zasync import checkpoint
+
+
+class Again(transaction.interfaces.TransientError):
+    """The publisher should start the request again."""
+
+
+def who():
+    """Id of the user this runs as; the special name of a user without one."""
+    user = getSecurityManager().getUser()
+    return user.getId() or user.getUserName()
+
+
+def context_facts():
+    """(roles that may be used now, whether there is an executable on the security stack)."""
+    manager = getSecurityManager()
+    return tuple(manager.getUser().getRoles()), list(manager._context.stack)
+
+
+def add(number):
+    """A number more."""
+    return number + 1
+
+
+def mark(text):
+    """Leave a mark in the root of the database."""
+    getRequest()['PARENTS'][-1]._marks = text
+    return text
+
+
+def mark_and_fail(text, error):
+    """Leave a mark, then fail with that error."""
+    mark(text)
+    raise error
+
+
+def mark_and_transient(text):
+    """Leave a mark, then meet a conflict."""
+    mark(text)
+    raise Again('met somebody')
+
+
+def mark_and_commit(text):
+    """Leave a mark, then commit behind everybody's back."""
+    mark(text)
+    transaction.commit()
+
+
+def mark_and_commit_quietly(text):
+    """The same, swallowing what comes of it."""
+    mark(text)
+    try:
+        transaction.commit()
+    except Exception:  # noqa: S110 (that is the point)
+        pass
+
+
+def mark_and_abort(text):
+    """Leave a mark, then abort."""
+    mark(text)
+    transaction.abort()
+
+
+def mark_and_checkpoint(text):
+    """Leave a mark, make sure of it, leave another and fail."""
+    mark(text)
+    checkpoint(done=1)
+    mark(text + ', and more')
+    raise ValueError('after the checkpoint')
+
+
+def checkpoint_and_return(text):
+    """Leave a mark, make sure of it and go on."""
+    mark(text)
+    checkpoint(done=1)
+    return text
+
+
+def unpicklable():
+    """Leave a mark, then return what can't be kept."""
+    mark('unpicklable')
+    return lambda: None
+
+
+def misuse_request():
+    """Do to the request what must not reach the real one."""
+    request = getRequest()
+    request.RESPONSE.redirect('http://evil.example.org')
+    request.RESPONSE.expireCookie('__ac')
+    request.set('REQUEST_METHOD', 'DELETE')
+    return sorted(request.form), sorted(request.cookies)
+
+
+def exit_process():
+    """What a call must not do to its process."""
+    raise SystemExit(3)
