@@ -60,6 +60,15 @@ class Database:
                             f'{getattr(found, "meta_type", type(found).__name__)!r}')
         return found
 
+    def reach(self):
+        """Ask the server for anything; raises ClientDisconnected while it is away.
+
+        A look at the manager would be answered from the cache.
+        """
+        ping = getattr(self._db.storage, 'ping', None)
+        if ping is not None:
+            ping()
+
     def watched(self):
         """The ZODB.DB that the target is stored in: another one if it is mounted."""
         return self.manager()._p_jar.db()

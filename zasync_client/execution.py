@@ -41,6 +41,10 @@ log = logging.getLogger('zasync')
 ENDED = 'ended'
 GIVE_BACK = 'give back'
 LOST = 'lost'
+UNBEGUN = 'not begun'
+
+#: A call whose run was dropped though it is still ours waits so long, in seconds.
+LOST_SECONDS = 5.0
 
 
 #: How long a call waits whose plugin this worker does not know, in seconds: it was
@@ -66,11 +70,16 @@ class Claim(NamedTuple):
 
 
 class End(NamedTuple):
-    """How a run ended: ENDED, GIVE_BACK (until then, POSIX seconds) or LOST to another run."""
+    """How a run ended: ENDED, GIVE_BACK, LOST to another run, or UNBEGUN.
+
+    at, until -- POSIX seconds; what goes back to the queue waits until then.
+    monotonic -- monotonic seconds of the end. seconds -- how long it took.
+    """
 
     claim: Claim
     how: str
     at: float
+    monotonic: float
     seconds: float
     until: float = 0.0
     why: str = ''
@@ -123,8 +132,10 @@ class Execution:
                                  policy.conflict_delay(conflicts, random.random()))
 
     def _end(self, claim, how, started, delay=0.0, why=''):
-        now = self._clock.now()
-        return End(claim, how, now, self._clock.monotonic() - started, now + delay, why)
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        if how == LOST:
+            delay = LOST_SECONDS
+        return End(claim, how, now, monotonic, monotonic - started, now + delay, why)
 
     def _attempt(self, claim):
         """One try: the plugin's effects and its result, or its failure, committed.

@@ -26,9 +26,13 @@ class Wakeup:
         self._event = threading.Event()
         self._hurry = threading.Event()
         self._looked_at = float('-inf')
+        self._watched = None
 
     def watch(self, db):
         """Be woken by the commits that reach `db`; harmless where the storage pushes nothing."""
+        if self._watched is db:
+            return
+        self._watched = db
         adapter = db._mvcc_storage
         if isinstance(adapter, MVCCAdapter) and hasattr(db.storage, 'registerDB'):
             db.storage.registerDB(_Listener(adapter, self, db.storage))

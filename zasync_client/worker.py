@@ -12,8 +12,8 @@ import os
 import socket
 import threading
 import uuid
+from typing import NamedTuple
 
-import transaction
 from transaction.interfaces import TransientError
 from ZEO.Exceptions import ClientDisconnected
 
@@ -23,6 +23,7 @@ from . import __version__
 from . import zope
 from .database import unit_of_work
 from .errors import DeskLost
+from .errors import GaveUp
 from .errors import TargetAway
 from .errors import TargetTaken
 from .errors import WorkerError
@@ -31,6 +32,8 @@ from .execution import End
 from .execution import ENDED
 from .execution import Execution
 from .execution import GIVE_BACK
+from .execution import LOST
+from .execution import UNBEGUN
 from .pool import Pool
 
 
@@ -40,15 +43,33 @@ log = logging.getLogger('zasync')
 #: Must stay well below the dispatcher's max_idle_time.
 BEAT_SECONDS = 10.0
 
-#: Ended calls wait this long for a beat that has more to do, in seconds; their
+#: A start watches the pulse of another holder of the desk for this long, in seconds:
+#: two and a half beats, so that a slow commit does not make it look dead.
+WATCH_SECONDS = 25.0
+
+#: Ended calls wait for a beat that has more to do, at most this long, in seconds: their
 #: results are to be seen at once, only the archive waits.
-SWEEP_SECONDS = 1.0
-#: And no more than so many.
-SWEEP_MOST = 200
+SWEEP_SECONDS = BEAT_SECONDS
+#: When so many have ended they do not wait.
+SWEEP_AT = 100
+
+#: Claims that no thread has begun after so many seconds go back to the queue: a call
+#: before them takes longer than calls took of late.
+UNBEGUN_SECONDS = 0.5
 
 #: The desk is compared with the pool this often, in seconds: what nobody runs
 #: (after an undo, a restored backup) is given out again.
 RECONCILE_SECONDS = 60.0
+
+
+class Holder(NamedTuple):
+    """Who holds a desk. boot -- None for nobody. pulse -- something that changes at each beat."""
+
+    boot: str | None
+    host: str
+    place: str
+    pid: int
+    pulse: tuple
 
 
 class Worker:
@@ -70,7 +91,7 @@ class Worker:
         self._next_due = None
         self._poll_seconds = BEAT_SECONDS
         self._pool = Pool(config.threads, self._make_runner, self._on_end,
-                          wakeup.notify_own, database.close)
+                          wakeup.notify_own, database.close, clock)
 
     # the life of a worker
 
@@ -79,8 +100,8 @@ class Worker:
         self.register()
         self._pool.start()
         while not self.stopping.is_set():
-            self.step(self._clock.now())
-            self._wakeup.wait(self._seconds_to_sleep(self._clock.now()))
+            if not self.step(self._clock.now()):
+                self._wakeup.wait(self._seconds_to_sleep(self._clock.now()))
         self.drain()
 
     def register(self):
@@ -88,68 +109,68 @@ class Worker:
 
         Raises TargetTaken if another worker lives, BadTarget, GaveUp.
         """
-        def look():
-            with unit_of_work('zasync look at the target') as work:
-                queue = self._database.manager().queue
-                facts = (queue.desk.boot, queue.card.host, queue.card.pid, queue.pulse._p_serial)
-                work.abandon()
-            return facts
+        where = f"the target {'/'.join(self._config.target)}"
+        holder = self._patiently(self._look, where)
+        if holder.boot is not None and self._lives(holder, where):
+            raise TargetTaken(f'{where} is served by another worker already: process '
+                              f'{holder.pid} on {holder.host}')
+        self._patiently(lambda: self._take_desk(holder.boot, where), where)
+        log.info('worker %s serves %s with %d threads', self.boot, where[11:],
+                 self._config.threads)
 
-        where = '/'.join(self._config.target)
-        facts = zope.patiently(look, f'the target {where}', self._config, self._clock,
-                               self.stopping)
-        if facts[0] is not None and self._lives(facts, look):
-            raise TargetTaken(f'{where} is served by another worker already: process {facts[2]} '
-                              f'on {facts[1]}')
-        zope.patiently(self._take_desk, f'the target {where}', self._config, self._clock,
-                       self.stopping)
-        with unit_of_work('zasync look at the target') as work:
-            self._wakeup.watch(self._database.watched())
+    def _patiently(self, action, what):
+        return zope.patiently(action, what, self._config, self._clock, self.stopping)
+
+    def _look(self):
+        """Who holds the desk, as a Holder."""
+        with unit_of_work('zasync looks at the target') as work:
+            queue = self._database.manager().queue
+            card = queue.card
+            found = Holder(queue.desk.boot, card.host, card.place, card.pid,
+                           (queue.pulse.beat, queue.desk.boot))
             work.abandon()
-        log.info('worker %s serves %s with %d threads', self.boot, where, self._config.threads)
+        return found
 
-    def _lives(self, facts, look):
+    def _lives(self, holder, where):
         """Whether the worker that holds the desk is alive.
 
-        A process of this host that is gone is dead. Anyone else is watched: it
-        lives if its pulse changes within one and a half beats.
+        A process of this machine that is gone is dead. Anyone else is watched: it
+        lives if its pulse changes within WATCH_SECONDS. A wrong "dead" costs the other
+        its target, never a call: see the fence.
+        Raises GaveUp when `stopping` is set meanwhile.
         """
-        _, host, pid, serial = facts
-        if host == socket.gethostname() and not _process_exists(pid):
+        if holder.place == _place() and not _process_exists(holder.pid):
             return False
-        log.info('the target is held by process %s on %s: watching whether it lives', pid, host)
-        until = self._clock.monotonic() + 1.5 * BEAT_SECONDS
-        while self._clock.monotonic() < until and not self.stopping.is_set():
-            self._clock.wait(self.stopping, 0.5)
-            if look()[3] != serial:
+        log.info('%s is held by process %s on %s: watching whether it lives', where, holder.pid,
+                 holder.host)
+        until = self._clock.monotonic() + WATCH_SECONDS
+        while self._clock.monotonic() < until:
+            if self._clock.wait(self.stopping, 0.5):
+                raise GaveUp(f'stopped while watching who holds {where}')
+            if self._patiently(self._look, where).pulse != holder.pulse:
                 return True
         return False
 
-    def _take_desk(self):
-        for _ in range(self._config.max_conflict_attempts):
-            try:
-                with unit_of_work('zasync worker starts'):
-                    manager = self._database.manager()
-                    queue, now = manager.queue, self._clock.now()
-                    queue.desk.boot = self.boot
-                    queue.card.write(
-                        self.boot, socket.gethostname(), os.getpid(), __version__,
-                        {name: plugin.description
-                         for name, plugin in self._config.plugins.items()}, now)
-                    self._reconcile(manager, now, set(), 'interrupted')
-                    self._write_pulse(queue, now)
-                return
-            except ClientDisconnected:
-                raise
-            except TransientError:
-                continue
-        raise TargetAway('its desk changes all the time')
+    def _take_desk(self, expected, where):
+        """Become the holder of the desk, if it is still held by the boot `expected`."""
+        with unit_of_work('zasync worker starts'):
+            manager = self._database.manager()
+            queue, now = manager.queue, self._clock.now()
+            if queue.desk.boot not in (expected, self.boot):
+                raise TargetTaken(f'{where} has been taken by another worker just now: process '
+                                  f'{queue.card.pid} on {queue.card.host}')
+            queue.desk.boot = self.boot
+            queue.card.write(
+                self.boot, socket.gethostname(), _place(), os.getpid(), __version__,
+                {name: plugin.description for name, plugin in self._config.plugins.items()}, now)
+            self._reconcile(manager, now, set(), 'interrupted')
+            self._write_pulse(queue, now)
+            self._wakeup.watch(self._database.watched())
 
     def drain(self):
         """Claim nothing more, let what runs end, and leave the desk."""
         self._draining = True
         until = self._clock.monotonic() + self._config.drain_seconds
-        self._return_unbegun()
         self._pool.stop()
         log.info('stopping; %d calls still run', len(self._pool.held()))
         while True:
@@ -175,11 +196,6 @@ class Worker:
             # The next start finds a desk of a dead process: a little slower, no loss.
             log.warning('could not sign off: %s', reason)
 
-    def _return_unbegun(self):
-        now = self._clock.now()
-        for claim in self._pool.take_back():
-            self._ends.append(End(claim, GIVE_BACK, now, 0.0, now, 'not begun'))
-
     # the beat
 
     def step(self, now, hurry=False):
@@ -189,20 +205,24 @@ class Worker:
         Raises DeskLost when another worker took the target.
         """
         self._wakeup.start_looking()
+        self._take_back_unbegun(now)
+        # In this order: whoever is not held any more is among the ends.
+        held = self._pool.held()
         with self._lock:
             ends = list(self._ends)
         try:
             with unit_of_work('zasync beat') as work:
                 manager = self._database.manager()
-                claims = self._beat_in(manager, now, ends, hurry)
+                claims = self._beat_in(manager, now, ends, held, hurry)
                 if claims is None:
                     work.abandon()
         except ClientDisconnected:
-            self._wait_for_server()
+            self._patiently(self._database.reach, 'the database server')
+            # The outcome of a claim that was under way is unknown: compare soon.
+            self._reconciled_at = float('-inf')
             return False
-        except TargetAway as reason:
-            log.warning('the target is away: %s', reason)
-            self._clock.wait(self.stopping, self._config.initial_retry_seconds)
+        except TargetAway:
+            self._patiently(self._look, f"the target {'/'.join(self._config.target)}")
             return False
         except TransientError as reason:
             log.info('a beat met a conflict and is repeated: %s', type(reason).__name__)
@@ -217,67 +237,80 @@ class Worker:
             self._pool.submit(claim)
         return True
 
-    def _beat_in(self, manager, now, ends, hurry):
+    def _beat_in(self, manager, now, ends, held, hurry):
         """The body of a beat's transaction; → list of Claims, or None if there was nothing."""
         queue = manager.queue
         if queue.desk.boot != self.boot:
             raise DeskLost(f'another worker serves {"/".join(self._config.target)} now: process '
                            f'{queue.card.pid} on {queue.card.host}')
         self._poll_seconds = manager.poll_interval
-        slots = self._free_slots()
-        if not (self._has_work(queue, now, slots) or self._must_sweep(ends, now, hurry)
-                or self._must_beat(queue, now)):
-            self._next_due = queue.next_due()
+        slots = self._free_slots(held)
+        self._next_due = queue.next_due() if slots else None
+        if not (self._has_work(queue, now, slots) or self._must_sweep(ends, hurry)
+                or self._must_beat(queue)):
             return None
         self._file(queue, ends, manager.rotation_period, now)
-        if now - self._reconciled_at >= RECONCILE_SECONDS:
-            self._reconcile(manager, now, self._pool.held() | {end.claim.id for end in ends},
-                            'nobody ran it')
+        if self._clock.monotonic() - self._reconciled_at >= RECONCILE_SECONDS:
+            self._reconcile(manager, now, held | {end.claim.id for end in ends}, 'nobody ran it')
         queue.drop_old(now, manager.rotation_period)
         claims = []
         if not self._draining:
             claims = [Claim(deferred.id, deferred._p_jar.db().database_name, deferred._p_oid,
                             deferred.attempt)
                       for deferred in queue.take_in_and_claim(self.boot, now, slots)]
-        self._next_due = queue.next_due()
+        self._next_due = queue.next_due() if slots > len(claims) else None
         self._write_pulse(queue, now)
         return claims
 
-    def _free_slots(self):
+    def _free_slots(self, held):
         if self._draining:
             return 0
         ahead = policy.claim_ahead(self._pace.seconds_a_call, self._config.threads)
-        return max(0, self._config.threads + ahead - len(self._pool.held()))
+        return max(0, self._config.threads + ahead - len(held))
+
+    def _take_back_unbegun(self, now):
+        """Have claims that wait behind a long call, or for a worker that stops, given back."""
+        oldest = self._pool.oldest_waiting()
+        if oldest is None or not (self._draining
+                                  or self._clock.monotonic() - oldest >= UNBEGUN_SECONDS):
+            return
+        with self._lock:
+            self._pace.forget()
+            self._ends.extend(End(claim, UNBEGUN, now, self._clock.monotonic(), 0.0, now)
+                              for claim in self._pool.take_back())
 
     def _has_work(self, queue, now, slots):
         return not self._draining and queue.has_work(now, slots)
 
-    def _must_sweep(self, ends, now, hurry):
-        if not ends:
-            return False
-        return (hurry or len(ends) >= SWEEP_MOST or now - ends[0].at >= SWEEP_SECONDS
-                or any(end.how == GIVE_BACK for end in ends))
+    def _must_sweep(self, ends, hurry):
+        return bool(ends) and (
+            hurry or len(ends) >= SWEEP_AT
+            or self._clock.monotonic() - ends[0].monotonic >= SWEEP_SECONDS
+            or any(end.how in (GIVE_BACK, UNBEGUN, LOST) for end in ends))
 
-    def _must_beat(self, queue, now):
+    def _must_beat(self, queue):
         ping = queue.ping.asked_at
-        return (now - self._beat_at >= BEAT_SECONDS
+        return (self._clock.monotonic() - self._beat_at >= BEAT_SECONDS
                 or (ping is not None and ping > queue.pulse.pong_at)
                 or (self._draining and queue.pulse.accepting))
 
     def _file(self, queue, ends, rotation_period, now):
         """Archive what ended, put back what could not run."""
         for end in ends:
-            deferred = queue.desk.running.get(end.claim.id)
+            id = end.claim.id
+            deferred = queue.desk.running.get(id)
             if deferred is None:
                 continue
             if end.how == ENDED:
-                queue.archive_ended(end.claim.id, end.at, rotation_period)
+                queue.archive_ended(id, end.at, rotation_period)
             elif deferred.ended:  # lost to whoever ended it
-                queue.archive_ended(end.claim.id, deferred.ended_at, rotation_period)
+                queue.archive_ended(id, deferred.ended_at, rotation_period)
             elif deferred.is_owned_by(self.boot, end.claim.attempt):
-                queue.give_back(end.claim.id, now, end.why or end.how, end.until)
-                if end.how == GIVE_BACK:
-                    log.info('call %s given back (%s)', end.claim.id, end.why)
+                if end.how == UNBEGUN:
+                    queue.unclaim(id, now)
+                else:
+                    queue.give_back(id, now, end.why or end.how, end.until)
+                log.info('call %s goes back to the queue (%s)', id, end.why or end.how)
 
     def _reconcile(self, manager, now, held, outcome):
         """Give out again the calls on the desk that nobody runs."""
@@ -290,17 +323,17 @@ class Worker:
             else:
                 queue.give_back(id, now, outcome)
                 log.info('call %s is taken up again (%s)', id, outcome)
-        self._reconciled_at = now
+        self._reconciled_at = self._clock.monotonic()
 
     def _write_pulse(self, queue, now):
         self._beat += 1
-        self._beat_at = now
+        self._beat_at = self._clock.monotonic()
         ping, pong = queue.ping.asked_at, queue.pulse.pong_at
         if ping is not None and ping > pong:
             pong = max(now, ping)
         queue.pulse.write(
             new=queue.length_new(), accepted=len(queue.desk.running),
-            rate=round(self._pace.calls_a_second(now), 2), beat=self._beat,
+            rate=round(self._pace.calls_a_second(self._beat_at), 2), beat=self._beat,
             accepting=int(not self._draining), pong_at=pong)
 
     # what wakes it, and for how long it sleeps
@@ -308,32 +341,25 @@ class Worker:
     def _on_end(self, end):
         with self._lock:
             self._ends.append(end)
-            self._pace.note(end.seconds, end.at)
+            self._pace.note(end.seconds, end.monotonic)
 
     def _make_runner(self):
         return Execution(self._database, self._config, self.boot, self._clock, self.stopping,
                          self._wakeup.notify_own)
 
     def _seconds_to_sleep(self, now):
-        waits = [self._poll_seconds, self._beat_at + BEAT_SECONDS - now]
+        """How long nothing has to be done unless somebody wakes us."""
+        monotonic = self._clock.monotonic()
+        waits = [self._poll_seconds, self._beat_at + BEAT_SECONDS - monotonic]
         with self._lock:
             if self._ends:
-                waits.append(self._ends[0].at + SWEEP_SECONDS - now)
+                waits.append(self._ends[0].monotonic + SWEEP_SECONDS - monotonic)
+        oldest = self._pool.oldest_waiting()
+        if oldest is not None:
+            waits.append(oldest + UNBEGUN_SECONDS - monotonic)
         if self._next_due is not None:
             waits.append(self._next_due - now)
         return max(0.0, min(waits))
-
-    def _wait_for_server(self):
-        def ask():
-            transaction.begin()
-            try:
-                self._database.manager()
-            finally:
-                transaction.abort()
-
-        zope.patiently(ask, 'the database server', self._config, self._clock, self.stopping)
-        # The outcome of a claim that was under way is unknown: compare soon.
-        self._reconciled_at = float('-inf')
 
 
 class _Pace:
@@ -349,15 +375,19 @@ class _Pace:
         self._rate = 0.0
 
     def note(self, seconds, at):
-        """A call ended at `at` after so many seconds."""
+        """A call ended at `at` (monotonic seconds) after so many seconds."""
         old = seconds if self.seconds_a_call is None else self.seconds_a_call
         self.seconds_a_call = old + self.WEIGHT * (seconds - old)
         self._ended += 1
         if self._since is None:
             self._since = at
 
+    def forget(self):
+        """Calls are not as short as they were: claim no more than there are threads for."""
+        self.seconds_a_call = None
+
     def calls_a_second(self, now):
-        """Calls ended a second, over the last ten seconds or so."""
+        """Calls ended a second, over the last ten seconds or so; now -- monotonic seconds."""
         if self._since is not None and now - self._since >= BEAT_SECONDS:
             self._rate = self._ended / (now - self._since)
             self._ended, self._since = 0, now
@@ -365,6 +395,9 @@ class _Pace:
 
 
 def _process_exists(pid):
+    """Whether another process of that id runs here; ours is not the one that held the desk."""
+    if pid == os.getpid():
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -372,3 +405,12 @@ def _process_exists(pid):
     except PermissionError:
         pass
     return True
+
+
+def _place():
+    """Where a process id means something: this boot of this machine, this pid namespace."""
+    try:
+        with open('/proc/sys/kernel/random/boot_id', encoding='ascii') as file:
+            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # not Linux: the host's name has to do
+        return socket.gethostname()

@@ -181,7 +181,8 @@ class ImapSession:
             state = FolderState(
                 uidvalidity=number(answer.get(b'UIDVALIDITY')),
                 uidnext=number(answer.get(b'UIDNEXT')),
-                exists=number(answer.get(b'EXISTS')) or 0,
+                # Required (RFC 3501 7.3.1): an answer without it is garbage, not an empty folder.
+                exists=number(answer[b'EXISTS']),
                 modseq=number(answer.get(b'HIGHESTMODSEQ')) or None)
         return state
 
@@ -193,7 +194,6 @@ class ImapSession:
         """
         with self._errors('list the messages'):
             if not state.exists:
-                # RFC 3501 7.3.1: EXISTS is required, so 0 is a fact.
                 return Snapshot(state)
             if state.exists <= SEARCH_MESSAGES:
                 uids = frozenset(self._client.search(['ALL']))

@@ -40,17 +40,19 @@ class Ping(Persistent):
 class WorkerCard(Persistent):
     """Who serves the queue; written by the worker at its start.
 
-    boot -- id of its life. host, pid, version -- texts and a number.
+    boot -- id of its life. host, version -- texts. place, pid -- where its process id
+    means something, and that id.
     plugins -- {name: description}. started_at -- POSIX seconds.
     """
 
     def __init__(self):
-        self.write(None, '', 0, '', {}, None)
+        self.write(None, '', '', 0, '', {}, None)
 
-    def write(self, boot, host, pid, version, plugins, started_at):
+    def write(self, boot, host, place, pid, version, plugins, started_at):
         """Set all at once."""
         self.boot = boot
         self.host = host
+        self.place = place
         self.pid = pid
         self.version = version
         self.plugins = dict(plugins)

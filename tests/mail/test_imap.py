@@ -131,6 +131,14 @@ def test_folder_that_can_not_be_opened_is_its_own_error():
         opened.examine('Secret')
 
 
+@pytest.mark.parametrize('answer', [
+    b'* FLAGS ()\r\n* OK [UIDVALIDITY 7] ok\r\n%(tag)s OK done\r\n', b'%(tag)s OK done\r\n'])
+def test_folder_opened_without_a_count_is_garbage_and_no_empty_folder(answer):
+    with ScriptedServer([(rb'EXAMINE', answer)]) as server, \
+            pytest.raises(errors.ProtocolGarbage), session(server.port) as opened:
+        opened.examine('INBOX')
+
+
 def listing(search):
     with ScriptedServer([EXAMINED, (rb'UID SEARCH', search)]) as server, \
             session(server.port) as opened:
