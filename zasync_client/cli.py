@@ -52,7 +52,7 @@ def run_worker(path):
     from . import logs
     from . import zope
     from .database import Database
-    from .signals import Stop
+    from .signals import Signals
     from .wakeup import Wakeup
     from .worker import Worker
 
@@ -60,7 +60,7 @@ def run_worker(path):
     logs.set_up(config.zope.eventlog, config.zope.loggers)
     stopping = threading.Event()
     wakeup = Wakeup(SYSTEM)
-    Stop(stopping, wakeup.notify_own).install()
+    Signals(stopping, wakeup.notify_own, logs.reopen).install()
     try:
         db = zope.start(config, SYSTEM, stopping)
         database = Database(db, config.target, config.threads)

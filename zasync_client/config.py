@@ -67,6 +67,8 @@ def load(path):
         raise ConfigurationError(f'{where}: {reason.message}') from reason
     except ZConfig.ConfigurationError as reason:
         raise ConfigurationError(f'{path}: {_sentence(reason)}') from reason
+    except (OSError, UnicodeDecodeError) as reason:
+        raise ConfigurationError(f'{path} can not be read: {reason}') from reason
     root = options.configroot
     plugins = {name: Plugin(name, builtin.run, builtin.description)
                for name, builtin in BUILTIN.items()}
@@ -162,10 +164,10 @@ def _import(plugin, dotted):
     module, _, attribute = dotted.rpartition('.')
     try:
         handler = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as reason:
+    except Exception as reason:  # importing runs the module, which may raise anything
         raise ValueError(
             f'the handler {dotted!r} of the plugin {plugin!r} can not be imported: '
-            f'{reason}') from reason
+            f'{type(reason).__name__}: {reason}') from reason
     if not callable(handler):
         raise ValueError(f'the handler {dotted!r} of the plugin {plugin!r} can not be called')
     return handler

@@ -5,7 +5,10 @@ Imports: nothing of ours.
 
 
 class WorkerError(Exception):
-    """Root of what ends a worker; its text is printed. exit_code: 2, wrong configuration or use."""
+    """Root of what ends a worker; its text is printed.
+
+    exit_code -- of the command: 2, wrong configuration or use.
+    """
 
     exit_code = 2
 

@@ -1,4 +1,4 @@
-"""Signals set flags; nothing else happens in a handler.
+"""Signals: a handler sets a flag, or has it set.
 
 Imports: nothing of ours.
 """
@@ -7,29 +7,35 @@ import _thread
 import signal
 
 
-class Stop:
-    """TERM and INT: drain. A second one: stop at once.
+class Signals:
+    """TERM and INT: drain; a second one: stop at once. HUP: open the logs anew.
 
     stopping -- threading.Event to set. wake -- callable() that ends the main
-    thread's wait; it only sets flags.
+    thread's wait; it only sets flags. reopen -- callable().
+
+    What a handler starts runs in a thread of its own: the main thread was
+    interrupted anywhere, and may hold the very lock that is needed.
     """
 
-    def __init__(self, stopping, wake):
+    def __init__(self, stopping, wake, reopen):
         self._stopping = stopping
         self._wake = wake
+        self._reopen = reopen
         self._asked = False
 
     def install(self):
-        """Become the handler of both signals."""
-        signal.signal(signal.SIGTERM, self)
-        signal.signal(signal.SIGINT, self)
+        """Become the handler of these signals."""
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+        signal.signal(signal.SIGHUP, self._hang_up)
 
-    def __call__(self, number, frame):
+    def _hang_up(self, number, frame):
+        _thread.start_new_thread(self._reopen, ())
+
+    def _stop(self, number, frame):
         if self._asked:
             raise SystemExit(128 + number)
         self._asked = True
-        # The main thread may hold the very lock that set() needs: it was
-        # interrupted anywhere, inside the event's own methods too.
         _thread.start_new_thread(self._set_flags, ())
 
     def _set_flags(self):

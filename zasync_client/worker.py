@@ -109,14 +109,14 @@ class Worker:
 
         Raises TargetTaken if another worker lives, BadTarget, GaveUp.
         """
-        where = f"the target {'/'.join(self._config.target)}"
+        path = '/'.join(self._config.target)
+        where = f'the target {path}'
         holder = self._patiently(self._look, where)
         if holder.boot is not None and self._lives(holder, where):
             raise TargetTaken(f'{where} is served by another worker already: process '
                               f'{holder.pid} on {holder.host}')
         self._patiently(lambda: self._take_desk(holder.boot, where), where)
-        log.info('worker %s serves %s with %d threads', self.boot, where[11:],
-                 self._config.threads)
+        log.info('worker %s serves %s with %d threads', self.boot, path, self._config.threads)
 
     def _patiently(self, action, what):
         return zope.patiently(action, what, self._config, self._clock, self.stopping)

@@ -5,6 +5,7 @@ Imports: config, errors.
 
 import logging
 
+import ZConfig
 import Zope2
 from App.config import setConfiguration
 from transaction.interfaces import TransientError
@@ -15,6 +16,7 @@ from Zope2.Startup.handlers import handleWSGIConfig
 
 from Products.zasync import policy
 
+from .errors import ConfigurationError
 from .errors import GaveUp
 from .errors import TargetAway
 
@@ -39,11 +41,27 @@ def start(config, clock, stopping):
     starter.setupLocale()
     starter.setupSecurityOptions()
     starter.setupPublisher()
-    patiently(lambda: config.zope.dbtab.getDatabase('/', is_root=1), 'the database server',
-              config, clock, stopping)
+    patiently(lambda: _open_root(config), 'the database server', config, clock, stopping)
     _start_zope()
     notify(ProcessStarting())
     return Zope2.DB
+
+
+def _open_root(config):
+    """Open the root database; Zope's own start finds it open.
+
+    A try that fails leaves nothing half-open behind for the next.
+    """
+    dbtab = config.zope.dbtab
+    try:
+        return dbtab.getDatabase('/', is_root=1)
+    except ZConfig.ConfigurationError as reason:
+        raise ConfigurationError(f'{config.path}: {reason}') from reason
+    except TransientError:
+        for db in dbtab.databases.values():
+            db.close()
+        dbtab.databases.clear()
+        raise
 
 
 def _start_zope():

@@ -1,0 +1,175 @@
+"""The whole way: a real ZEO server, real workers, a real mail server."""
+
+import threading
+
+import pytest
+import transaction
+from AccessControl.SecurityManagement import newSecurityManager
+from AccessControl.SecurityManagement import noSecurityManager
+from Testing.makerequest import makerequest
+
+from bench.clients import open_database
+from bench.stack import Stack
+from Products.zasync.manager import AsynchronousCallManager
+from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
+
+from .conftest import fill
+from .conftest import Site
+from .servers import free_port
+from .servers import Proxy
+from .servers import USER
+from .servers import wait_until
+
+
+DISPATCHER = 'asynchronous_call_dispatcher'
+
+#: Longest time a test waits for a worker, in seconds.
+LIMIT = 40
+
+
+class Office:
+    """A site on a ZEO server with a dispatcher of two managers, whose workers a test starts."""
+
+    def __init__(self, stack):
+        self.stack = stack
+        self.database, connection, _root = open_database(stack.start_zeo())
+        connection.close()
+        self.site = Site(self.database)
+        self.site.app._setObject(DISPATCHER, ZAsyncDispatcher())
+        dispatcher = self.site.app[DISPATCHER]
+        dispatcher.no_worker = 'queue'
+        for name in ('zam1', 'zam2'):
+            dispatcher._setObject(name, AsynchronousCallManager(name))
+        transaction.commit()
+        users = self.site.app.acl_users
+        newSecurityManager(None, users.getUserById(USER).__of__(users))
+
+    def add_box(self, port):
+        self.site.add_box(port)
+        self.box = makerequest(self.site.app).portal_webmail.box_alice
+
+    def start_worker(self, name):
+        return self.stack.start_worker(name, '/%s/%s' % (DISPATCHER, name))
+
+    def press(self, light=1):
+        transaction.begin()
+        outcome = self.box.background_synchronisation(light=light)
+        transaction.commit()
+        return outcome
+
+    def report(self):
+        transaction.begin()
+        return self.box.sync_report()
+
+    def wait_for(self, *states):
+        wait_until(lambda: self.report()['state'] in states, LIMIT, ' or '.join(states))
+        return self.report()
+
+    def close(self):
+        noSecurityManager()
+        self.site.close()
+        self.database.close()
+
+
+@pytest.fixture
+def office():
+    with Stack() as stack:
+        office = Office(stack)
+        yield office
+        office.close()
+
+
+def test_worker_brings_the_mail_and_every_process_sees_it(office, pymap):
+    with pymap.client() as client:
+        client.select_folder('INBOX')
+        client.delete_messages(client.search())
+        client.expunge()
+    fill(pymap, 5)
+    office.add_box(pymap.port)
+    office.start_worker('zam1')
+    assert office.press(light=0) == 'queued'
+    report = office.wait_for('done', 'failed')
+    assert report['state'] == 'done', report
+    assert office.box.message_count() == 5
+    call = office.box.sync_requests.call
+    wait_until(lambda: office.report() and call.ended, LIMIT, 'the end of the call')
+    assert call.state == 'resolved' and 'INBOX: 5 new messages' in call.result
+
+
+def test_failure_in_a_worker_is_told_by_status_and_call(office):
+    office.add_box(free_port())
+    office.start_worker('zam1')
+    assert office.press() == 'queued'
+    report = office.wait_for('failed')
+    assert 'refuses connections' in report['reason']
+    call = office.box.sync_requests.call
+    wait_until(lambda: office.report() and call.ended, LIMIT, 'the end of the call')
+    assert call.state == 'failed' and 'refuses connections' in call.failure.text
+    # The committed status says it, not only the call.
+    assert office.box.sync_status.state == 'failed'
+
+
+class Gate:
+    """Holds the server's answers up after so many headers, once, until it is opened."""
+
+    def __init__(self, headers):
+        self.headers = headers
+        self.reached = threading.Event()
+        self.open = threading.Event()
+
+    def __call__(self, sent):
+        if not self.open.is_set() and sent.count(b'BODY[HEADER') > self.headers:
+            self.reached.set()
+            self.open.wait(LIMIT)
+        return False
+
+
+@pytest.mark.faults
+def test_worker_killed_in_mid_run_goes_on_where_it_stopped(office, dovecot):
+    fill(dovecot, 500)
+    gate = Gate(250)
+    with Proxy(dovecot.port, gate) as proxy:
+        office.add_box(proxy.port)
+        worker = office.start_worker('zam1')
+        office.press(light=0)
+        assert gate.reached.wait(LIMIT)
+        report = office.report()
+        # One batch was committed, and the page shows it.
+        assert (report['state'], report['done'], report['total']) == ('running', 200, 500)
+        assert office.box.message_count() == 200
+        kept = {one.uid: one._p_oid for one in office.box.INBOX.messages(0, 500)}
+        worker.kill()
+        gate.open.set()
+        # Asked again meanwhile: the call is open and will serve this one too.
+        assert office.press(light=0) == 'joined'
+        worker.start()
+        report = office.wait_for('done', 'failed')
+    assert report['state'] == 'done', report
+    assert report['counts']['fetched'] == 300 and report['counts']['deleted'] == 0
+    now = {one.uid: one._p_oid for one in office.box.INBOX.messages(0, 600)}
+    assert len(now) == 500 and kept.items() <= now.items()
+
+
+@pytest.mark.faults
+def test_two_workers_run_one_synchronisation_of_a_box(office, dovecot):
+    fill(dovecot, 300)
+    gate = Gate(100)
+    with Proxy(dovecot.port, gate) as proxy:
+        office.add_box(proxy.port)
+        office.start_worker('zam1')
+        office.start_worker('zam2')
+        office.press(light=0)
+        assert gate.reached.wait(LIMIT)
+        # A call of somebody who does not ask first, in whichever worker.
+        transaction.begin()
+        calls = [getattr(office.site.app[DISPATCHER], name).putCall(
+            'zope_exec', office.box.getPhysicalPath(), {'light': 0},
+            'python: here.synchronize(light=request.light)') for name in ('zam1', 'zam2')]
+        transaction.commit()
+        wait_until(lambda: office.report() and all(call.ended for call in calls), LIMIT,
+                   'the end of the calls')
+        assert [(call.state, call.result) for call in calls] == [('resolved', [])] * 2
+        gate.open.set()
+        report = office.wait_for('done', 'failed')
+    assert report['state'] == 'done' and report['counts']['fetched'] == 300
+    assert office.box.message_count() == 300
