@@ -35,3 +35,10 @@ class FixedClock:
     def wait(self, event, seconds):
         """See IClock: nobody waits."""
         return event.is_set()
+
+
+def sign_on(manager, plugins=(), host='host', pid=77, started_at=NOW):
+    """Let a manager's card say that a worker with these plugins serves it."""
+    card = manager.queue.card
+    card.boot, card.host, card.pid, card.started_at = 'boot', host, pid, started_at
+    card.plugins = dict.fromkeys(plugins, '')

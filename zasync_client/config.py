@@ -157,17 +157,19 @@ def plugin_section(section):
     name = section.getSectionName()
     if not name:
         raise ValueError('a plugin section needs a name: <plugin NAME>')
-    return Plugin(name, _import(name, section.handler), section.description)
+    return Plugin(name, section.handler, section.description)
 
 
-def _import(plugin, dotted):
+def handler(dotted):
+    """The callable of that dotted name."""
     module, _, attribute = dotted.rpartition('.')
+    if not module:
+        raise ValueError(f'the handler {dotted!r} is no dotted name like package.module.function')
     try:
-        handler = getattr(import_module(module), attribute)
+        found = getattr(import_module(module), attribute)
     except Exception as reason:  # importing runs the module, which may raise anything
-        raise ValueError(
-            f'the handler {dotted!r} of the plugin {plugin!r} can not be imported: '
-            f'{type(reason).__name__}: {reason}') from reason
-    if not callable(handler):
-        raise ValueError(f'the handler {dotted!r} of the plugin {plugin!r} can not be called')
-    return handler
+        raise ValueError(f'the handler {dotted!r} can not be imported: '
+                         f'{type(reason).__name__}: {reason}') from reason
+    if not callable(found):
+        raise ValueError(f'the handler {dotted!r} can not be called')
+    return found

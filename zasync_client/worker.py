@@ -161,8 +161,9 @@ class Worker:
                                   f'{queue.card.pid} on {queue.card.host}')
             queue.desk.boot = self.boot
             queue.card.write(
-                self.boot, socket.gethostname(), _place(), os.getpid(), __version__,
-                {name: plugin.description for name, plugin in self._config.plugins.items()}, now)
+                self.boot, socket.gethostname(), os.getpid(), __version__,
+                {name: plugin.description for name, plugin in self._config.plugins.items()}, now,
+                _place())
             self._reconcile(manager, now, set(), 'interrupted')
             self._write_pulse(queue, now)
             self._wakeup.watch(self._database.watched())

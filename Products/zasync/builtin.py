@@ -83,8 +83,9 @@ class Reference(NamedTuple):
 
     kind -- 'function', then `where` is its module, or 'method', then `where` is the
     path of its object. checked -- the caller was allowed to call the method when it
-    was put, so it must still be when it is run. What was not allowed to it even
-    then was put by trusted code, which had its reasons.
+    was put, so it must still be when it is run. A method that was out of the caller's
+    reach even then was put by trusted code: restricted code could not have got hold
+    of it.
     """
 
     kind: str

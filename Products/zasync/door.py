@@ -18,6 +18,8 @@ def make_call(offered, session, plugin, args, kwargs):
     always known. session -- None or ``(browser_id,)``.
     Raises UnknownPlugin or BadCall.
     """
+    if not isinstance(plugin, str):
+        raise UnknownPlugin(f'the name of a plugin is a text, not {plugin!r}')
     if plugin in BUILTIN:
         args, kwargs = BUILTIN[plugin].check(args, kwargs)
     elif plugin not in offered:

@@ -184,7 +184,7 @@ def _after_commit(committed, deferred):
 def _not_found(id):
     try:
         age = clock.SYSTEM.now() - parse_id(id)[2]
-    except (ValueError, AttributeError, OverflowError):
+    except (ValueError, AttributeError, OverflowError, TypeError):
         return f'{id!r} is no id of a call'
     if age < NOT_YET_SECONDS:
         return f'the call {id} is not to be seen yet: ask again in a moment'

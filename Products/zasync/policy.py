@@ -21,7 +21,7 @@ def conflict_delay(attempts, spread):
     Two that met once should not meet again, so the wait is spread over 0 to 20 ms
     times two to the number of tries, one second at most.
     """
-    return spread * min(1.0, 0.02 * 2 ** attempts)
+    return spread * min(1.0, 0.02 * 2 ** min(attempts, 10))
 
 
 def give_back_delay(attempt, spread):
@@ -29,7 +29,7 @@ def give_back_delay(attempt, spread):
 
     attempt -- the attempt that failed so, 1 or more. spread -- random, 0 to 1.
     """
-    return min(60.0, 0.5 * 2 ** (attempt - 1)) * (0.5 + spread)
+    return min(60.0, 0.5 * 2 ** min(attempt - 1, 10)) * (0.5 + spread)
 
 
 def reconnect_delay(failures, first, growth, longest=60.0):
@@ -38,7 +38,10 @@ def reconnect_delay(failures, first, growth, longest=60.0):
     failures -- 1 or more. first -- `initial-retry-delay`, growth --
     `retry-exponential-backoff`. Historic contract B.1.
     """
-    return min(longest, first * growth ** (failures - 1))
+    try:
+        return min(longest, first * growth ** (failures - 1))
+    except OverflowError:
+        return longest
 
 
 def gives_up(waited, max_total):

@@ -46,9 +46,9 @@ class WorkerCard(Persistent):
     """
 
     def __init__(self):
-        self.write(None, '', '', 0, '', {}, None)
+        self.write(None, '', 0, '', {}, None)
 
-    def write(self, boot, host, place, pid, version, plugins, started_at):
+    def write(self, boot, host, pid, version, plugins, started_at, place=''):
         """Set all at once."""
         self.boot = boot
         self.host = host

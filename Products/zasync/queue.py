@@ -210,9 +210,9 @@ class Queue(Persistent):
 
     def _is_unknown(self, lane_number, number, entry):
         priority, put_at, _, deferred = entry
-        return (is_new(deferred)
-                and (-priority, put_at, lane_number, number) not in self.ready
-                and (lane_number, number) not in self.later_times)
+        known = (self.ready.get((-priority, put_at, lane_number, number)),
+                 self._find_later(lane_number, number))
+        return is_new(deferred) and deferred not in known
 
     def _take_due(self, now):
         """Take out of `later` what is due; → [(ready key, Deferred)]."""
@@ -246,16 +246,22 @@ class Queue(Persistent):
                     self.desk.n_ready -= 1
             rest = [item for item in waiting if item[0] not in chosen]
         for key, deferred in rest:
-            self.ready[key] = deferred
-        if rest:
-            self.desk.n_ready += len(rest)
+            self._add_ready(key, deferred)
         return [deferred for _, deferred in first]
 
     def _add_later(self, time, key, deferred):
         place = key[2:]
+        undone = self.later_times.get(place)
+        if undone is not None:  # its put was, and this one has its number
+            del self.later[(undone, *place)]
+            self.desk.n_later -= 1
         self.later[(time, *place)] = (key, deferred)
         self.later_times[place] = time
         self.desk.n_later += 1
+
+    def _add_ready(self, key, deferred):
+        self.desk.n_ready += self.ready.get(key) is None
+        self.ready[key] = deferred
 
     def give_back(self, id, now, outcome, until=0.0):
         """Put a running call back among the waiting; it runs again at `until` or at once."""
@@ -274,8 +280,7 @@ class Queue(Persistent):
         if until > now:
             self._add_later(until, key, deferred)
         else:
-            self.ready[key] = deferred
-            self.desk.n_ready += 1
+            self._add_ready(key, deferred)
 
     def archive_ended(self, id, ended_at, rotation_period):
         """File a call that ended under the slice of its end."""

@@ -55,7 +55,7 @@ def run(root, call):
         guard.check()
     except TransientError:
         raise
-    except Exception as error:
+    except BaseException as error:  # SystemExit too: a call must not stop the web server
         guard.check()
         savepoint.rollback()
         deferred.fail(Failure.from_exception(error), clock.SYSTEM.now())

@@ -58,10 +58,10 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
     def _setPropValue(self, id, value):
         """Refuse what no dispatcher can work with, before anything is changed."""
         if id == 'no_worker' and value not in NO_WORKER_CHOICES:
-            raise BadRequest(f'no_worker is one of {", ".join(NO_WORKER_CHOICES)}, '
-                             f'not {value!r}.')
+            # Not what was typed: Zope shows this sentence unescaped.
+            raise BadRequest(f'no_worker is one of {", ".join(NO_WORKER_CHOICES)}.')
         if id == 'max_idle_time' and not float(value) >= 1:
-            raise BadRequest(f'max_idle_time is a number of seconds, at least 1, not {value!r}.')
+            raise BadRequest('max_idle_time is a number of seconds, 1 at least.')
         super()._setPropValue(id, value)
 
     # putting
@@ -74,7 +74,7 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
 
     def _dispatch(self, session, plugin, args, kwargs):
         managers, offered = self.managers(), ()
-        if plugin not in BUILTIN:
+        if isinstance(plugin, str) and plugin not in BUILTIN:
             managers = [manager for manager in managers if plugin in manager.queue.card.plugins]
             offered = [plugin] if managers else ()
         call = make_call(offered, session, plugin, args, kwargs)

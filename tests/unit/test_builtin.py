@@ -4,6 +4,7 @@ import functools
 import os.path
 
 import pytest
+from persistent import Persistent
 
 from Products.zasync import builtin
 from Products.zasync.builtin import as_path
@@ -98,15 +99,15 @@ def hidden():  # noqa: F811
     """Whoever holds the first `hidden` can still find it, as `function`."""
 
 
-class Located:
+class Located(Persistent):
     """Stands for an object of a tree: it has a path."""
 
     def __init__(self, path):
-        self._path = path
+        self.path = path
 
     def getPhysicalPath(self):
         """Where it is."""
-        return self._path
+        return self.path
 
     def work(self):
         """What is called."""
@@ -131,8 +132,9 @@ def named_elsewhere(self):
     (Located(('',)).work, ('method', ('',), 'work')),
 ])
 def test_zope_call_takes_what_can_be_found_again_by_name(target, expected):
-    assert reference(target) == expected
-    assert check_zope_call((target, 1, 'x'), {'y': 2}) == ((expected, 1, 'x'), {'y': 2})
+    found = reference(target)
+    assert (found.kind, found.where, found.name) == expected
+    assert check_zope_call((target, 1, 'x'), {'y': 2}) == ((found, 1, 'x'), {'y': 2})
 
 
 @pytest.mark.parametrize('target', [

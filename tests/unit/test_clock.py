@@ -25,7 +25,7 @@ def serial(seconds):
 
 STORAGE = 1_700_000_000.0
 
-#: What our clock says minus what the storage's says.
+#: What our monotonic clock says minus what the storage's says: it starts anywhere.
 SKEWS = [0.0, -3_600.0, 3_600.0, 86_400.0 * 400, -0.5, 0.001]
 
 
@@ -52,8 +52,11 @@ def test_the_storage_is_never_earlier_than_its_last_commit():
     assert learned.now(STORAGE - 3_600, serial(STORAGE)) == pytest.approx(STORAGE, abs=0.001)
 
 
-def test_before_our_first_commit_our_own_clock_is_the_best_guess():
-    assert clock.StorageClock().now(STORAGE, b'\0' * 8) == STORAGE
+@pytest.mark.parametrize('monotonic', [0.0, 5.0, STORAGE, STORAGE * 2])
+def test_before_our_first_commit_the_last_one_we_know_of_is_the_best_guess(monotonic):
+    """No clock of ours says anything about the storage's yet."""
+    learned = clock.StorageClock()
+    assert learned.now(monotonic, serial(STORAGE)) == pytest.approx(STORAGE, abs=0.001)
 
 
 @pytest.mark.parametrize('nothing', [None, b'', b'\0' * 8])

@@ -8,6 +8,7 @@ from zope.interface.verify import verifyObject
 from Products.zasync import lifecycle
 from Products.zasync.call import Call
 from Products.zasync.deferred import Deferred
+from Products.zasync.deferred import HISTORY_MOST
 from Products.zasync.errors import IllegalTransition
 from Products.zasync.failure import Failure
 from Products.zasync.interfaces import FINAL_STATES
@@ -134,6 +135,17 @@ def test_the_attempts_of_a_call_are_told_oldest_first():
     deferred.succeed(None, 25.0)
     assert [tuple(attempt) for attempt in deferred.attempts] == [
         (1, 0.0, 1.0, 'why 0'), (2, 10.0, 11.0, 'why 1'), (3, 20.0, 25.0, 'resolved')]
+
+
+def test_only_the_last_attempts_are_remembered_for_the_record_is_written_each_time():
+    deferred = Deferred('0-1-0-0', make_call())
+    for number in range(500):
+        deferred.accept('boot', float(number))
+        deferred.give_back(number + 0.5, 'conflicts')
+    deferred.accept('boot', 500.0)
+    numbers = [attempt.number for attempt in deferred.attempts]
+    assert numbers == list(range(501 - HISTORY_MOST, 502))
+    assert deferred.attempts[-1].outcome is None
 
 
 def test_a_memo_survives_that_the_call_is_given_back():

@@ -57,9 +57,9 @@ def test_a_worker_lives_while_its_last_beat_is_no_older_than_the_idle_time(
 
 
 @pytest.mark.parametrize('ended_at, period, expected', [
-    (0.0, 800, 0), (99.9, 800, 0), (100.0, 800, 100), (250.5, 800, 200),
-    (1_700_000_123.0, 86_400, 1_700_000_123 // 10_800 * 10_800)])
-def test_a_slice_is_named_by_the_second_it_starts_at(ended_at, period, expected):
+    (0.0, 800, 100), (99.9, 800, 100), (100.0, 800, 200), (250.5, 800, 300),
+    (1_700_000_123.0, 86_400, 1_700_000_123 // 10_800 * 10_800 + 10_800)])
+def test_a_slice_is_named_by_the_second_it_ends_at(ended_at, period, expected):
     assert policy.slice_of(ended_at, period) == expected
 
 
@@ -71,12 +71,21 @@ def test_a_slice_is_a_second_at_least_and_an_eighth_of_the_period(period):
 @pytest.mark.parametrize('period', [1, 2, 7, 8, 60, 1_000, 86_400, 86_401])
 @pytest.mark.parametrize('ended_at', [0.0, 0.5, 1.0, 99.999, 1_700_000_000.123])
 def test_a_result_is_never_dropped_before_its_period_is_over(period, ended_at):
-    start = policy.slice_of(ended_at, period)
-    assert not policy.slice_is_over(start, ended_at + period - 0.01, period)
+    end = policy.slice_of(ended_at, period)
+    assert end > ended_at
+    assert not policy.slice_is_over(end, ended_at + period - 0.01, period)
 
 
 @pytest.mark.parametrize('seconds, threads, expected', [
-    (None, 4, 0), (1.0, 4, 0), (0.1, 4, 4), (0.05, 4, 8), (0.01, 2, 20), (0.001, 2, 50),
+    (None, 4, 0), (1.0, 4, 0), (0.1, 4, 0), (0.05, 4, 4), (0.01, 2, 10), (0.001, 2, 50),
     (0.0, 2, 50), (1e-9, 1, 25)])
 def test_short_calls_are_claimed_ahead_and_long_ones_are_not(seconds, threads, expected):
     assert policy.claim_ahead(seconds, threads) == expected
+
+
+def test_a_rotation_period_that_is_made_longer_keeps_old_results_longer_and_never_drops_early():
+    """The end of a slice does not depend on the period it is judged by."""
+    end = policy.slice_of(1_000.0, 800)
+    assert policy.slice_is_over(end, 1_100 + 800, 800)
+    assert not policy.slice_is_over(end, 1_100 + 800, 86_400)
+    assert not policy.slice_is_over(end, 1_000 + 86_400 - 1, 86_400)

@@ -227,6 +227,28 @@ def test_the_old_owner_does_not_own_a_call_that_was_given_back(store):
     assert caller.queue.find(id).is_owned_by('boot', 2)
 
 
+def test_a_claimed_call_that_no_thread_began_goes_back_as_if_it_had_not_been_claimed(store):
+    caller, worker = store.client(), store.client()
+    first = caller.put(make_call(1))
+    worker.beat(LATE, 1)
+    give_back(worker, first, LATE)
+    second = caller.put(make_call(2))
+    assert worker.beat(LATE, 2) == [first, second]
+    queue = worker.begin()
+    for id in (first, second):
+        queue.unclaim(id, LATE + 1)
+    worker.commit()
+    assert lengths(worker) == (2, 0)
+    queue = caller.begin()
+    assert [(queue.find(id).state, queue.find(id).attempt) for id in (first, second)] == [
+        (NEW, 1), (NEW, 0)]
+    assert not queue.find(first).is_owned_by('boot', 2)
+    assert [attempt.outcome for attempt in queue.find(first).attempts] == ['conflicts']
+    assert queue.find(second).attempts == ()
+    # Their places are the old ones.
+    assert worker.beat(LATE + 2, 1) == [first]
+
+
 # archive
 
 def test_an_ended_call_is_archived_and_found_until_its_rotation_period_is_over(store):
@@ -246,7 +268,7 @@ def test_an_ended_call_is_archived_and_found_until_its_rotation_period_is_over(s
     assert id not in worker.begin().desk.running
     assert caller.begin().find(id).state == RESOLVED
 
-    slice_end = policy.slice_of(LATE + 1, DAY) + DAY / policy.SLICES
+    slice_end = policy.slice_of(LATE + 1, DAY)
     assert not worker.queue.drop_old(slice_end + DAY - 0.001, DAY)
     assert worker.queue.find(id) is not None
     assert worker.queue.drop_old(slice_end + DAY, DAY)
@@ -257,10 +279,10 @@ def test_an_ended_call_is_archived_and_found_until_its_rotation_period_is_over(s
 
 @pytest.mark.parametrize('ended_at', [NOW, NOW + 1.5, NOW + DAY / 8 - 0.001, NOW + DAY / 3])
 def test_a_result_lives_for_one_rotation_period_and_at_most_an_eighth_longer(ended_at):
-    start = policy.slice_of(ended_at, DAY)
-    assert start <= ended_at < start + DAY / 8
-    assert not policy.slice_is_over(start, ended_at + DAY, DAY)
-    assert policy.slice_is_over(start, ended_at + DAY * 9 / 8 + 1, DAY)
+    end = policy.slice_of(ended_at, DAY)
+    assert end - DAY / 8 <= ended_at < end
+    assert not policy.slice_is_over(end, ended_at + DAY, DAY)
+    assert policy.slice_is_over(end, ended_at + DAY * 9 / 8 + 1, DAY)
 
 
 def test_slices_are_dropped_oldest_first_one_a_beat(store):

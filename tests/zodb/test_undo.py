@@ -128,3 +128,23 @@ def test_a_claim_that_is_undone_leaves_the_call_to_be_claimed_again(file_store):
     undo(file_store, caller, last_transaction_id(file_store))
     assert worker.beat(LATE, 1) == [id]
     assert worker.begin().length_accepted() == 1
+
+
+@pytest.mark.parametrize('delay', [0, 50, 80])
+@pytest.mark.parametrize('before', [0, 3])
+def test_a_put_with_the_number_of_an_undone_delayed_one_is_not_lost(file_store, before, delay):
+    """The place (lane, number) of the undone call must not stand for the new one."""
+    caller, worker = file_store.client(), file_store.client()
+    for number in range(before):
+        caller.put(make_call(number))
+    worker.beat(LATE, 100)
+    caller.put(make_call(200, not_before=LATE + 50))
+    put = last_transaction_id(file_store)
+    worker.beat(LATE, 0)
+    undo(file_store, caller, put)
+    reused = caller.put(make_call(300, not_before=LATE + delay if delay else 0.0))
+    claimed = worker.beat(LATE, 10)
+    for later in (60, 90, 120):
+        claimed += worker.beat(LATE + later, 10)
+    assert claimed == [reused]
+    assert worker.begin().length_new() == 0

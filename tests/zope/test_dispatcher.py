@@ -15,6 +15,7 @@ from Products.zasyncdispatcher import asyncedCall
 from Products.zasyncdispatcher import canAsync
 from Products.zasyncdispatcher.interfaces import IAsynchronousCallDispatcher
 from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
+from tests.fakes import sign_on
 from tests.zope import jobs
 
 
@@ -275,7 +276,7 @@ def test_historic_defect_3_a_call_nobody_takes_does_not_fail_for_ever(lonely):
 
 
 def test_what_only_workers_know_is_queued_when_nobody_lives(lonely):
-    lonely.zam1.queue.card.write('boot', 'host', 1, '2', {'schedule': ''}, 0.0)
+    sign_on(lonely.zam1, ['schedule'])
     id, deferred = lonely.putCall('schedule', 5)
     assert id in ('zam1', 'zam2', 'zam3')
     assert deferred.state == 'new'
@@ -283,7 +284,7 @@ def test_what_only_workers_know_is_queued_when_nobody_lives(lonely):
 
 def test_a_call_goes_only_to_a_manager_whose_worker_knows_its_plugin(zad):
     """The others' workers would have to fail it."""
-    zad.zam2.queue.card.write('boot', 'host', 1, '2', {'schedule': ''}, 0.0)
+    sign_on(zad.zam2, ['schedule'])
     transaction.commit()
     assert {zad.putCall('schedule', 5)[0] for _ in range(12)} == {'zam2'}
 
@@ -385,6 +386,6 @@ def test_historic_defect_5_a_beat_before_midnight_is_young_after_it(zad, skewed,
 
 
 def test_every_keyword_goes_to_the_plugin(zad):
-    zad.zam1.queue.card.write('boot', 'host', 1, '2', {'echo': ''}, 0.0)
+    sign_on(zad.zam1, ['echo'])
     _, deferred = zad.putCall('echo', 1, session=2, three=3)
     assert deferred.arguments() == ((1,), {'session': 2, 'three': 3})

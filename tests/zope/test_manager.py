@@ -17,6 +17,7 @@ from Products.zasync.manager import AsynchronousCallManager
 from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
 from tests.fakes import make_call
 from tests.fakes import NOW
+from tests.fakes import sign_on
 
 
 def put(manager, text='nothing'):
@@ -50,7 +51,7 @@ def test_a_put_returns_a_deferred_that_waits(manager, now):
     (('known', 'x' * 10_000_001), BadCall),
 ])
 def test_a_bad_call_is_a_value_error_at_once_and_nothing_is_stored(site, manager, call, error):
-    manager.queue.card.write('boot', 'host', 1, '2', {'known': ''}, 0.0)
+    sign_on(manager, ['known'])
     transaction.commit()
     last = site.db.lastTransaction()
     with pytest.raises(error) as refusal:
@@ -68,7 +69,7 @@ def test_a_plugin_name_that_is_no_text_is_an_unknown_plugin(manager, plugin):
 
 
 def test_an_unknown_plugin_is_told_what_is_known(manager):
-    manager.queue.card.write('boot', 'host', 1, '2', {'schedule': ''}, 0.0)
+    sign_on(manager, ['schedule'])
     with pytest.raises(UnknownPlugin) as refusal:
         manager.putCall('scheduel', 1)
     assert "'scheduel'" in str(refusal.value)
@@ -76,7 +77,7 @@ def test_an_unknown_plugin_is_told_what_is_known(manager):
 
 
 def test_every_argument_of_a_plugin_goes_to_it(manager):
-    manager.queue.card.write('boot', 'host', 1, '2', {'echo': ''}, 0.0)
+    sign_on(manager, ['echo'])
     deferred = manager.putCall('echo', 1, 'two', three=3, session=4)
     assert deferred.arguments() == ((1, 'two'), {'three': 3, 'session': 4})
 
@@ -314,6 +315,28 @@ def test_a_manager_whose_calls_have_all_ended_is_deleted(site, app, manager):
     assert manager.open_calls() == 0
     site.browser('admin').post('/manage_delObjects', {'ids:list': 'zam'})
     assert 'zam' not in app.objectIds()
+
+
+@pytest.mark.parametrize('first', ['put', 'deletion'])
+def test_of_a_put_and_an_overlapping_deletion_one_is_refused(site, app, manager, first):
+    """Else the put would commit into the void."""
+    transaction.commit()
+    rival = transaction.TransactionManager()
+    other = site.db.open(rival)
+    try:
+        other.root()['Application'].zam.queue.put(make_call(), 5)
+        app.manage_delObjects(['zam'])
+        commits = [rival.commit, transaction.commit]
+        if first == 'deletion':
+            commits.reverse()
+        commits[0]()
+        with pytest.raises(ConflictError):
+            commits[1]()
+    finally:
+        transaction.abort()
+        rival.abort()
+        other.close()
+    assert ('zam' in app.objectIds()) is (first == 'put')
 
 
 def test_a_renamed_manager_keeps_its_calls(site, app, busy):

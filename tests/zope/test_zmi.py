@@ -14,6 +14,7 @@ from Products.zasync.queue import Queue
 from Products.zasync.zmi.managerforms import ManagerPages
 from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
 from Products.zasyncdispatcher.zmi.dispatcherforms import DispatcherPages
+from tests.fakes import sign_on
 
 
 MANAGER_ADD = '/manage_addProduct/zasync/constructAsynchronousCallManager'
@@ -150,9 +151,8 @@ def test_the_settings_tab_shows_the_settings_and_how_the_queue_stands(site, mana
 
 
 def test_the_settings_tab_shows_who_serves_the_manager(site, manager):
-    queue = manager.queue
-    queue.card.write('boot', '<b>host</b>', 77, '2.0', {}, 1_700_000_000.0)
-    queue.pulse.write(0, 0, 0.0, 1, 1, 1_700_000_001.0)
+    sign_on(manager, host='<b>host</b>')
+    manager.queue.pulse.write(0, 0, 0.0, 1, 1, 1_700_000_001.0)
     page = site.browser('admin').get('/zam/manage_main')
     assert 'process 77 on &lt;b&gt;host&lt;/b&gt;' in page.text
     assert '2023-11-14 22:13:20 UTC' in page.text
@@ -257,7 +257,7 @@ def test_the_overview_shows_each_manager_and_nothing_else(site, app):
     for id in ('zam1', 'zam2'):
         app.zad._setObject(id, AsynchronousCallManager(id))
     app.zad.manage_addFolder('folder')
-    app.zad.zam1.queue.card.write('boot', 'host', 77, '2.0', {}, 1.0)
+    sign_on(app.zad.zam1)
     app.zad.zam1.queue.pulse.write(0, 0, 0.0, 1, 1, 0)
     app.zad.zam2.putCall('zope_exec', '/', {}, 'nothing')
     page = site.browser('admin').get('/zad/manage_overview')

@@ -52,7 +52,7 @@ def constructZAsyncDispatcherWithManagers(context, id=DEFAULT_ID, managers=2, RE
     if problem:
         errors['id'] = problem
     number = str(managers).strip()
-    if not number.isdecimal() or int(number) > MOST_MANAGERS:
+    if not number.isdecimal() or len(number) > 4 or int(number) > MOST_MANAGERS:
         errors['managers'] = (
             f'The number of managers lies between 0 and {MOST_MANAGERS}, it is not {number!r}.')
     if errors:
