@@ -6,9 +6,16 @@ Light on purpose: ZConfig's ``%import`` loads this package before Zope is config
 Imports: mailtool, mailbox, when Zope initialises the product.
 """
 
+import logging
+from importlib.util import find_spec
+
 
 def initialize(context):
-    """Register the tool and the mailbox with Zope."""
+    """Register the tool and the mailbox with Zope; without the extra ``mail`` there are none."""
+    if find_spec('imapclient') is None:
+        logging.getLogger('CPSMailAccess').info(
+            'no mail boxes here: IMAPClient is missing (pip install "zasync[mail]")')
+        return
     from . import mailtool
     from . import permissions
     from .mailbox import MailBox

@@ -13,7 +13,6 @@ from AccessControl import getSecurityManager
 from Acquisition import aq_base
 from Acquisition import aq_inner
 from Acquisition import aq_parent
-from persistent import Persistent
 from zExceptions import Unauthorized
 
 from . import expression
@@ -104,11 +103,13 @@ def reference(target):
         raise BadCall(f'{target!r} can not be called')
     owner = getattr(target, '__self__', None)
     name = getattr(target, '__name__', None)
-    if isinstance(aq_base(owner), Persistent) and hasattr(owner, 'getPhysicalPath'):
+    if not isinstance(owner, type) and hasattr(owner, 'getPhysicalPath'):
         path = owner.getPhysicalPath()
         if not path or path[0] != '':
             raise BadCall(f'the object of the method {name} is not reached from the root of '
                           'the application: take it by traversal')
+        if getattr(aq_base(owner), name, None) is None:
+            raise BadCall(f"the object at {'/'.join(path)} has no method named {name}")
         return Reference('method', path, name, _may_call(owner, name, target))
     module, qualified = getattr(target, '__module__', None), getattr(target, '__qualname__', None)
     if module and qualified and module != '__main__':

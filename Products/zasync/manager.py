@@ -63,13 +63,13 @@ class AsynchronousCallManager(ManagerPages, SimpleItem):
 
     @zpublish(False)
     @security.protected(permissions.MakeAsynchronousApplicationCalls)
-    def putCall(self, plugin, *args, **kwargs):
+    def putCall(self, plugin, /, *args, **kwargs):
         """See IAsynchronousCallManager."""
         return self._putCall(None, plugin, *args, **kwargs)
 
     @zpublish(False)
     @security.private
-    def _putCall(self, session, plugin, *args, **kwargs):
+    def _putCall(self, session, plugin, /, *args, **kwargs):
         """See IAsynchronousCallManager."""
         return self.put(make_call(self.queue.card.plugins, session, plugin, args, kwargs))
 

@@ -195,6 +195,7 @@ class Queue(Persistent):
         if mark and (marked is None or marked[3]._p_oid != oid):
             # The put we marked was undone, and what came since may have its
             # number: look at the whole lane (a few hundred entries at most).
+            self._drop_undone(lane_number)
             entries = [(number, entry) for number, entry in lane.items()
                        if self._is_unknown(lane_number, number, entry)]
             last = lanes.highest(lane)
@@ -210,9 +211,21 @@ class Queue(Persistent):
 
     def _is_unknown(self, lane_number, number, entry):
         priority, put_at, _, deferred = entry
-        known = (self.ready.get((-priority, put_at, lane_number, number)),
-                 self._find_later(lane_number, number))
-        return is_new(deferred) and deferred not in known
+        return (is_new(deferred)
+                and (-priority, put_at, lane_number, number) not in self.ready
+                and (lane_number, number) not in self.later_times)
+
+    def _drop_undone(self, lane_number):
+        """Forget what was taken in from that lane and whose put was undone since."""
+        for key, deferred in list(self.ready.items()):
+            if key[2] == lane_number and not is_new(deferred):
+                del self.ready[key]
+                self.desk.n_ready -= 1
+        for key, (_, deferred) in list(self.later.items()):
+            if key[1] == lane_number and not is_new(deferred):
+                del self.later[key]
+                del self.later_times[key[1:]]
+                self.desk.n_later -= 1
 
     def _take_due(self, now):
         """Take out of `later` what is due; → [(ready key, Deferred)]."""
@@ -251,17 +264,13 @@ class Queue(Persistent):
 
     def _add_later(self, time, key, deferred):
         place = key[2:]
-        undone = self.later_times.get(place)
-        if undone is not None:  # its put was, and this one has its number
-            del self.later[(undone, *place)]
-            self.desk.n_later -= 1
         self.later[(time, *place)] = (key, deferred)
         self.later_times[place] = time
         self.desk.n_later += 1
 
     def _add_ready(self, key, deferred):
-        self.desk.n_ready += self.ready.get(key) is None
         self.ready[key] = deferred
+        self.desk.n_ready += 1
 
     def give_back(self, id, now, outcome, until=0.0):
         """Put a running call back among the waiting; it runs again at `until` or at once."""

@@ -68,7 +68,7 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
 
     @zpublish(False)
     @security.protected(MakeAsynchronousApplicationCalls)
-    def putCall(self, plugin, *args, **kwargs):
+    def putCall(self, plugin, /, *args, **kwargs):
         """See IAsynchronousCallDispatcher."""
         return self._dispatch(None, plugin, args, kwargs)
 

@@ -1,0 +1,1 @@
+"""Tests of the worker: real processes on a real ZEO server."""

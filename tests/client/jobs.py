@@ -50,7 +50,7 @@ def fail_after_effect(name):
 
 
 def count_in_steps(name, steps, path):
-    """Count to `steps`, each step committed by a checkpoint; wait for the file after the second."""
+    """Count to `steps`, a checkpoint each; wait for the file after the second."""
     done = current().memo.get('done', 0)
     while done < steps:
         set_mark(name, root()['marks'].get(name, 0) + 1)

@@ -1,0 +1,1 @@
+"""Kills, disconnects, storms."""
