@@ -122,15 +122,21 @@ def target(text):
 
 def positive_integer(text):
     """A whole number, 1 or more."""
-    number = int(text)
-    if number < 1:
-        raise ValueError(f'must be 1 or more, not {number}')
-    return number
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise ValueError(f'must be a whole number, 1 or more, not {text!r}')
+    return int(text)
+
+
+def _number(text):
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f'must be a number, not {text!r}') from None
 
 
 def seconds(text):
     """A number of seconds, 0 or more."""
-    number = float(text)
+    number = _number(text)
     if not 0 <= number < float('inf'):
         raise ValueError(f'must be a number of seconds, 0 or more, not {text}')
     return number
@@ -146,7 +152,7 @@ def positive_seconds(text):
 
 def growth(text):
     """A factor, 1 or more."""
-    number = float(text)
+    number = _number(text)
     if not 1 <= number < float('inf'):
         raise ValueError(f'must be 1 (constant) or more, not {text}')
     return number

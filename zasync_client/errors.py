@@ -39,3 +39,9 @@ class DeskLost(WorkerError):
     """Another worker took the target over while this one ran."""
 
     exit_code = 1
+
+
+class PoolBroken(WorkerError):
+    """The worker has no threads to run calls in."""
+
+    exit_code = 1

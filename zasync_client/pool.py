@@ -30,6 +30,8 @@ class Pool:
         self._lock = threading.Lock()
         self._held = {}
         self._waiting = {}
+        #: Why a thread could not even begin, or None. Its worker can't go on.
+        self.broken = None
 
     def start(self):
         """Start the threads. They are daemons: a hung call must not keep the process."""
@@ -76,7 +78,12 @@ class Pool:
 
     def _work(self):
         try:
-            runner = self._make_runner()
+            try:
+                runner = self._make_runner()
+            except BaseException as reason:
+                self.broken = reason
+                self._on_free()
+                raise
             while (claim := self._claims.get()) is not None:
                 if self._begin(claim):
                     self._run(runner, claim)

@@ -24,6 +24,7 @@ from . import zope
 from .database import unit_of_work
 from .errors import DeskLost
 from .errors import GaveUp
+from .errors import PoolBroken
 from .errors import TargetAway
 from .errors import TargetTaken
 from .errors import WorkerError
@@ -203,9 +204,12 @@ class Worker:
         """One beat; → whether it had anything to commit.
 
         now -- POSIX seconds. hurry -- archive and beat even if that could wait.
-        Raises DeskLost when another worker took the target.
+        Raises DeskLost when another worker took the target, PoolBroken when there are no
+        threads that could run anything.
         """
         self._wakeup.start_looking()
+        if self._pool.broken is not None:
+            raise PoolBroken(f'the threads of the worker do not start: {self._pool.broken!r}')
         self._take_back_unbegun(now)
         # In this order: whoever is not held any more is among the ends.
         held = self._pool.held()

@@ -11,16 +11,18 @@ import transaction
 from tests.client import jobs
 
 
+# <zeoclient> knows no wait-timeout; ZEO's own section does.
 CONF = """
+%import ZEO
 instancehome {home}
 target {target}
 initial-retry-delay 0.2
 max-total-retry {patience}
 <zodb_db main>
-  <zeoclient>
+  <clientstorage>
     server {host}:{port}
     wait-timeout 1
-  </zeoclient>
+  </clientstorage>
   mount-point /
 </zodb_db>
 {more}
@@ -32,14 +34,9 @@ def conf(tmp_path):
     """Writes a zasync.conf and returns its path."""
     def write(address=('127.0.0.1', 1), target='/zam1', patience=60, more=''):
         path = tmp_path / 'zasync.conf'
-        text = CONF.format(home=tmp_path, target=target, patience=patience, host=address[0],
-                           port=address[1], more=more)
-        # the short <zeoclient> has no wait-timeout; ZEO's own section has
-        text = text.replace('<zeoclient>', '%import ZEO\n  <clientstorage>').replace(
-            '</zeoclient>', '</clientstorage>')
-        path.write_text(text.replace('  %import ZEO\n', ''), encoding='utf-8')
-        path.write_text('%import ZEO\n' + path.read_text(encoding='utf-8').replace(
-            '%import ZEO\n', ''), encoding='utf-8')
+        path.write_text(CONF.format(home=tmp_path, target=target, patience=patience,
+                                    host=address[0], port=address[1], more=more),
+                        encoding='utf-8')
         return str(path)
     return write
 
@@ -74,8 +71,9 @@ def free_port():
 
 @pytest.mark.parametrize(('more', 'words'), [
     ('no-such-key 1', "'no-such-key' is not a known key name"),
-    ('threads none', 'threads'),
-    ('threads 0', 'must be 1 or more'),
+    ('threads none', "must be a whole number, 1 or more, not 'none'"),
+    ('threads 0', 'must be a whole number, 1 or more'),
+    ('drain-seconds soon', "must be a number, not 'soon'"),
     ('retry-exponential-backoff 0.9', 'must be 1 (constant) or more'),
     ('<plugin odd>\n handler no.such.thing\n</plugin>', 'no.such.thing'),
 ])
@@ -106,6 +104,7 @@ def test_a_missing_target_is_waited_for(site, conf):
     process = start(conf(site.address, target='/later'))
     try:
         line_with(process, 'the target /later is out of reach')
+        transaction.begin()
         site.app._setObject('later', AsynchronousCallManager('later'))
         transaction.commit()
         line_with(process, 'serves /later')
