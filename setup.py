@@ -24,6 +24,7 @@ TEST = DEMO + [
     'pytest >= 8',
     'pytest-timeout',
     'ruff',
+    'selenium >= 4.20',
     'zope.testbrowser',
 ]
 

@@ -73,11 +73,11 @@ class Site:
         """A worker process for the manager, up when this returns."""
         return self.stack.start_worker('bench', TARGET, threads=threads)
 
-    def clients(self, mode, number, **task):
-        """Results of `number` processes that do the same task at once."""
+    def clients(self, mode, processes, **task):
+        """Results of that many processes that do the same task at once."""
         tasks = [{'mode': mode, 'address': self.address, 'client': client, 'target': TARGET,
                   'first': 0, 'function': 'nothing', 'request_seconds': 0, **task}
-                 for client in range(number)]
+                 for client in range(processes)]
         clients = Clients(tasks)
         clients.start()
         return clients.results()

@@ -1,0 +1,91 @@
+"""An administrator with a browser: managers and dispatchers are added and looked at."""
+
+import pytest
+
+
+ADD = '/manage_addProduct/%s'
+ADD_DISPATCHER = ADD % 'zasyncdispatcher/constructZAsyncDispatcherForm'
+ADD_MANAGER = ADD % 'zasync/constructAsynchronousCallManagerForm'
+
+
+def overview(person):
+    """{manager: the other cells of its row}."""
+    rows = [[cell.text for cell in row.find_elements('css selector', 'td')]
+            for row in person.finds_all('main table tr')]
+    return {row[0]: row[1:] for row in rows if row}
+
+
+def beside(person, name):
+    """The sentence that is seen beside a field."""
+    field = person.finds('[name=%s]' % name)
+    said = field.find_element('xpath', '..').find_element('css selector', '.invalid-feedback')
+    assert said.is_displayed()
+    return said.text
+
+
+def test_administrator_adds_a_dispatcher_with_two_managers_and_sees_them(site, admin):
+    admin.goes_to(ADD_DISPATCHER)
+    assert admin.finds('[name=managers]').get_attribute('value') == '2'
+    admin.fills_in(id='second_dispatcher')
+    admin.presses('Add')
+    admin.waits_for(lambda: 'second_dispatcher' in admin.reads('body'), 'the folder with it')
+    admin.goes_to('/second_dispatcher/manage_overview')
+    assert overview(admin) == {'zam1': ['', 'no', '0', '0'], 'zam2': ['', 'no', '0', '0']}
+    admin.finds('main table a').click()
+    admin.waits_for(lambda: admin.driver.current_url.endswith('/zam1/manage_main'),
+                    'the page of the first manager')
+    assert 'Last ping' in admin.reads('main')
+
+
+def test_overview_shows_which_managers_have_a_worker(site, admin):
+    admin.goes_to(site.dispatcher + '/manage_overview')
+    rows = overview(admin)
+    assert rows['zam1'][0].startswith('process ') and rows['zam1'][1] == 'yes'
+    assert rows['zam2'][:2] == ['', 'no']
+
+
+@pytest.mark.parametrize('field, value, sentence', [
+    ('poll_interval', 'often', "The poll interval is a whole number of seconds, not 'often'."),
+    ('rotation_period', '0', 'The rotation period lies between 1 and '),
+    ('id', 'a/b', 'This id can not be used: '),
+    ('id', '', 'Give an id.'),
+])
+def test_wrong_value_in_the_add_form_shows_its_sentence_beside_the_field(
+        site, admin, field, value, sentence):
+    admin.goes_to(ADD_MANAGER)
+    admin.fills_in(**{'id': 'zam', 'poll_interval': '7', field: value})
+    admin.presses('Add')
+    admin.waits_for(lambda: admin.finds_all('.invalid-feedback'), 'the form with what is wrong')
+    assert beside(admin, field).startswith(sentence)
+    assert [one.get_attribute('name') for one in admin.finds_all('.is-invalid')] == [field]
+    # What was typed is still there.
+    assert admin.finds('[name=%s]' % field).get_attribute('value') == value
+    if field != 'poll_interval':
+        assert admin.finds('[name=poll_interval]').get_attribute('value') == '7'
+
+
+def test_markup_typed_into_the_add_form_stays_text(site, admin):
+    admin.goes_to(ADD_MANAGER)
+    typed = '"><script>alert(1)</script>'
+    admin.fills_in(poll_interval=typed)
+    admin.presses('Add')
+    admin.waits_for(lambda: admin.finds_all('.invalid-feedback'), 'the form with what is wrong')
+    assert admin.finds('[name=poll_interval]').get_attribute('value') == typed
+    assert 'alert(1)' in beside(admin, 'poll_interval')
+    assert not admin.runs("return [...document.scripts].some(s => s.text.includes('alert(1)'))")
+
+
+def test_pinged_worker_answers_on_the_settings_page(site, admin):
+    def answer():
+        admin.goes_to(site.dispatcher + '/zam1/manage_main')
+        return row(admin, 'Last pong') != 'never'
+    admin.goes_to(site.dispatcher + '/zam1/manage_main')
+    admin.presses('Ping the worker')
+    admin.waits_for(lambda: 'The worker was asked' in admin.reads('body'), 'the message')
+    admin.waits_for(answer, 'the pong')
+
+
+def row(person, label):
+    """The text beside a label in the table of the settings page."""
+    cell = "//main//th[normalize-space()='%s']/../td" % label
+    return person.driver.find_element('xpath', cell).text
