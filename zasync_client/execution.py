@@ -121,7 +121,8 @@ class Execution:
                             claim.id, delay)
                 if self._clock.wait(self._stopping, delay):
                     return self._end(claim, LOST, started)
-            except TransientError as reason:
+            except (TransientError, TransactionFailedError) as reason:
+                # The latter: the plugin went on after a commit or a savepoint failed.
                 conflicts += 1
                 if conflicts >= self._config.max_conflict_attempts:
                     delay = policy.give_back_delay(claim.attempt, random.random())
@@ -140,7 +141,7 @@ class Execution:
     def _attempt(self, claim):
         """One try: the plugin's effects and its result, or its failure, committed.
 
-        Raises TransientErrors, NotOurs among them.
+        Raises TransientErrors, NotOurs among them, and TransactionFailedError.
         """
         failure = None
         with unit_of_work(f'zasync call {claim.id}') as work:
@@ -148,20 +149,13 @@ class Execution:
             try:
                 with self._fence.around(deferred, self._boot, claim.attempt):
                     result = self._run_plugin(claim, deferred)
-            except TransientError:
+            except (TransientError, TransactionFailedError):
                 raise
-            except TransactionFailedError as reason:
-                # The plugin went on after a commit or a savepoint had failed.
-                raise CommitFailed(str(reason)) from reason
             except BaseException as error:  # SystemExit too: a call must not stop its worker
                 work.abandon()
                 failure = Failure.from_exception(error)
             else:
-                # A plugin may have committed behind our back: look again, in the
-                # snapshot this transaction has now.
-                deferred = self._ours(claim)
-                deferred.succeed(result, self._clock.now())
-                failure = self._commit()
+                failure = self._store_result(claim, result)
                 work.abandon()
         if failure is not None:
             self._store_failure(claim, failure)
@@ -169,14 +163,17 @@ class Execution:
             log.info('call %s resolved in %.2f s', claim.id,
                      deferred.ended_at - deferred.started_at)
 
-    def _commit(self):
-        """Commit the effects of a call; → None, or the Failure if they can't be stored at all.
+    def _store_result(self, claim, result):
+        """Commit result and effects; → None, or the Failure if they can't be stored at all.
 
         Raises TransientErrors; trouble of the storage is one: it may pass.
         """
         try:
+            # A plugin may have committed behind our back: look again, in the
+            # snapshot this transaction has now.
+            self._ours(claim).succeed(result, self._clock.now())
             transaction.commit()
-        except TransientError:
+        except (TransientError, TransactionFailedError):
             raise
         except (POSError, OSError) as reason:
             raise CommitFailed(str(reason)) from reason

@@ -1,0 +1,383 @@
+"""The beat, step by step: a worker in this process, its clock moved by hand."""
+
+import threading
+
+import pytest
+import transaction
+import ZODB
+from OFS.Application import Application
+from persistent.mapping import PersistentMapping
+from ZODB.DemoStorage import DemoStorage
+
+from Products.zasync.clock import ManualClock
+from Products.zasync.manager import AsynchronousCallManager
+from tests.client import jobs
+from zasync_client import worker as module
+from zasync_client.config import Config
+from zasync_client.config import Plugin
+from zasync_client.database import Database
+from zasync_client.errors import DeskLost
+from zasync_client.errors import PoolBroken
+from zasync_client.wakeup import Wakeup
+from zasync_client.worker import Worker
+
+
+class Bench:
+    """A manager, and workers for it whose beats this test makes."""
+
+    def __init__(self):
+        self.db = ZODB.DB(DemoStorage())
+        self.connection = self.db.open()
+        root = self.connection.root()
+        root['Application'] = Application()
+        root['marks'] = PersistentMapping()
+        root['Application']._setObject('zam', AsynchronousCallManager('zam'))
+        transaction.commit()
+        self.manager = root['Application'].zam
+        self.marks = root['marks']
+        from Products.zasync.clock import SYSTEM
+        self.clock = ManualClock(SYSTEM.now() + 1)
+        self._workers = []
+
+    def config(self, threads=1, plugins=()):
+        from Products.zasync.builtin import BUILTIN
+        offered = {name: Plugin(name, plugin.run, plugin.description)
+                   for name, plugin in BUILTIN.items()}
+        offered.update({name: Plugin(name, handler, '') for name, handler in plugins})
+        return Config(path='', target=('', 'zam'), threads=threads, max_conflict_attempts=3,
+                      initial_retry_seconds=1.0, retry_growth=1.1, max_total_retry_seconds=10.0,
+                      drain_seconds=5.0, plugins=offered, zope=None, handlers=None)
+
+    def worker(self, start=True, **options):
+        """A registered worker; its threads run unless `start` is false."""
+        config = self.config(**options)
+        # The beats run in a thread of the test's own transactions: give the worker's
+        # database a connection apart from ours.
+        worker = Worker(config, Database(self.db, config.target, config.threads),
+                        Wakeup(self.clock), self.clock, threading.Event())
+        self.apart(worker.register)
+        if start:
+            worker._pool.start()
+        self._workers.append(worker)
+        return worker
+
+    def apart(self, action, *args, **kwargs):
+        """action() in a thread, so with a transaction and a connection of its own; → its value."""
+        outcome = {}
+
+        def run():
+            try:
+                outcome['value'] = action(*args, **kwargs)
+            except BaseException as error:
+                outcome['error'] = error
+            finally:
+                transaction.abort()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join(30)
+        assert not thread.is_alive(), 'the step hangs'
+        transaction.begin()
+        if 'error' in outcome:
+            raise outcome['error']
+        return outcome['value']
+
+    def step(self, worker, **options):
+        """One beat; → whether it committed."""
+        return self.apart(worker.step, self.clock.now(), **options)
+
+    def put(self, plugin, *args):
+        transaction.begin()
+        deferred = self.manager.putCall(plugin, *args)
+        transaction.commit()
+        return deferred
+
+    def settle(self, worker):
+        """Wait until the worker's threads hold nothing."""
+        done = threading.Event()
+        for _ in range(3_000):
+            if not worker._pool.held():
+                transaction.begin()
+                return
+            done.wait(0.01)
+        raise AssertionError('the pool does not come to rest')
+
+    def stop(self, worker):
+        """As TERM does."""
+        worker.stopping.set()
+        self.apart(worker.drain)
+
+    def serial(self):
+        return self.db.lastTransaction()
+
+    def close(self):
+        for worker in self._workers:
+            worker._pool.stop()
+        transaction.abort()
+        self.connection.close()
+        self.db.close()
+
+
+@pytest.fixture
+def bench():
+    bench = Bench()
+    yield bench
+    bench.close()
+
+
+def test_a_beat_claims_and_a_thread_runs_and_a_later_beat_archives(bench):
+    worker = bench.worker()
+    deferred = bench.put('zope_call', jobs.add, 1, 2)
+    assert bench.step(worker) is True
+    bench.settle(worker)
+    assert deferred.result == 3
+    assert deferred.id in bench.manager.queue.desk.running
+    bench.clock.advance(module.SWEEP_SECONDS)
+    assert bench.step(worker) is True
+    transaction.begin()
+    assert bench.manager.queue.desk.running == {}
+    assert bench.manager.queue.find(deferred.id) is deferred
+
+
+def test_an_idle_worker_writes_a_heartbeat_each_beat_and_nothing_else(bench):
+    worker = bench.worker()
+    before = bench.serial()
+    for _ in range(3):
+        bench.clock.advance(module.BEAT_SECONDS / 4)
+        assert bench.step(worker) is False
+    assert bench.serial() == before
+    beat = bench.manager.queue.pulse.beat
+    bench.clock.advance(module.BEAT_SECONDS / 4)
+    assert bench.step(worker) is True
+    transaction.begin()
+    assert bench.manager.queue.pulse.beat == beat + 1
+
+
+def test_the_heartbeat_does_not_care_about_the_wall_clock(bench):
+    worker = bench.worker()
+    beat = bench.manager.queue.pulse.beat
+    bench.clock.advance(module.BEAT_SECONDS)
+    assert bench.apart(worker.step, bench.clock.now() - 3600) is True
+    transaction.begin()
+    assert bench.manager.queue.pulse.beat == beat + 1
+
+
+def test_a_busy_worker_does_not_claim_more_than_it_has_threads(bench, tmp_path):
+    worker = bench.worker(threads=1)
+    gate = str(tmp_path / 'gate')
+    first = bench.put('zope_call', jobs.wait_for_file, gate)
+    second = bench.put('zope_call', jobs.add, 1, 1)
+    bench.step(worker)
+    assert (first.state, second.state) == ('accepted', 'new')
+    bench.step(worker)
+    transaction.begin()
+    assert second.state == 'new'
+    open(gate, 'w', encoding='ascii').close()
+    bench.settle(worker)
+    bench.step(worker)
+    bench.settle(worker)
+    assert second.result == 2
+
+
+def test_what_no_thread_has_begun_goes_back_as_if_it_had_not_been_claimed(bench):
+    worker = bench.worker(start=False, threads=2)
+    calls = [bench.put('zope_call', jobs.add, number, 0) for number in range(2)]
+    bench.step(worker)
+    assert [call.state for call in calls] == ['accepted', 'accepted']
+    bench.clock.advance(module.UNBEGUN_SECONDS)
+    bench.step(worker)
+    transaction.begin()
+    # Given back and, since the slots are free again, claimed once more by the same beat.
+    assert [call.attempt for call in calls] == [1, 1]
+    assert [len(call.attempts) for call in calls] == [1, 1]
+    worker._pool.start()
+    bench.settle(worker)
+    assert [call.result for call in calls] == [0, 1]
+
+
+def test_what_nobody_runs_is_found_by_comparing_desk_and_pool(bench):
+    worker = bench.worker(start=False)
+    deferred = bench.put('zope_call', jobs.add, 1, 1)
+    bench.step(worker)
+    assert worker._pool.take_back()  # as after an undo: on the desk, and in no thread
+    bench.clock.advance(module.RECONCILE_SECONDS)
+    bench.step(worker)
+    worker._pool.start()
+    bench.settle(worker)
+    assert deferred.state == 'resolved'
+    assert [attempt.outcome for attempt in deferred.attempts] == ['nobody ran it', 'resolved']
+
+
+def test_a_call_whose_plugin_the_worker_lost_waits_and_does_not_fail(bench):
+    first = bench.worker(plugins=[('echo', lambda run, value: value)])
+    deferred = bench.put('echo', 'hello')
+    bench.stop(first)
+    second = bench.worker()
+    bench.step(second)
+    bench.settle(second)
+    bench.step(second)
+    transaction.begin()
+    assert deferred.state == 'new'
+    assert bench.manager.lenNewCalls() == 1
+    bench.stop(second)
+    third = bench.worker(plugins=[('echo', lambda run, value: value)])
+    bench.clock.advance(60)
+    bench.step(third)
+    bench.settle(third)
+    assert deferred.result == 'hello'
+
+
+def test_a_call_that_always_meets_conflicts_goes_back_to_the_queue_for_a_while(bench):
+    def stubborn(run):
+        raise transaction.interfaces.TransientError('again')
+
+    worker = bench.worker(plugins=[('stubborn', stubborn)])
+    deferred = bench.put('stubborn')
+    bench.step(worker)
+    bench.settle(worker)
+    bench.step(worker)
+    transaction.begin()
+    assert deferred.state == 'new'
+    assert deferred.attempts[0].outcome == 'conflicts'
+    assert bench.manager.queue.next_due() > bench.clock.now() - 1
+
+
+def test_a_dangling_reference_in_the_site_fails_the_call_and_is_not_tried_for_ever(bench):
+    from ZODB.POSException import POSKeyError
+
+    def dangling(run):
+        raise POSKeyError(b'\0' * 7 + b'\7')
+
+    worker = bench.worker(plugins=[('dangling', dangling)])
+    deferred = bench.put('dangling')
+    bench.step(worker)
+    bench.settle(worker)
+    assert deferred.state == 'failed'
+    assert deferred.failure.type_name.endswith('POSKeyError')
+
+
+def test_no_memory_for_a_call_is_its_failure_and_its_thread_goes_on(bench):
+    def greedy(run):
+        raise MemoryError('too much')
+
+    worker = bench.worker(threads=1, plugins=[('greedy', greedy)])
+    first = bench.put('greedy')
+    bench.step(worker)
+    bench.settle(worker)
+    second = bench.put('zope_call', jobs.add, 2, 2)
+    bench.step(worker)
+    bench.settle(worker)
+    assert (first.failure.type_name, second.result) == ('MemoryError', 4)
+
+
+def test_an_effect_that_can_not_be_stored_fails_the_call(bench):
+    def unstorable(run):
+        run.app._p_jar.root()['marks']['bad'] = lambda: None
+
+    worker = bench.worker(plugins=[('unstorable', unstorable)])
+    deferred = bench.put('unstorable')
+    bench.step(worker)
+    bench.settle(worker)
+    assert deferred.state == 'failed'
+    assert 'bad' not in bench.marks
+
+
+def test_a_call_that_hides_a_failed_commit_is_run_again(bench):
+    runs = []
+
+    def hides(run):
+        runs.append(run.attempt)
+        if len(runs) == 1:
+            transaction.get().join(_Broken())
+            try:
+                run.checkpoint()
+            except RuntimeError:
+                pass
+        return len(runs)
+
+    worker = bench.worker(plugins=[('hides', hides)])
+    deferred = bench.put('hides')
+    bench.step(worker)
+    bench.settle(worker)
+    assert deferred.result == 2
+
+
+class _Broken:
+    """A data manager whose vote fails."""
+
+    transaction_manager = transaction.manager
+
+    def tpc_begin(self, current):
+        pass
+
+    commit = tpc_finish = tpc_abort = abort = tpc_begin
+
+    def tpc_vote(self, current):
+        raise RuntimeError('no')
+
+    def sortKey(self):
+        return 'broken'
+
+
+def test_a_worker_that_lost_its_desk_stops(bench):
+    worker = bench.worker()
+    bench.manager.queue.desk.boot = 'somebody else'
+    transaction.commit()
+    with pytest.raises(DeskLost):
+        bench.step(worker)
+
+
+def test_a_worker_whose_threads_do_not_start_stops(bench):
+    worker = bench.worker(start=False)
+
+    def no_runner():
+        raise RuntimeError('no runner')
+
+    worker._pool._make_runner = no_runner
+    hook, threading.excepthook = threading.excepthook, lambda args: None
+    try:
+        worker._pool.start()
+        for thread in threading.enumerate():
+            if thread.name.startswith('zasync-'):
+                thread.join(10)
+    finally:
+        threading.excepthook = hook
+    with pytest.raises(PoolBroken):
+        bench.step(worker)
+
+
+def test_a_drain_gives_back_what_has_not_begun_and_leaves_the_desk(bench):
+    worker = bench.worker(start=False)
+    deferred = bench.put('zope_call', jobs.add, 1, 1)
+    bench.step(worker)
+    bench.stop(worker)
+    assert deferred.state == 'new'
+    assert deferred.attempts == ()
+    assert bench.manager.queue.desk.boot is None
+    assert not bench.manager.queue.pulse.accepting
+
+
+def test_a_storage_that_pushes_nothing_is_polled(bench):
+    """DemoStorage tells nobody of commits: the worker must not sleep longer than its interval."""
+    worker = bench.worker()
+    bench.step(worker)
+    assert 0 < worker._seconds_to_sleep(bench.clock.now()) <= bench.manager.poll_interval
+
+
+def test_a_due_call_does_not_keep_a_full_worker_awake(bench, tmp_path):
+    worker = bench.worker(threads=1)
+    gate = str(tmp_path / 'gate')
+    bench.put('zope_call', jobs.wait_for_file, gate)
+    bench.step(worker)
+    transaction.begin()
+    queue = bench.manager.queue
+    waiting = bench.put('zope_call', jobs.add, 1, 1)
+    queue.lanes  # noqa: B018 (load before the tree below is written)
+    number = int(waiting.id.split('-')[1], 16)
+    lane = queue.lanes[int(waiting.id.split('-')[0], 16)]
+    lane[number] = (0, waiting.put_at, bench.clock.now() - 5, waiting)
+    transaction.commit()
+    bench.step(worker)
+    assert worker._seconds_to_sleep(bench.clock.now()) > 0.1
+    open(gate, 'w', encoding='ascii').close()
+    bench.settle(worker)
