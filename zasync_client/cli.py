@@ -71,4 +71,7 @@ def run_worker(path):
             return 0
         log.error('%s', reason)
         raise
+    except Exception:
+        log.critical('the worker ends because of an error it can not handle', exc_info=True)
+        return 1
     return 0

@@ -3,15 +3,23 @@
 Imports: errors.
 """
 
+import errno
+import logging
 import threading
 from contextlib import contextmanager
 
 import transaction
+from ZODB.POSException import ReadOnlyError
+from ZODB.POSException import StorageError
 
 from Products.zasync.interfaces import IAsynchronousCallManager
+from Products.zasync.paths import at
 
 from .errors import BadTarget
 from .errors import TargetAway
+
+
+log = logging.getLogger('zasync')
 
 
 class Database:
@@ -52,7 +60,7 @@ class Database:
         manager.
         """
         path = '/'.join(self._target)
-        found = self.application().unrestrictedTraverse(self._target[1:], None)
+        found = at(self.application(), self._target)
         if found is None:
             raise TargetAway(f'there is nothing at {path}')
         if not IAsynchronousCallManager.providedBy(found):
@@ -68,6 +76,11 @@ class Database:
         ping = getattr(self._db.storage, 'ping', None)
         if ping is not None:
             ping()
+
+    def is_connected(self):
+        """Whether the storage believes that it has a server; True where it has no opinion."""
+        ask = getattr(self._db.storage, 'is_connected', None)
+        return True if ask is None else ask()
 
     def watched(self):
         """The ZODB.DB that the target is stored in: another one if it is mounted."""
@@ -102,4 +115,13 @@ def unit_of_work(note):
         if not work.abandoned:
             transaction.commit()
     finally:
-        transaction.abort()
+        try:
+            transaction.abort()
+        except Exception:  # nothing was kept, and what went wrong before has to be told
+            log.exception('a data manager could not abort')
+
+
+def is_storage_trouble(error):
+    """Whether the storage may take the same commit later: a full disk, a read-only server."""
+    return isinstance(error, (StorageError, ReadOnlyError)) or (
+        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT))

@@ -94,12 +94,7 @@ class Pool:
         try:
             # In this order the beat never sees a call that is neither held nor ended.
             self._on_end(runner.run(claim))
-        except BaseException:
-            # A bug of ours, or no memory left. The thread must go on, or the worker
-            # would claim calls that nobody runs; the beat gives back what no thread
-            # holds.
-            log.critical('call %s: the worker met an error it can not handle', claim.id,
-                         exc_info=True)
-        with self._lock:
-            self._held.pop(claim.id, None)
-        self._on_free()
+        finally:
+            with self._lock:
+                self._held.pop(claim.id, None)
+            self._on_free()

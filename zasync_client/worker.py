@@ -16,11 +16,13 @@ from typing import NamedTuple
 
 from transaction.interfaces import TransientError
 from ZEO.Exceptions import ClientDisconnected
+from ZODB.POSException import POSError
 
 from Products.zasync import policy
 
 from . import __version__
 from . import zope
+from .database import is_storage_trouble
 from .database import unit_of_work
 from .errors import DeskLost
 from .errors import GaveUp
@@ -63,6 +65,10 @@ UNBEGUN_SECONDS = 0.5
 RECONCILE_SECONDS = 60.0
 
 
+class _DeskFree(Exception):
+    """Nobody holds the desk that this worker took."""
+
+
 class Holder(NamedTuple):
     """Who holds a desk. boot -- None for nobody. pulse -- something that changes at each beat."""
 
@@ -86,7 +92,6 @@ class Worker:
         self._lock = threading.Lock()
         self._ends = []
         self._draining = False
-        self._beat = 0
         self._beat_at = self._reconciled_at = float('-inf')
         self._pace = _Pace()
         self._next_due = None
@@ -148,7 +153,10 @@ class Worker:
         while self._clock.monotonic() < until:
             if self._clock.wait(self.stopping, 0.5):
                 raise GaveUp(f'stopped while watching who holds {where}')
-            if self._patiently(self._look, where).pulse != holder.pulse:
+            found = self._patiently(self._look, where)
+            if found.boot is None:  # it signed off
+                return False
+            if found.pulse != holder.pulse:
                 return True
         return False
 
@@ -157,7 +165,7 @@ class Worker:
         with unit_of_work('zasync worker starts'):
             manager = self._database.manager()
             queue, now = manager.queue, self._clock.now()
-            if queue.desk.boot not in (expected, self.boot):
+            if queue.desk.boot not in (None, expected, self.boot):
                 raise TargetTaken(f'{where} has been taken by another worker just now: process '
                                   f'{queue.card.pid} on {queue.card.host}')
             queue.desk.boot = self.boot
@@ -166,8 +174,9 @@ class Worker:
                 {name: plugin.description for name, plugin in self._config.plugins.items()}, now,
                 _place())
             self._reconcile(manager, now, set(), 'interrupted')
-            self._write_pulse(queue, now)
+            self._write_pulse(queue)
             self._wakeup.watch(self._database.watched())
+        self._note_beat(True)
 
     def drain(self):
         """Claim nothing more, let what runs end, and leave the desk."""
@@ -176,7 +185,8 @@ class Worker:
         self._pool.stop()
         log.info('stopping; %d calls still run', len(self._pool.held()))
         while True:
-            self.step(self._clock.now(), hurry=True)
+            if self._database.is_connected():
+                self.step(self._clock.now(), hurry=True)
             if not self._pool.held() or self._clock.monotonic() >= until:
                 break
             self._wakeup.wait(1.0)
@@ -189,12 +199,14 @@ class Worker:
 
     def _leave_desk(self):
         try:
+            if not self._database.is_connected():
+                raise TargetAway('the database server is away')
             self.step(self._clock.now(), hurry=True)
             with unit_of_work('zasync worker stops'):
                 queue = self._database.manager().queue
                 if queue.desk.boot == self.boot:
                     queue.desk.boot = None
-        except (TransientError, WorkerError) as reason:
+        except (TransientError, WorkerError, POSError, OSError) as reason:
             # The next start finds a desk of a dead process: a little slower, no loss.
             log.warning('could not sign off: %s', reason)
 
@@ -222,19 +234,36 @@ class Worker:
                 if claims is None:
                     work.abandon()
         except ClientDisconnected:
-            self._patiently(self._database.reach, 'the database server')
             # The outcome of a claim that was under way is unknown: compare soon.
             self._reconciled_at = float('-inf')
+            if not self._draining:
+                self._patiently(self._database.reach, 'the database server')
+            return False
+        except _DeskFree:
+            if not self._draining:
+                log.warning('nobody holds the desk any more: the manager was made anew, it may '
+                            'be, or the start of this worker was undone')
+                self.register()
             return False
         except TargetAway:
+            if self._draining:
+                return False
             self._patiently(self._look, f"the target {'/'.join(self._config.target)}")
             return False
         except TransientError as reason:
             log.info('a beat met a conflict and is repeated: %s', type(reason).__name__)
             self._wakeup.notify_own()
             return False
+        except Exception as reason:
+            if not is_storage_trouble(reason):
+                raise
+            log.error('the storage takes no beat: %s', reason)
+            self._reconciled_at = float('-inf')
+            self._clock.wait(self.stopping, self._config.initial_retry_seconds)
+            return False
         if claims is None:
             return False
+        self._note_beat(self._must_reconcile())
         with self._lock:
             del self._ends[:len(ends)]
         for claim in claims:
@@ -245,6 +274,8 @@ class Worker:
     def _beat_in(self, manager, now, ends, held, hurry):
         """The body of a beat's transaction; → list of Claims, or None if there was nothing."""
         queue = manager.queue
+        if queue.desk.boot is None:
+            raise _DeskFree
         if queue.desk.boot != self.boot:
             raise DeskLost(f'another worker serves {"/".join(self._config.target)} now: process '
                            f'{queue.card.pid} on {queue.card.host}')
@@ -255,7 +286,7 @@ class Worker:
                 or self._must_beat(queue)):
             return None
         self._file(queue, ends, manager.rotation_period, now)
-        if self._clock.monotonic() - self._reconciled_at >= RECONCILE_SECONDS:
+        if self._must_reconcile():
             self._reconcile(manager, now, held | {end.claim.id for end in ends}, 'nobody ran it')
         queue.drop_old(now, manager.rotation_period)
         claims = []
@@ -264,7 +295,7 @@ class Worker:
                             deferred.attempt)
                       for deferred in queue.take_in_and_claim(self.boot, now, slots)]
         self._next_due = queue.next_due() if slots > len(claims) else None
-        self._write_pulse(queue, now)
+        self._write_pulse(queue)
         return claims
 
     def _free_slots(self, held):
@@ -294,10 +325,12 @@ class Worker:
             or any(end.how in (GIVE_BACK, UNBEGUN, LOST) for end in ends))
 
     def _must_beat(self, queue):
-        ping = queue.ping.asked_at
         return (self._clock.monotonic() - self._beat_at >= BEAT_SECONDS
-                or (ping is not None and ping > queue.pulse.pong_at)
+                or self._must_reconcile() or _is_unanswered(queue)
                 or (self._draining and queue.pulse.accepting))
+
+    def _must_reconcile(self):
+        return self._clock.monotonic() - self._reconciled_at >= RECONCILE_SECONDS
 
     def _file(self, queue, ends, rotation_period, now):
         """Archive what ended, put back what could not run."""
@@ -306,10 +339,10 @@ class Worker:
             deferred = queue.desk.running.get(id)
             if deferred is None:
                 continue
-            if end.how == ENDED:
-                queue.archive_ended(id, end.at, rotation_period)
-            elif deferred.ended:  # lost to whoever ended it
+            if deferred.ended:
                 queue.archive_ended(id, deferred.ended_at, rotation_period)
+            elif end.how == ENDED:  # and its end was undone since
+                queue.give_back(id, now, 'undone')
             elif deferred.is_owned_by(self.boot, end.claim.attempt):
                 if end.how == UNBEGUN:
                     queue.unclaim(id, now)
@@ -328,18 +361,23 @@ class Worker:
             else:
                 queue.give_back(id, now, outcome)
                 log.info('call %s is taken up again (%s)', id, outcome)
-        self._reconciled_at = self._clock.monotonic()
 
-    def _write_pulse(self, queue, now):
-        self._beat += 1
-        self._beat_at = self._clock.monotonic()
-        ping, pong = queue.ping.asked_at, queue.pulse.pong_at
-        if ping is not None and ping > pong:
-            pong = max(now, ping)
-        queue.pulse.write(
+    def _write_pulse(self, queue):
+        pulse, asked = queue.pulse, queue.ping.asked_at
+        pong = pulse.pong_at
+        if _is_unanswered(queue):
+            pong = self._clock.now()
+        pulse.write(
             new=queue.length_new(), accepted=len(queue.desk.running),
-            rate=round(self._pace.calls_a_second(self._beat_at), 2), beat=self._beat,
-            accepting=int(not self._draining), pong_at=pong)
+            rate=round(self._pace.calls_a_second(self._clock.monotonic()), 2),
+            beat=pulse.beat + 1, accepting=int(not self._draining), pong_at=pong,
+            answered=asked or 0)
+
+    def _note_beat(self, reconciled):
+        """A beat is in the database now."""
+        self._beat_at = self._clock.monotonic()
+        if reconciled:
+            self._reconciled_at = self._beat_at
 
     # what wakes it, and for how long it sleeps
 
@@ -397,6 +435,12 @@ class _Pace:
             self._rate = self._ended / (now - self._since)
             self._ended, self._since = 0, now
         return self._rate
+
+
+def _is_unanswered(queue):
+    """Whether somebody pinged since the last answer; no two clocks are compared."""
+    asked = queue.ping.asked_at
+    return asked is not None and asked != queue.pulse.answered
 
 
 def _process_exists(pid):

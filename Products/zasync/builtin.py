@@ -17,6 +17,7 @@ from zExceptions import Unauthorized
 
 from . import expression
 from .errors import BadCall
+from .paths import at
 
 
 class BuiltinPlugin(NamedTuple):
@@ -108,8 +109,10 @@ def reference(target):
         if not path or path[0] != '':
             raise BadCall(f'the object of the method {name} is not reached from the root of '
                           'the application: take it by traversal')
-        if getattr(aq_base(owner), name, None) is None:
-            raise BadCall(f"the object at {'/'.join(path)} has no method named {name}")
+        found = getattr(aq_base(owner), name, None)
+        if found is None or _function(found) is not _function(target):
+            # An alias, a method overridden since: another would be called.
+            raise BadCall(f"the object at {'/'.join(path)} has no such method by the name {name}")
         return Reference('method', path, name, _may_call(owner, name, target))
     module, qualified = getattr(target, '__module__', None), getattr(target, '__qualname__', None)
     if module and qualified and module != '__main__':
@@ -121,6 +124,10 @@ def reference(target):
             return Reference('function', module, qualified)
     raise BadCall(f'{target!r} can not be found again by its name: give a bound method of an '
                   'object in the ZODB or a function of a module')
+
+
+def _function(method):
+    return getattr(method, '__func__', method)
 
 
 def _may_call(context, name, method):
@@ -155,9 +162,8 @@ def reach(app, path):
 
 def traverse(app, path):
     """The object at `path`, a tuple, unchecked; raises LookupError with a sentence if none is."""
-    marker = []
-    found = app.unrestrictedTraverse(path[1:], marker) if len(path) > 1 else app
-    if found is marker:
+    found = at(app, path)
+    if found is None:
         raise LookupError(f"there is nothing at {'/'.join(path)}")
     return found
 

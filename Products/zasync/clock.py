@@ -76,7 +76,9 @@ class StorageClock:
         monotonic -- our monotonic seconds just after the commit returned: a step of
         our clock does not matter.
         """
-        self._offset = serial_seconds(serial) - monotonic
+        stamped = serial_seconds(serial)
+        if stamped:  # a record that was not loaded again tells nothing
+            self._offset = stamped - monotonic
 
     def now(self, monotonic, last_serial):
         """The storage's time in POSIX seconds.

@@ -85,4 +85,4 @@ def close(lane):
 
     It takes the number the next put would: two of the same number never merge.
     """
-    lane[next_number(lane)] = None
+    lane[next_number(lane)] = (0, 0.0, 0.0, None)

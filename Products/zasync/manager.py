@@ -63,14 +63,17 @@ class AsynchronousCallManager(ManagerPages, SimpleItem):
 
     @zpublish(False)
     @security.protected(permissions.MakeAsynchronousApplicationCalls)
-    def putCall(self, plugin, /, *args, **kwargs):
+    def putCall(self, plugin, *args, **kwargs):
         """See IAsynchronousCallManager."""
-        return self._putCall(None, plugin, *args, **kwargs)
+        return self._put(None, plugin, args, kwargs)
 
     @zpublish(False)
     @security.private
-    def _putCall(self, session, plugin, /, *args, **kwargs):
+    def _putCall(self, session, plugin, *args, **kwargs):
         """See IAsynchronousCallManager."""
+        return self._put(session, plugin, args, kwargs)
+
+    def _put(self, session, plugin, args, kwargs):
         return self.put(make_call(self.queue.card.plugins, session, plugin, args, kwargs))
 
     @zpublish(False)
@@ -155,6 +158,8 @@ def refuse_to_go_with_open_calls(manager, event):
 
     A put that overlaps with the deletion is refused, or the deletion is.
     """
+    if manager.queue.closed:
+        return
     calls = manager.open_calls()
     if calls:
         raise BadRequest(

@@ -15,12 +15,13 @@ class Pulse(Persistent):
     new, accepted -- calls that wait, calls that run. rate -- calls ended a second,
     smoothed. beat -- number of this beat. accepting -- 0 while the worker drains
     or is not there. pong_at -- when it last answered a ping, POSIX seconds or 0.
+    answered -- the asking time of that ping, by the clock of whoever asked.
     """
 
     def __init__(self):
         self.write(0, 0, 0.0, 0, 0, 0)
 
-    def write(self, new, accepted, rate, beat, accepting, pong_at):
+    def write(self, new, accepted, rate, beat, accepting, pong_at, answered=0):
         """Set all numbers at once."""
         self.new = new
         self.accepted = accepted
@@ -28,6 +29,7 @@ class Pulse(Persistent):
         self.beat = beat
         self.accepting = accepting
         self.pong_at = pong_at
+        self.answered = answered
 
 
 class Ping(Persistent):

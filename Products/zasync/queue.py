@@ -42,6 +42,9 @@ class Queue(Persistent):
 
     __zpublishable__ = False
 
+    #: Its manager is being deleted.
+    closed = False
+
     def __init__(self):
         self.lanes = lanes.make_lanes()
         self.desk = Desk(len(self.lanes))
@@ -71,9 +74,11 @@ class Queue(Persistent):
         return deferred
 
     def close(self):
-        """Refuse puts from now on, those that overlap with this transaction too."""
-        for lane in self.lanes:
-            lanes.close(lane)
+        """Make every put fail that overlaps with this transaction, in either order."""
+        if not self.closed:
+            self.closed = True
+            for lane in self.lanes:
+                lanes.close(lane)
 
     # anybody, reading
 
@@ -186,13 +191,12 @@ class Queue(Persistent):
     def _has_news(self, lane_number, lane):
         number, oid = self.desk.mark(lane_number)
         return lanes.highest(lane) != number or (
-            number > 0 and lane[number][3]._p_oid != oid)
+            number > 0 and oid_at(lane, number) != oid)
 
     def _new_entries(self, lane_number, lane, most):
         """[(number, entry)] not taken in yet, at most `most`; advances the lane's mark."""
         mark, oid = self.desk.mark(lane_number)
-        marked = lane.get(mark)
-        if mark and (marked is None or marked[3]._p_oid != oid):
+        if mark and oid_at(lane, mark) != oid:
             # The put we marked was undone, and what came since may have its
             # number: look at the whole lane (a few hundred entries at most).
             self._drop_undone(lane_number)
@@ -206,8 +210,8 @@ class Queue(Persistent):
                 if len(entries) == most:
                     break
             last = entries[-1][0] if entries else mark
-        self.desk.set_mark(lane_number, last, lane[last][3]._p_oid if last else None)
-        return entries
+        self.desk.set_mark(lane_number, last, oid_at(lane, last) if last else None)
+        return [item for item in entries if item[1][3] is not None]
 
     def _is_unknown(self, lane_number, number, entry):
         priority, put_at, _, deferred = entry
@@ -324,13 +328,19 @@ def parse_id(id):
     return int(lane_number, 16), int(number, 16), int(milliseconds, 16) / 1000
 
 
+def oid_at(lane, number):
+    """The oid of the deferred at that number of the lane, not loaded; None if there is none."""
+    entry = lane.get(number)
+    return None if entry is None or entry[3] is None else entry[3]._p_oid
+
+
 def is_new(deferred):
     """Whether a call taken in is still to be run.
 
     One that was cancelled, or whose put was undone in the ZMI since, is not.
     """
     try:
-        return deferred.state == NEW
+        return deferred is not None and deferred.state == NEW
     except POSKeyError:
         return False
 

@@ -32,6 +32,7 @@ from ZPublisher.HTTPResponse import HTTPResponse
 from .call import Caller
 from .errors import BadCall
 from .errors import CallerGone
+from .paths import at
 
 
 #: Characters of an Accept-Language header that are kept with a call.
@@ -136,14 +137,17 @@ def restored(caller, app):
         setSite(_find_site(caller, wrapped))
         yield wrapped
     finally:
-        manager, old_request, site = before
-        setSecurityManager(manager)
-        setSite(site)
-        if old_request is None:
-            clearRequest()
-        else:
-            setRequest(old_request)
-        request.close()
+        # Closing first: somebody may listen to it, and clear the request of the thread.
+        try:
+            request.close()
+        finally:
+            manager, old_request, site = before
+            setSecurityManager(manager)
+            setSite(site)
+            if old_request is None:
+                clearRequest()
+            else:
+                setRequest(old_request)
 
 
 def make_request(caller):
@@ -174,7 +178,7 @@ def find_user(caller, app):
         return SpecialUsers.nobody
     if caller.special == 'system':
         return SpecialUsers.system
-    folder = app.unrestrictedTraverse(caller.folder, None) if caller.folder else None
+    folder = at(app, caller.folder) if caller.folder else None
     path = '/'.join(caller.folder or ()) or '/'
     if folder is None or not hasattr(folder, 'getUserById'):
         raise CallerGone(f'the user folder {path} of the caller does not exist any more')
@@ -193,7 +197,7 @@ def find_user(caller, app):
 def _find_owner(owner, app):
     """The user who owns the script that put the call; raises CallerGone."""
     path, user_id = owner
-    folder = app.unrestrictedTraverse(path, None)
+    folder = at(app, path)
     user = folder.getUserById(user_id) if hasattr(folder, 'getUserById') else None
     if user is None:
         raise CallerGone(f"the user {user_id!r} of {'/'.join(path)}, who owned the script that "
@@ -205,7 +209,7 @@ def _find_site(caller, app):
     """The component site of the caller, or None; raises CallerGone if it is none any more."""
     if caller.site is None:
         return None
-    site = app.unrestrictedTraverse(caller.site, None)
+    site = at(app, caller.site)
     if not ISite.providedBy(site):
         raise CallerGone(f"the site {'/'.join(caller.site)} of the caller does not exist any more")
     return site

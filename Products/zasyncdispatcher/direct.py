@@ -54,6 +54,7 @@ def run(root, call):
         result = payload.dumps(_execute(root, deferred), BadResult, 'the result')
         guard.check()
     except TransientError:
+        guard.check()
         raise
     except BaseException as error:  # SystemExit too: a call must not stop the web server
         guard.check()

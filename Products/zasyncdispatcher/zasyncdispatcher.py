@@ -30,6 +30,11 @@ from .zmi.dispatcherforms import constructZAsyncDispatcherForm  # noqa: F401
 from .zmi.dispatcherforms import DispatcherPages
 
 
+#: Shortest max_idle_time that a form accepts: two and a half beats of a worker, else
+#: a live idle one looks dead.
+LEAST_IDLE_SECONDS = 25.0
+
+
 @implementer(IAsynchronousCallDispatcher)
 class ZAsyncDispatcher(DispatcherPages, Folder):
     """See IAsynchronousCallDispatcher."""
@@ -60,15 +65,16 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
         if id == 'no_worker' and value not in NO_WORKER_CHOICES:
             # Not what was typed: Zope shows this sentence unescaped.
             raise BadRequest(f'no_worker is one of {", ".join(NO_WORKER_CHOICES)}.')
-        if id == 'max_idle_time' and not float(value) >= 1:
-            raise BadRequest('max_idle_time is a number of seconds, 1 at least.')
+        if id == 'max_idle_time' and not float(value) >= LEAST_IDLE_SECONDS:
+            raise BadRequest(f'max_idle_time is a number of seconds, {LEAST_IDLE_SECONDS:.0f} at '
+                             'least: a worker gives a sign of life each 10 seconds.')
         super()._setPropValue(id, value)
 
     # putting
 
     @zpublish(False)
     @security.protected(MakeAsynchronousApplicationCalls)
-    def putCall(self, plugin, /, *args, **kwargs):
+    def putCall(self, plugin, *args, **kwargs):
         """See IAsynchronousCallDispatcher."""
         return self._dispatch(None, plugin, args, kwargs)
 

@@ -1,5 +1,6 @@
 """The beat, step by step: a worker in this process, its clock moved by hand."""
 
+import errno
 import threading
 
 import pytest
@@ -7,6 +8,7 @@ import transaction
 import ZODB
 from OFS.Application import Application
 from persistent.mapping import PersistentMapping
+from ZODB import POSException
 from ZODB.DemoStorage import DemoStorage
 
 from Products.zasync.clock import ManualClock
@@ -18,6 +20,7 @@ from zasync_client.config import Plugin
 from zasync_client.database import Database
 from zasync_client.errors import DeskLost
 from zasync_client.errors import PoolBroken
+from zasync_client.errors import TargetAway
 from zasync_client.wakeup import Wakeup
 from zasync_client.worker import Worker
 
@@ -238,7 +241,7 @@ def test_a_call_that_always_meets_conflicts_goes_back_to_the_queue_for_a_while(b
     bench.step(worker)
     transaction.begin()
     assert deferred.state == 'new'
-    assert deferred.attempts[0].outcome == 'conflicts'
+    assert deferred.attempts[0].outcome == 'TransientError: again'
     assert bench.manager.queue.next_due() > bench.clock.now() - 1
 
 
@@ -288,7 +291,7 @@ def test_a_call_that_hides_a_failed_commit_is_run_again(bench):
     def hides(run):
         runs.append(run.attempt)
         if len(runs) == 1:
-            transaction.get().join(_Broken())
+            transaction.get().join(_Broken(RuntimeError('no')))
             try:
                 run.checkpoint()
             except RuntimeError:
@@ -303,20 +306,182 @@ def test_a_call_that_hides_a_failed_commit_is_run_again(bench):
 
 
 class _Broken:
-    """A data manager whose vote fails."""
+    """A data manager whose vote fails, and whose abort may."""
 
     transaction_manager = transaction.manager
+
+    def __init__(self, error, abort=None):
+        self._error = error
+        self._abort = abort
 
     def tpc_begin(self, current):
         pass
 
-    commit = tpc_finish = tpc_abort = abort = tpc_begin
+    commit = tpc_finish = tpc_abort = tpc_begin
+
+    def abort(self, current):
+        if self._abort is not None:
+            raise self._abort
 
     def tpc_vote(self, current):
-        raise RuntimeError('no')
+        raise self._error
 
     def sortKey(self):
         return 'broken'
+
+
+@pytest.mark.parametrize('error', [
+    OSError(errno.ENOSPC, 'no space left'), POSException.StorageSystemError('broken')])
+def test_trouble_of_the_storage_at_a_commit_is_waited_out(bench, error):
+    """The call did nothing wrong: it runs again, and ends when the disk has room."""
+    trouble = [error] * 4
+
+    def unlucky(run):
+        if trouble:
+            transaction.get().join(_Broken(trouble.pop()))
+        return 'done'
+
+    worker = bench.worker(plugins=[('unlucky', unlucky)])
+    deferred = bench.put('unlucky')
+    for _ in range(3):
+        bench.step(worker)
+        bench.settle(worker)
+        bench.clock.advance(120)
+    assert deferred.result == 'done'
+    assert type(error).__name__ in deferred.attempts[0].outcome or (
+        'CommitFailed' in deferred.attempts[0].outcome)
+
+
+@pytest.mark.parametrize('error', [
+    OSError('recipients refused'), POSException.InvalidObjectReference('foreign'),
+    RuntimeError('no')])
+def test_what_a_commit_will_never_take_fails_the_call_with_its_reason(bench, error):
+    def hopeless(run):
+        transaction.get().join(_Broken(error))
+
+    worker = bench.worker(plugins=[('hopeless', hopeless)])
+    deferred = bench.put('hopeless')
+    bench.step(worker)
+    bench.settle(worker)
+    assert deferred.state == 'failed'
+    assert str(error) in deferred.failure.text
+    assert deferred.attempt == 1
+
+
+def test_a_call_that_hides_a_failed_commit_each_time_fails_in_the_end(bench):
+    runs = []
+
+    def hides(run):
+        runs.append(run.attempt)
+        transaction.get().join(_Broken(RuntimeError('no')))
+        try:
+            run.checkpoint()
+        except RuntimeError:
+            pass
+
+    worker = bench.worker(plugins=[('hides', hides)])
+    deferred = bench.put('hides')
+    bench.step(worker)
+    bench.settle(worker)
+    assert deferred.state == 'failed'
+    assert deferred.failure.type_name.endswith('TransactionFailedError')
+    assert len(runs) == 3
+
+
+def test_a_conflict_of_storing_a_failure_does_not_run_the_call_again(bench, monkeypatch):
+    runs = []
+
+    def fails(run):
+        runs.append(run.attempt)
+        raise RuntimeError('once is enough')
+
+    from zasync_client import execution
+    real, left = execution._commit, [1, 1]
+
+    def commit():
+        if left:
+            left.pop()
+            raise transaction.interfaces.TransientError('conflict')
+        real()
+
+    monkeypatch.setattr(execution, '_commit', commit)
+    worker = bench.worker(plugins=[('fails', fails)])
+    deferred = bench.put('fails')
+    bench.step(worker)
+    bench.settle(worker)
+    assert deferred.failure.text == 'once is enough'
+    assert runs == [1]
+
+
+def test_a_data_manager_that_can_not_abort_does_not_hide_why_a_call_failed(bench):
+    def fails(run):
+        transaction.get().join(_Broken(RuntimeError('unused'), abort=RuntimeError('no abort')))
+        raise ValueError('the reason')
+
+    worker = bench.worker(plugins=[('fails', fails)])
+    deferred = bench.put('fails')
+    bench.step(worker)
+    bench.settle(worker)
+    assert deferred.failure is not None
+    assert deferred.failure.text == 'the reason'
+
+
+def test_a_manager_made_anew_at_its_place_is_served_again(bench):
+    worker = bench.worker()
+    app = bench.connection.root()['Application']
+    app._delObject('zam')
+    app._setObject('zam', AsynchronousCallManager('zam'))
+    transaction.commit()
+    bench.manager = app.zam
+    deferred = bench.put('zope_call', jobs.add, 3, 3)
+    bench.step(worker)  # finds the desk free, and takes it
+    bench.step(worker)
+    bench.settle(worker)
+    assert deferred.result == 6
+
+
+def test_a_beat_the_storage_does_not_take_is_repeated(bench, monkeypatch):
+    worker = bench.worker()
+    deferred = bench.put('zope_call', jobs.add, 1, 1)
+    trouble = [OSError(errno.ENOSPC, 'no space left')]
+    real = transaction.commit
+
+    def commit():
+        if trouble:
+            raise trouble.pop()
+        real()
+
+    monkeypatch.setattr(transaction, 'commit', commit)
+    assert bench.step(worker) is False
+    monkeypatch.undo()
+    transaction.begin()
+    assert deferred.state == 'new'
+    bench.step(worker)
+    bench.settle(worker)
+    assert deferred.result == 2
+
+
+def test_a_ping_by_a_clock_that_is_ahead_does_not_silence_the_next(bench):
+    worker = bench.worker()
+    queue = bench.manager.queue
+    for asked in (bench.clock.now() + 3600, bench.clock.now()):
+        queue.ping.asked_at = asked
+        transaction.commit()
+        assert bench.step(worker) is True
+        transaction.begin()
+        assert queue.pulse.answered == asked
+        assert queue.pulse.pong_at == bench.clock.now()
+        assert bench.step(worker) is False
+
+
+def test_a_target_that_is_only_acquired_is_none(bench):
+    app = bench.connection.root()['Application']
+    from OFS.Folder import Folder
+    app._setObject('sub', Folder('sub'))
+    transaction.commit()
+    database = Database(bench.db, ('', 'sub', 'zam'), 1)
+    with pytest.raises(TargetAway):
+        bench.apart(database.manager)
 
 
 def test_a_worker_that_lost_its_desk_stops(bench):

@@ -181,7 +181,7 @@ def test_a_worker_lives_by_the_storages_clock_whatever_ours_says(
     assert zad.load_of(zad.zam2).alive is alive
 
 
-@pytest.mark.parametrize('idle, alive', [(10, False), (60, False), (100, True), (1_000, True)])
+@pytest.mark.parametrize('idle, alive', [(30, False), (60, False), (100, True), (1_000, True)])
 def test_max_idle_time_says_how_old_a_sign_of_life_may_be(zad, skewed, now, idle, alive):
     pulse_at = skewed(0.0)
     now.time = pulse_at + 80

@@ -439,3 +439,33 @@ def test_restoring_writes_nothing(site, bare, sub):
         app.sub.inner.absolute_url()
     transaction.commit()
     assert site.db.lastTransaction() == last
+
+
+# what is gone is not found higher up
+
+def test_a_user_folder_that_is_gone_is_not_replaced_by_the_one_above(app, bare):
+    """Traversal acquires: /sub/acl_users would be answered by /acl_users, with its users."""
+    sub = app.sub if 'sub' in app.objectIds() else None
+    if sub is None:
+        from OFS.Folder import Folder
+        app._setObject('sub', Folder('sub'))
+        sub = app.sub
+    from AccessControl.userfolder import UserFolder
+    if 'acl_users' not in sub.objectIds():
+        sub._setObject('acl_users', UserFolder())
+    sub.acl_users._doAddUser('admin', 'secret', [], [])
+    caller = Caller('admin', ('', 'sub', 'acl_users'))
+    sub._delObject('acl_users')
+    with pytest.raises(CallerGone), restored(caller, bare):
+        raise AssertionError('the body must not run')
+
+
+def test_an_object_that_is_gone_is_not_replaced_by_one_of_that_id_above(app, bare):
+    from OFS.Folder import Folder
+
+    from Products.zasync.builtin import traverse
+    app._setObject('above', Folder('above'))
+    app._setObject('under', Folder('under'))
+    assert traverse(bare, ('', 'above')).getId() == 'above'
+    with pytest.raises(LookupError):
+        traverse(bare, ('', 'under', 'above'))
