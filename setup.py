@@ -25,7 +25,6 @@ TEST = DEMO + [
     'pytest-timeout',
     'ruff',
     'selenium >= 4.20',
-    'zope.testbrowser',
 ]
 
 
