@@ -47,6 +47,7 @@ class Chromium:
         except BaseException:
             shutil.rmtree(self._profile, ignore_errors=True)
             raise
+        self.driver.set_page_load_timeout(LIMIT)
         return self
 
     def __exit__(self, *exc_info):
@@ -65,10 +66,22 @@ class Person:
         self.driver = driver
         self.url = 'http://%s.localhost:%d' % (name, urlsplit(zope_url).port)
         self._login = '%s:%s@' % (quote(name), quote(password, safe=''))
+        self._is_known = False
 
     def goes_to(self, path):
-        """Open a page; a relative path begins at the root."""
-        self.driver.get(self.url.replace('://', '://' + self._login) + path)
+        """Open the page at a path from the root."""
+        if not self._is_known:
+            # As typed into Chromium's question. It keeps the login; an address with a password
+            # in it stops Zope's own scripts, so the page is opened a second time without.
+            self.driver.get(self.url.replace('://', '://' + self._login) + path)
+            self.script_errors()
+            self._is_known = True
+        self.driver.get(self.url + path)
+
+    def script_errors(self):
+        """What went wrong in the pages' scripts since this was asked last."""
+        return [entry['message'] for entry in self.driver.get_log('browser')
+                if entry['source'] == 'javascript']
 
     def waits_for(self, condition, what):
         """Wait until `condition()` is true; -> its value. AssertionError with `what` if never."""
@@ -100,15 +113,20 @@ class Person:
         return [element.text for element in self.finds_all(selector)]
 
     def fills_in(self, **fields):
-        """Replace what is in form fields, by their labels' fields' names."""
+        """Replace what is in form fields; by the fields' names."""
         for name, text in fields.items():
             field = self.finds('[name=%s]' % name)
             field.clear()
             field.send_keys(text)
 
     def presses(self, label):
-        """Press the button of that label; returns when a new page has begun to load."""
-        self.finds('input[type=submit][value="%s"]' % label).click()
+        """Press the button of that label; returns when the next page is there."""
+        from selenium.webdriver.support.expected_conditions import staleness_of
+        button = self.finds('input[type=submit][value="%s"]' % label)
+        button.click()
+        self.waits_for(lambda: staleness_of(button)(self.driver)
+                       and self.runs('return document.readyState') == 'complete',
+                       'a new page after pressing "%s"' % label)
 
     def runs(self, script, *arguments):
         """What a script in the page returns."""

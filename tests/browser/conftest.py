@@ -8,6 +8,7 @@ import sys
 from typing import NamedTuple
 
 import pytest
+import requests
 
 from bench.imapservers import best_server
 from bench.imapservers import deliver
@@ -28,9 +29,9 @@ FOLDER = 'office'
 USERS = {'alice': 'secret-1', 'bob': 'secret-2', 'carol': 'secret-3', 'dave': 'secret-4',
          'erin': 'secret-5'}
 
-#: Between a worker and the IMAP server, both ways together: a synchronisation takes seconds, and
-#: the page, which looks each second, sees its stages. Milliseconds.
-ROUND_TRIP_MS = 400
+#: Whose mail server is far away: a synchronisation takes seconds, and the page, which looks each
+#: second, sees its stages. The way there and back, in milliseconds.
+FAR, ROUND_TRIP_MS = ('alice', 'bob'), 250
 
 
 class Site(NamedTuple):
@@ -39,7 +40,6 @@ class Site(NamedTuple):
 
     url: str
     mail: object
-    slow_port: int
 
     @property
     def mail_tool(self):
@@ -68,21 +68,31 @@ def site():
     if reason:
         pytest.skip(reason)
     with best_server(USERS) as mail, Stack() as stack:
-        port = free_port()
-        stack.start('slowlink', [sys.executable, '-m', 'bench.slowlink', '--listen', port,
-                                 '--to', '%s:%d' % (mail.host, mail.port),
-                                 '--round-trip-ms', ROUND_TRIP_MS],
-                    is_ready=lambda process: accepts('127.0.0.1', port))
         stack.start_zeo()
-        url = stack.start_zope()
-        made = MailSite(url, ADMIN)
+        site = Site(stack.start_zope(), mail)
+        made = MailSite(site.url, ADMIN)
         made.add_users(USERS)
         made.add_folder(FOLDER)
         made.add_dispatcher(FOLDER, managers=2)
-        made.add_mail_boxes(FOLDER, USERS, '127.0.0.1', port)
-        site = Site(url, mail, port)
+        made.add_mail_boxes(FOLDER, USERS, mail.host, mail.port)
+        far_port = start_slow_link(stack, mail)
+        for name in FAR:
+            answer = requests.post('%s/manage_changeSettings' % made.box_url(FOLDER, name),
+                                   {'PORT': far_port, 'password': USERS[name]}, auth=ADMIN,
+                                   timeout=30)
+            assert answer.status_code == 200, answer.text
         stack.start_worker('worker1', site.dispatcher + '/zam1')
         yield site
+
+
+def start_slow_link(stack, server):
+    """-> the port where the server is far away."""
+    port = free_port()
+    stack.start('slowlink', [sys.executable, '-m', 'bench.slowlink', '--listen', port,
+                             '--to', '%s:%d' % (server.host, server.port),
+                             '--round-trip-ms', ROUND_TRIP_MS],
+                is_ready=lambda process: accepts('127.0.0.1', port))
+    return port
 
 
 @pytest.fixture(scope='module')
@@ -92,13 +102,27 @@ def driver(site):
 
 
 @pytest.fixture
-def person(site, driver):
-    """A function: the user of that name, at the browser."""
+def window(driver):
+    """A new window for the test: what it did to the old one's size or clock is gone with it."""
+    first = driver.current_window_handle
+    driver.switch_to.new_window('window')
+    driver.set_window_rect(width=1280, height=900)
+    yield driver
+    driver.close()
+    driver.switch_to.window(first)
+
+
+@pytest.fixture
+def person(site, window):
+    """A function: the user of that name, at the browser. A script that fails fails the test."""
     passwords = {ADMIN[0]: ADMIN[1], **USERS}
+    people = []
 
     def person(name):
-        return Person(driver, site.url, name, passwords[name])
-    return person
+        people.append(Person(window, site.url, name, passwords[name]))
+        return people[-1]
+    yield person
+    assert not [error for one in people for error in one.script_errors()]
 
 
 @pytest.fixture

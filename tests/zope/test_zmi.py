@@ -146,7 +146,6 @@ def test_the_settings_tab_shows_the_settings_and_how_the_queue_stands(site, mana
     assert status['Calls waiting'] == '1'
     assert status['Calls running'] == '0'
     assert status['Worker'] == 'none yet'
-    assert status['Takes calls'] == 'no'
     assert (status['Last ping'], status['Last pong']) == ('never', 'never')
 
 
@@ -155,6 +154,7 @@ def test_the_settings_tab_shows_who_serves_the_manager(site, manager):
     manager.queue.pulse.write(0, 0, 0.0, 1, 1, 1_700_000_001.0)
     page = site.browser('admin').get('/zam/manage_main')
     assert 'process 77 on &lt;b&gt;host&lt;/b&gt;' in page.text
+    assert 'takes no calls now' not in page.text
     assert '2023-11-14 22:13:20 UTC' in page.text
     assert '2023-11-14 22:13:21 UTC' in page.text
 
@@ -175,7 +175,7 @@ def test_the_settings_are_changed_by_the_tab(site, manager):
     page = site.browser('admin').get('/zam/manage_main')
     form = next(form for form in page.forms.values() if 'manage_changeSettings' in form.action)
     form['poll_interval'], form['rotation_period'] = '1', '7200'
-    answer = form.submit('submit')
+    answer = form.submit('submit').follow()
     assert answer.status_int == 200
     assert 'Settings changed.' in answer.text
     assert (manager.poll_interval, manager.rotation_period) == (2, 7200)
@@ -198,7 +198,9 @@ def test_the_ping_button_asks_the_worker(site, manager):
     page = site.browser('admin').get('/zam/manage_main')
     form = next(form for form in page.forms.values() if 'manage_ping' in form.action)
     assert form.method.upper() == 'POST'
-    assert form.submit('submit').status_int == 200
+    answer = form.submit('submit')
+    assert answer.status_int == 302, 'a reload of what comes must not ping again'
+    assert 'The worker was asked.' in answer.follow().text
     assert manager.getLastPing().utcoffset().total_seconds() == 0
     assert manager.getLastPong() is None
 
@@ -264,7 +266,7 @@ def test_the_overview_shows_each_manager_and_nothing_else(site, app):
     rows = [[cell.get_text(strip=True) for cell in row.find_all('td')]
             for row in BeautifulSoup(page.text, 'html.parser').select('table tr')]
     assert rows[1:] == [['zam1', 'process 77 on host', 'yes', '0', '0'],
-                        ['zam2', '', 'no', '1', '0']]
+                        ['zam2', 'none yet', 'no', '1', '0']]
 
 
 def test_the_tabs_of_a_dispatcher_are_those_of_a_folder_and_the_overview(site, app):

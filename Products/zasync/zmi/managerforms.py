@@ -6,6 +6,8 @@ nothing is half-written.
 Imports: permissions.
 """
 
+from urllib.parse import quote
+
 from AccessControl.class_init import InitializeClass
 from AccessControl.SecurityInfo import ClassSecurityInfo
 from Acquisition import aq_get
@@ -133,15 +135,19 @@ class ManagerPages:
             return self._show_settings(
                 {'poll_interval': poll_interval, 'rotation_period': rotation_period}, errors, None)
         self.set_times(poll_interval, rotation_period)
-        return self.manage_main(REQUEST, manage_tabs_message='Settings changed.')
+        return self._back(REQUEST, 'Settings changed.')
 
     @zpublish(methods='POST')
     @security.protected(permissions.ViewManagementScreens)
     def manage_ping(self, REQUEST):
         """Ask the worker to prove that it lives."""
         self.ping()
-        return self.manage_main(REQUEST, manage_tabs_message=(
-            'The worker was asked; its answer shows here when you reload the page.'))
+        return self._back(REQUEST, 'The worker was asked. Reload this page to see its answer.')
+
+    def _back(self, REQUEST, message):
+        """To the settings, with a message; so that a reload does not do it again."""
+        REQUEST.RESPONSE.redirect(
+            f'{self.absolute_url()}/manage_main?manage_tabs_message={quote(message)}')
 
     def _show_settings(self, values, errors, message):
         return self._settings_page(values=values, errors=errors, status=self._status(),
@@ -153,12 +159,12 @@ class ManagerPages:
         worker = 'none yet'
         if card.boot is not None:
             worker = (f'process {card.pid} on {card.host}, since '
-                      f'{_shown(clock.as_datetime(card.started_at))}')
+                      f'{_shown(clock.as_datetime(card.started_at))}'
+                      + ('' if pulse.accepting else '; takes no calls now'))
         return (
             ('Calls waiting', str(self.lenNewCalls())),
             ('Calls running', str(self.lenAcceptedCalls())),
             ('Worker', worker),
-            ('Takes calls', 'yes' if pulse.accepting else 'no'),
             ('Last sign of life', _shown(clock.as_datetime(
                 clock.serial_seconds(pulse._p_serial) if pulse.beat else None))),
             ('Last ping', _shown(self.getLastPing())),
