@@ -30,7 +30,8 @@ def test_administrator_adds_a_dispatcher_with_two_managers_and_sees_them(site, a
     admin.presses('Add')
     admin.waits_for(lambda: 'second_dispatcher' in admin.reads('body'), 'the folder with it')
     admin.goes_to('/second_dispatcher/manage_overview')
-    assert overview(admin) == {'zam1': ['', 'no', '0', '0'], 'zam2': ['', 'no', '0', '0']}
+    idle = ['none yet', 'no', '0', '0']
+    assert overview(admin) == {'zam1': idle, 'zam2': idle}
     admin.finds('main table a').click()
     admin.waits_for(lambda: admin.driver.current_url.endswith('/zam1/manage_main'),
                     'the page of the first manager')
@@ -41,7 +42,7 @@ def test_overview_shows_which_managers_have_a_worker(site, admin):
     admin.goes_to(site.dispatcher + '/manage_overview')
     rows = overview(admin)
     assert rows['zam1'][0].startswith('process ') and rows['zam1'][1] == 'yes'
-    assert rows['zam2'][:2] == ['', 'no']
+    assert rows['zam2'][:2] == ['none yet', 'no']
 
 
 @pytest.mark.parametrize('field, value, sentence', [

@@ -85,6 +85,19 @@ class Site:
                 self.stack.instance / 'etc' / (target[1:] + '.conf')]
         return self.stack.start('second', argv, is_ready=lambda process: True)
 
+    def change(self, action):
+        """Commit what action() does, again if it met a conflict."""
+        def done():
+            try:
+                action()
+                transaction.commit()
+            except TransientError:
+                transaction.abort()
+                return False
+            return True
+
+        self.wait(done, what='a commit without a conflict')
+
     def restart_server(self):
         """Restart the ZEO server, and wait until this connection has noticed."""
         self.stack.zeo.stop()
@@ -92,16 +105,7 @@ class Site:
         # A new oid a round: a server counts them on from the highest stored, so those
         # this client still holds ready may be taken (see zasync_client.wakeup).
         del self.db.storage._oids[:]
-        self.wait(self._reachable, what='the connection to the restarted server')
-
-    def _reachable(self):
-        try:
-            self.root['marks']['reached'] = self.root['marks'].get('reached', 0) + 1
-            transaction.commit()
-        except TransientError:
-            transaction.abort()
-            return False
-        return True
+        self.change(lambda: self.root['marks'].update(reached=True))
 
     def close(self):
         """Leave."""

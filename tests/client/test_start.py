@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-import transaction
 
 from tests.client import jobs
 
@@ -104,9 +103,7 @@ def test_a_missing_target_is_waited_for(site, conf):
     process = start(conf(site.address, target='/later'))
     try:
         line_with(process, 'the target /later is out of reach')
-        transaction.begin()
-        site.app._setObject('later', AsynchronousCallManager('later'))
-        transaction.commit()
+        site.change(lambda: site.app._setObject('later', AsynchronousCallManager('later')))
         line_with(process, 'serves /later')
         deferred = site.put('zope_call', jobs.add, 1, 1, manager='later')
         site.ended(deferred)
