@@ -73,16 +73,19 @@ def find_dispatcher(context):
 def request_synchronisation(box, light, now):
     """See IMailBox.background_synchronisation.
 
-    Joining relies on two things read: that the run has not ended, and that the call has
-    not. Either may end before we commit; then our commit is refused and the publisher
-    makes the request anew.
+    Joining relies on what was read: that the run, or the call, has not ended. Either may end
+    before we commit; then our commit is refused and the publisher makes the request anew. A
+    run's batches change neither; the call is written by each, so it is claimed to be as it
+    was only while it waits.
     """
     status, requests = box.sync_status, box.sync_requests
-    under_way = status.is_held(now, requests) or requests.is_open()
+    held = status.is_held(now, requests)
+    waits = not held and requests.is_open() and not (
+        requests.is_silent(status, now) or is_lost(box))
     requests.ask(light)
-    if under_way:
+    if held or waits:
         read_current(status)
-        if requests.is_open():
+        if waits:
             read_current(requests.call)
         return JOINED
     dispatcher = find_dispatcher(box)
@@ -92,14 +95,35 @@ def request_synchronisation(box, light, now):
     if isinstance(pair, str):
         requests.problem = pair
         return FAILED
-    _manager_id, call = pair
+    manager_id, call = pair
     if call is None:
         return _in_this_request(box, light)
-    requests.put(call)
+    requests.put(call, manager_id)
     if not call.ended:
         return QUEUED
     # No worker lives, and the dispatcher ran the call here.
     return DONE if call.failure is None else FAILED
+
+
+def is_lost(box):
+    """Whether the call that was put for a mailbox is open and will never run: its manager has
+    gone, or begun anew with an empty queue, or the dispatcher can't be acquired any more."""
+    requests = box.sync_requests
+    if requests.manager_id is None or not requests.is_open():
+        return False
+    dispatcher = find_dispatcher(box)
+    manager = dispatcher.get(requests.manager_id) if dispatcher is not None else None
+    try:
+        return manager is None or manager.getDeferred(requests.call.id) is None
+    except KeyError:
+        return True
+    except _not_yours():
+        return False  # but it is there
+
+
+def _not_yours():
+    from Products.zasync.errors import NotYours
+    return NotYours
 
 
 def request_indexing(box, stack):

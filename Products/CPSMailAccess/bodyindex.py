@@ -17,7 +17,7 @@ from persistent import Persistent
 class BodyIndex(Persistent):
     """{identity: (MessageBody, ((server name, UID), ...))}"""
 
-    #: Whether a message with a body went since the last sweep.
+    #: Whether messages went since the last sweep.
     needs_sweep = False
 
     def __init__(self):
@@ -42,7 +42,7 @@ class BodyIndex(Persistent):
         return None if stored is None else stored[0]
 
     def went(self):
-        """A message with a body was dropped: its entry may be the last."""
+        """Messages were dropped: entries of theirs may be the last."""
         if not self.needs_sweep:
             self.needs_sweep = True
 

@@ -8,6 +8,7 @@ Imports: the standard library's email package, and values.
 """
 
 import calendar
+import codecs
 import email.errors
 import email.header
 import email.message
@@ -16,7 +17,6 @@ import email.policy
 import email.utils
 import hashlib
 import html
-import html.parser
 import re
 
 from .values import Envelope
@@ -31,6 +31,16 @@ FIELD_LENGTH = 1000
 
 #: Longest body text given to a page, in characters. More makes browsers crawl.
 TEXT_LENGTH = 200_000
+
+#: So many bytes of a part are decoded and stripped of tags; a few bytes make a character, and
+#: there are texts for which either takes time in the square of their length.
+PART_BYTES = 4 * TEXT_LENGTH
+
+#: Most attachments named on a page.
+NAMES_MOST = 100
+
+#: Python knows these as character sets. No mail is written in them, and they decode slowly.
+_SLOW_CHARSETS = ('idna', 'punycode')
 
 _FIELD = re.compile(rb'^([!-9;-~]+)[ \t]*:(.*)$', re.DOTALL)
 _CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+')
@@ -122,6 +132,8 @@ def _decode_word(word):
 def decode_charset(raw, charset):
     """Bytes to text by a charset that may be unknown, absent or a lie."""
     try:
+        if charset and codecs.lookup(charset).name in _SLOW_CHARSETS:
+            return _decode_bytes(raw)
         return raw.decode(charset or 'utf-8', 'replace')
     except (LookupError, ValueError, TypeError):
         # An unknown name, a name with NUL in it, or a codec that makes no text (`hex`).
@@ -186,7 +198,8 @@ def _parts(message):
             continue
         name = _file_name(part)
         if name or part.get_content_disposition() == 'attachment':
-            names.append(name or part.get_content_type())
+            if len(names) < NAMES_MOST:
+                names.append(name or part.get_content_type())
         elif part.get_content_type() == 'text/plain' and plain is None:
             plain = _part_text(part)
         elif part.get_content_type() == 'text/html' and markup is None:
@@ -195,7 +208,7 @@ def _parts(message):
 
 
 def _part_text(part):
-    raw = part.get_payload(decode=True) or b''
+    raw = (part.get_payload(decode=True) or b'')[:PART_BYTES]
     charset = part.get_param('charset')
     if isinstance(charset, tuple):
         charset = charset[2]
@@ -214,35 +227,57 @@ def _tidy(text):
     return _DIRECTION.sub('', _CONTROL.sub('\ufffd', text))[:TEXT_LENGTH]
 
 
-class _TextOfMarkup(html.parser.HTMLParser):
-
-    def __init__(self):
-        super().__init__(convert_charrefs=True)
-        self.words = []
-        self.hidden = 0
-
-    def handle_starttag(self, tag, attrs):
-        if tag in ('script', 'style', 'head', 'title'):
-            self.hidden += 1
-        elif tag in ('p', 'br', 'div', 'tr', 'li', 'h1', 'h2', 'h3', 'table'):
-            self.words.append('\n')
-
-    def handle_endtag(self, tag):
-        if tag in ('script', 'style', 'head', 'title') and self.hidden:
-            self.hidden -= 1
-
-    def handle_data(self, data):
-        if not self.hidden:
-            self.words.append(data)
+#: Elements whose content is not for reading, and those that begin a line.
+_HIDDEN = {'script', 'style', 'title', 'head'}
+_LINES = {'p', 'br', 'div', 'tr', 'li', 'h1', 'h2', 'h3', 'table'}
+_TAG_NAME = re.compile('/?([a-z][a-z0-9]*)|[!?]', re.IGNORECASE)
+_ENDS = {name: re.compile('</%s' % name, re.IGNORECASE) for name in _HIDDEN}
+_ENDS['!--'] = re.compile('-->')
 
 
 def strip_tags(markup):
-    """The words of an HTML text. Not a sanitiser: its result is escaped like any text."""
-    parser = _TextOfMarkup()
+    """The words of an HTML text. Not a sanitiser: its result is escaped like any text.
+
+    Not by html.parser: what never ends, as in '<!--<!--<!--', takes it minutes. Here each
+    kind of end is looked for once when there is none.
+    """
+    words, place, endless = [], 0, set()
+
+    def after(end, start):
+        found = None if end in endless else _ENDS[end].search(markup, start)
+        if found is None:
+            endless.add(end)
+        return found
+
+    while True:
+        start = markup.find('<', place)
+        name = _TAG_NAME.match(markup, start + 1) if start >= 0 else None
+        if name is None:
+            words.append(markup[place:start + 1] if start >= 0 else markup[place:])
+            if start < 0:
+                break
+            place = start + 1
+            continue
+        words.append(markup[place:start])
+        element = (name[1] or '').lower()
+        comment = after('!--', start + 4) if markup.startswith('<!--', start) else None
+        hidden = after(element, name.end()) if element in _HIDDEN and markup[start + 1] != '/' \
+            else None
+        end = markup.find('>', start)
+        if comment is not None:
+            place = comment.end()
+        elif hidden is not None:
+            place = hidden.start()
+        elif end >= 0:
+            place = end + 1
+        else:
+            words.append(markup[start:])
+            break
+        if element in _LINES:
+            words.append('\n')
     try:
-        parser.feed(markup)
-        parser.close()
-    except (AssertionError, ValueError):
-        # html.parser gives up on some malformed declarations: show the source instead.
-        return markup
-    return re.sub(r'\n\s*\n+', '\n\n', ''.join(parser.words)).strip()
+        text = html.unescape(''.join(words))
+    except ValueError:
+        # A number of thousands of digits that calls itself a character.
+        text = ''.join(words)
+    return re.sub(r'\n\s*\n+', '\n\n', text).strip()

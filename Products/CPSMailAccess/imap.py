@@ -15,7 +15,6 @@ import logging
 import ssl
 
 from imapclient import IMAPClient
-from imapclient import SocketTimeout
 from imapclient.exceptions import CapabilityError
 from imapclient.exceptions import IMAPClientError
 from imapclient.exceptions import LoginError
@@ -30,7 +29,9 @@ from .imapanswers import remote_folder
 from .imapanswers import remote_message
 from .imapanswers import section
 from .imapanswers import uid_set
+from .imapanswers import uid_sets
 from .imaptrouble import Trouble
+from .imaptrouble import Wire
 from .syncplan import is_complete
 from .syncplan import split
 from .values import FolderState
@@ -49,11 +50,33 @@ HEADER_BYTES = 16384
 #: At most so many bytes of a body are fetched and stored; the page says when there was more.
 BODY_BYTES = 10_000_000
 
-#: Up to so many messages a mailbox is listed by one SEARCH, whose answer is one line: Python's
-#: imaplib refuses lines above 1,000,000 bytes, and a UID has up to 10 digits and a space.
-SEARCH_MESSAGES = 80_000
-
 _HEADER_ITEM = 'BODY.PEEK[HEADER.FIELDS (%s)]<0.%d>' % (' '.join(FIELDS), HEADER_BYTES)
+
+
+class _Client(IMAPClient):
+    """IMAPClient over a Wire."""
+
+    def __init__(self, trouble, context):
+        account = trouble.account
+        self._wire_arguments = trouble, context if account.ssl == TLS_IMAPS else None
+        super().__init__(account.host, port=account.port, use_uid=True,
+                         ssl=account.ssl == TLS_IMAPS, ssl_context=context)
+        self.folder_encode = False
+        self.normalise_times = False
+
+    def _create_IMAP4(self):
+        return Wire(*self._wire_arguments)
+
+    def starttls(self, ssl_context=None):
+        """RFC 3501 6.2.1. Not IMAPClient's: its socket would be read without our limits."""
+        if not self.has_capability('STARTTLS'):
+            raise CapabilityError('no STARTTLS')
+        self._checkok('starttls', *self._imap._simple_command('STARTTLS'))
+        self._starttls_done = True
+        self._imap.wrap(ssl_context)
+        self._imap.listen()
+        # What was told in the clear counts no more; IMAPClient asks for capabilities anew.
+        self._imap.untagged_responses.clear()
 
 
 class ImapSession:
@@ -109,22 +132,17 @@ class ImapSession:
         context = None
         if account.ssl != TLS_NONE:
             context = self._tls_context()
-        client = IMAPClient(
-            account.host, port=account.port, use_uid=True, ssl=account.ssl == TLS_IMAPS,
-            ssl_context=context,
-            timeout=SocketTimeout(account.connect_seconds, account.read_seconds))
-        client.folder_encode = False
-        client.normalise_times = False
-        if account.ssl == TLS_STARTTLS:
-            try:
+        client = _Client(self._trouble, context)
+        try:
+            if account.ssl == TLS_STARTTLS:
                 client.starttls(context)
-            except CapabilityError:
-                _shut_down(client)
-                raise errors.TlsFailed(
-                    '%s offers no STARTTLS.' % self._trouble.server) from None
-            except BaseException:
-                _shut_down(client)
-                raise
+        except CapabilityError:
+            _shut_down(client)
+            raise errors.TlsFailed('%s offers no STARTTLS.' % self._trouble.server) from None
+        except BaseException:
+            _shut_down(client)
+            raise
+        client._imap.connected = True
         return client
 
     def _tls_context(self):
@@ -170,7 +188,8 @@ class ImapSession:
     def examine(self, server_name):
         """Open a folder for reading, RFC 3501 6.3.2; its FolderState.
 
-        Raises FolderUnreadable when the server refuses this folder.
+        Raises FolderUnreadable when the server refuses this folder, or when its messages can't
+        be told apart: without UIDVALIDITY (RFC 3501 7.1) UIDs mean nothing.
         """
         with self._errors('open a folder', refused=errors.FolderUnreadable):
             try:
@@ -184,6 +203,8 @@ class ImapSession:
                 # Required (RFC 3501 7.3.1): an answer without it is garbage, not an empty folder.
                 exists=number(answer[b'EXISTS']),
                 modseq=number(answer.get(b'HIGHESTMODSEQ')) or None)
+        if state.uidvalidity is None:
+            raise errors.FolderUnreadable('The folder came without UIDVALIDITY.')
         return state
 
     def list_messages(self, state):
@@ -195,21 +216,12 @@ class ImapSession:
         with self._errors('list the messages'):
             if not state.exists:
                 return Snapshot(state)
-            if state.exists <= SEARCH_MESSAGES:
-                uids = frozenset(self._client.search(['ALL']))
-            else:
-                uids = self._list_by_sequence(state.exists)
-            expunged = len(self._client._imap.untagged_responses.pop('EXPUNGE', ()))
-        return Snapshot(state, uids, is_complete(len(uids), state.exists, expunged))
-
-    def _list_by_sequence(self, exists):
-        """UIDs by sequence numbers, RFC 3501 6.4.5, for mailboxes too large for SEARCH.
-
-        While it is a FETCH without UID, the server may not renumber (RFC 3501 7.4.1).
-        """
-        typ, data = self._client._imap.fetch('1:%d' % exists, '(UID)')
-        self._check(typ, data)
-        return frozenset(by_uid(data))
+            uids = frozenset(self._client.search(['ALL']))
+            told = self._client._imap.untagged_responses
+            expunged = len(told.pop('EXPUNGE', ()))
+            # What came since is announced too, and is in the list or the list is not all.
+            exists = max([state.exists, *(int(count) for count in told.get('EXISTS', ()))])
+        return Snapshot(state, uids, is_complete(len(uids), exists, expunged))
 
     def flags(self, uids, since=None):
         """{uid: frozenset of flags} of `uids`, RFC 3501 6.4.5.
@@ -218,9 +230,13 @@ class ImapSession:
         """
         if not uids:
             return {}
-        modifier = '(CHANGEDSINCE %d)' % since if since else None
         with self._errors('read the flags'):
-            fetched = self._fetch(uids, '(UID FLAGS)', modifier)
+            if since:
+                # The answer has only what changed, so the sets need not be small.
+                fetched = self._fetch(uids, '(UID FLAGS)', uid_sets(uids),
+                                      '(CHANGEDSINCE %d)' % since)
+            else:
+                fetched = self._fetch(uids, '(UID FLAGS)')
             return {uid: flags_in(items) for uid, items in fetched.items() if b'FLAGS' in items}
 
     def headers(self, uids):
@@ -244,12 +260,14 @@ class ImapSession:
                 raise errors.MessageGone('The message is not on the mail server any more.')
         return raw, len(raw) < BODY_BYTES
 
-    def _fetch(self, uids, items, modifier=None):
+    def _fetch(self, uids, items, sets=None, *modifier):
+        """{uid: {ITEM: value}} of what was answered for `uids`, asked for by `sets`."""
         wanted = frozenset(uids)
+        if sets is None:
+            sets = [uid_set(part) for part in split(sorted(wanted))]
         found = {}
-        for part in split(sorted(wanted)):
-            arguments = ['FETCH', uid_set(part), items] + ([modifier] if modifier else [])
-            typ, data = self._client._imap.uid(*arguments)
+        for text in sets:
+            typ, data = self._client._imap.uid('FETCH', text, items, *modifier)
             self._check(typ, data)
             for uid, values in by_uid(data).items():
                 if uid in wanted:

@@ -18,17 +18,35 @@ from .values import RemoteMessage
 _UNSELECTABLE = {b'\\noselect', b'\\nonexistent'}
 
 
+#: Most runs of UIDs in one command: its line has at most 8 kB, which servers take (RFC 7162 4).
+RUNS_MOST = 350
+
+
 def uid_set(uids):
     """UIDs as an RFC 3501 sequence-set with runs as ranges: 1,2,3,7 is 1:3,7.
 
     Explicit numbers only; a range holds exactly the UIDs given.
     """
+    return _written(_runs(uids))
+
+
+def uid_sets(uids):
+    """The same in as few sets as command lines allow, however many UIDs there are."""
+    runs = _runs(uids)
+    return [_written(runs[start:start + RUNS_MOST]) for start in range(0, len(runs), RUNS_MOST)]
+
+
+def _runs(uids):
     runs = []
     for uid in sorted(uids):
         if runs and uid == runs[-1][1] + 1:
             runs[-1][1] = uid
         else:
             runs.append([uid, uid])
+    return runs
+
+
+def _written(runs):
     return ','.join(str(first) if first == last else '%d:%d' % (first, last)
                     for first, last in runs)
 
@@ -133,5 +151,3 @@ def number(value):
 def quoted(text):
     """An IMAP quoted string (RFC 3501 4.3); imaplib quotes only the password."""
     return '"%s"' % text.replace('\\', '\\\\').replace('"', '\\"')
-
-

@@ -1,9 +1,14 @@
-"""What goes wrong on the wire, turned into errors with sentences for people.
+"""What goes wrong on the wire: limits that no server can stretch, and sentences for people.
 
-Imports: imapclient's errors, errors, headers.
+A server that says a byte now and then is never silent, so a limit of silence alone would let it
+hold a thread for ever. `Wire` bounds each answer as a whole, in time and in bytes.
+
+Imports: imaplib, imapclient's errors, clock, errors, headers.
 """
 
 import contextlib
+import imaplib
+import io
 import logging
 import socket
 import ssl
@@ -12,11 +17,144 @@ from imapclient.exceptions import IMAPClientAbortError
 from imapclient.exceptions import IMAPClientError
 from imapclient.exceptions import ProtocolError
 
+from . import clock
 from . import errors
 from .headers import clean
 
 
 logger = logging.getLogger('CPSMailAccess.imap')
+
+#: The answer to a command is given up after so long, however it drips. Less than
+#: syncstatus.LEASE_SECONDS, or a run would lose its lease while it waits; enough for a body of
+#: 10 MB at 100 kB/s. Seconds.
+COMMAND_SECONDS = 120.0
+
+#: Longest line and literal read at all: a SEARCH of a million messages is a line of 11 MB, and
+#: a literal is set aside in memory as long as the server says it will be. Bytes.
+LINE_BYTES = LITERAL_BYTES = 20_000_000
+
+#: Most bytes of an answer. A batch of headers has up to 4 MB, a list of a million UIDs 11 MB.
+ANSWER_BYTES = 60_000_000
+
+
+class Wire(imaplib.IMAP4):
+    """The connection below IMAPClient's: who waits for it waits for a bounded time.
+
+    trouble -- the Trouble of the account. context -- for TLS from the start, or None.
+    connected -- false: everything so far has to happen within `connect_seconds`; true: each
+    command and its answer have `COMMAND_SECONDS`.
+    """
+
+    connected = False
+
+    def __init__(self, trouble, context=None):
+        self._trouble = trouble
+        self._context = context
+        self._allow(trouble.account.connect_seconds)
+        super().__init__(trouble.account.host, trouble.account.port)
+
+    # What imaplib asks for
+
+    def open(self, host='', port=imaplib.IMAP4_PORT, timeout=None):
+        self.host, self.port = host, port
+        self.sock = self._reached()
+        try:
+            if self._context is not None:
+                self.wrap(self._context)
+        except BaseException:
+            self.sock.close()
+            raise
+        self.listen()
+
+    def read(self, size):
+        if size > LITERAL_BYTES:
+            raise self._too_much()
+        return self._reader.read(size)
+
+    def readline(self):
+        line = self._reader.readline(LINE_BYTES + 1)
+        if len(line) > LINE_BYTES:
+            raise self._too_much()
+        return line
+
+    def shutdown(self):
+        self.sock.close()
+
+    def send(self, data):
+        if self.connected:
+            self._allow(COMMAND_SECONDS)
+        self.sock.settimeout(self._patience())
+        self.sock.sendall(data)
+
+    # Ours
+
+    def wrap(self, context):
+        """Begin TLS; a handshake lasts as long as one wait may."""
+        self.sock.settimeout(self._patience())
+        self.sock = context.wrap_socket(self.sock, server_hostname=self.host)
+
+    def listen(self):
+        """Read from the present socket; what an earlier one had left over is forgotten."""
+        self._reader = io.BufferedReader(_Stream(self))
+
+    def receive(self, buffer):
+        """Bytes from the socket into `buffer`; their number, 0 at the end."""
+        self.sock.settimeout(self._patience())
+        try:
+            count = self.sock.recv_into(buffer)
+        except TimeoutError:
+            self._patience()  # says so if it was the answer's whole time that ended
+            raise
+        self._received += count
+        if self._received > ANSWER_BYTES:
+            raise self._too_much()
+        return count
+
+    def _reached(self):
+        """A socket that is connected to one of the host's addresses."""
+        try:
+            places = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except UnicodeError:  # no name a resolver could be asked for
+            raise socket.gaierror() from None
+        for number, (family, kind, protocol, _name, address) in enumerate(places, 1):
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.settimeout(self._patience())
+                sock.connect(address)
+                return sock
+            except BaseException as error:
+                sock.close()
+                if number == len(places) or not isinstance(error, OSError):
+                    raise
+
+    def _allow(self, seconds):
+        self._seconds, self._end_at = seconds, clock.monotonic() + seconds
+        self._received = 0
+
+    def _patience(self):
+        """Seconds that the next byte may take."""
+        left = self._end_at - clock.monotonic()
+        if left <= 0:
+            raise errors.TimedOut('%s did not end its answer within %g seconds.'
+                                  % (self._trouble.server, self._seconds))
+        return min(left, self._trouble.account.read_seconds) if self.connected else left
+
+    def _too_much(self):
+        return errors.ProtocolGarbage('%s sent an answer that is too long.'
+                                      % self._trouble.server)
+
+
+class _Stream(io.RawIOBase):
+    """A Wire as a file to read."""
+
+    def __init__(self, wire):
+        self._wire = wire
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        return self._wire.receive(buffer)
 
 
 class Trouble:
@@ -80,7 +218,8 @@ class Trouble:
             raise errors.ConnectionLost('The connection to %s:%d was lost (to %s): %s.' % (
                 self.account.host, self.account.port, action,
                 clean(error.strerror or type(error).__name__))) from None
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError):
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError,
+                RecursionError):
             # The parsers of imaplib and IMAPClient fall over garbage in all these ways.
             logger.debug('garbage from %s', self.server, exc_info=True)
             raise self.garbage(action) from None

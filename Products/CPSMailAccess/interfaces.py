@@ -98,7 +98,9 @@ class IMailBox(IMailFolder):
         """Whether a call waits or a run is going on, in any process."""
 
     def clearSynchro():
-        """Take the lease from whoever holds it: that run's next commit is refused."""
+        """Stop: take the lease from whoever holds it and forget the call that waits or runs.
+        What they commit next is refused, and they do not begin anew. The next request puts
+        another call."""
 
     def indexMails(stack, background=False):
         """Enter the messages of `stack`, (server name, UID) pairs, into the index by which

@@ -85,14 +85,19 @@ class MailBox(BoxPages, MailFolder):
             # Another run has the lease and this one has nothing uncommitted.
             return []
         if not ran:
-            if not run.in_call:
-                # In a call the request is counted already. Here it joins the run under way.
-                self.sync_requests.ask(light)
-                read_current(self.sync_status)
+            self._join(run.owner, light)
             return []
         if no_log:
             return []
-        return '\n'.join(synchronizer.log + [self.sync_status.message])
+        return '\n'.join(synchronizer.log + [self.sync_status.progress.message])
+
+    def _join(self, owner, light):
+        """Have the run under way serve `owner`, who has not been counted as a request yet."""
+        requests, status = self.sync_requests, self.sync_status
+        counted = requests.call is not None and requests.call.id == owner
+        if not counted and owner not in status.stopped:
+            requests.ask(light)
+            read_current(status)
 
     @zpublish(False)
     @security.protected(SynchronizeMailbox)
@@ -111,14 +116,14 @@ class MailBox(BoxPages, MailFolder):
     @security.protected(ChangeMailbox)
     def clearSynchro(self):
         """See IMailBox."""
-        self.sync_status.clear(clock.now(), self.sync_requests.wanted)
-        read_current(self.sync_requests)
+        self.sync_status.clear(clock.now(), self.sync_requests)
 
     @zpublish(False)
     @security.protected(ViewMailbox)
     def sync_report(self):
         """See IMailBox."""
-        return report(self.sync_status, self.sync_requests, clock.now())
+        return report(self.sync_status, self.sync_requests, clock.now(),
+                      background.is_lost(self))
 
     @zpublish(False)
     @security.protected(SynchronizeMailbox)

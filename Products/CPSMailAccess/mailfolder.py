@@ -126,14 +126,32 @@ class MailFolder(SimpleItem):
     @security.protected(ViewMailbox)
     def messages(self, start=0, count=50):
         """See IMailFolder."""
-        # Newest first. A slice by number walks the leaves' keys only, not the messages.
-        keys = self._messages.keys()
-        total = len(keys)
-        last = max(total - start, 0)
-        first = max(last - count, 0)
-        chosen = list(itertools.islice(keys, first, last)) if last else []
+        chosen = self._slice(max(start, 0), count)
         self._load(chosen)
-        return [self._messages[uid].__of__(self) for uid in reversed(chosen)]
+        return [self._messages[uid].__of__(self) for uid in chosen]
+
+    def _slice(self, start, count):
+        """`count` UIDs after the `start` highest ones, highest first.
+
+        Trees have no numbers: who asks for the hundredth key walks a hundred. So it is walked
+        from the nearer end, and a page of new mail loads a leaf or two of however many.
+        """
+        after = max(self._count - start - count, 0)  # messages older than the slice
+        if after < start:
+            end = max(self._count - start, 0)
+            uids = itertools.islice(self._messages.keys(), after, end)
+            return list(uids)[::-1]
+        return list(itertools.islice(self._downwards(), start, start + count))
+
+    def _downwards(self):
+        uid = None
+        while True:
+            try:
+                uid = self._messages.maxKey(uid)
+            except ValueError:  # nothing so low
+                return
+            yield uid
+            uid -= 1
 
     @zpublish(False)
     @security.protected(ViewMailbox)
@@ -202,11 +220,11 @@ class MailFolder(SimpleItem):
     @zpublish(False)
     @security.private
     def discard(self, uid):
-        """Forget a message; the MailMessage, or None if there was none."""
-        message = self._messages.pop(uid, None)
-        if message is not None:
-            self._count -= 1
-        return message
+        """Forget a message; whether there was one."""
+        if self._messages.pop(uid, None) is None:
+            return False
+        self._count -= 1
+        return True
 
     @zpublish(False)
     @security.private

@@ -144,8 +144,11 @@ class MailMessage(SimpleItem):
 
     @zpublish
     @security.protected(ViewMailbox)
-    def manage_main(self, REQUEST=None, problem=''):
+    def manage_main(self, REQUEST=None):
         """The message's page. Writes nothing."""
+        return self._shown()
+
+    def _shown(self, problem=''):
         text, attachments = readable_text(self._body.raw) if self._body else ('', [])
         return self._page(
             frame=self.mail_box().page_frame(self, 'Message'),
@@ -182,7 +185,7 @@ class MailMessage(SimpleItem):
         try:
             self.mail_box().fetch_body(self.mail_folder(), self)
         except errors.MailError as error:
-            return self.manage_main(REQUEST, problem=str(error))
+            return self._shown(str(error))
         if REQUEST is not None:
             REQUEST.RESPONSE.redirect(self.absolute_url() + '/manage_main')
         return None

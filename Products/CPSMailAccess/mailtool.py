@@ -47,8 +47,6 @@ class MailTool(ToolPages, Folder):
     meta_type = 'Mail Tool'
     zmi_icon = 'fas fa-mail-bulk'
     security = ClassSecurityInfo()
-    manage_options = ToolPages.manage_options
-
     _boxes = None
 
     def __init__(self, id=TOOL_ID, title=''):

@@ -86,6 +86,17 @@ def settable_names(pairs):
                  if pairs.get(parameter.name, (None, PER_BOX))[1] == PER_BOX)
 
 
+#: Parameters that say to whom the password is given, and over what.
+ADDRESSEE = ('HOST', 'PORT', 'SSL', 'CA_FILE', 'login')
+
+
+def needs_password(stored, values):
+    """Whether `values` would send the stored password elsewhere than so far. Who can only
+    change settings must not learn it by naming a server of his own."""
+    return bool(stored['password']) and not values.get('password') and any(
+        name in values and values[name] != stored[name] for name in ADDRESSEE)
+
+
 def account(values):
     """The Account in a mapping as `effective` gives it."""
     return Account(

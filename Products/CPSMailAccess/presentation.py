@@ -55,3 +55,10 @@ def percent(done, total):
 def plural(number, noun):
     """'1 message', '2 messages'."""
     return '%d %s%s' % (number, noun, '' if number == 1 else 's')
+
+
+def summary(counts):
+    """What a run did, in one sentence."""
+    return '%s looked into, %s fetched, %d deleted, %s of flags.' % (
+        plural(counts['folders'], 'folder'), plural(counts['fetched'], 'message'),
+        counts['deleted'], plural(counts['flags'], 'change'))

@@ -4,9 +4,9 @@ One round is: survey (what is where), fetch (what is new), drop (what has gone),
 for all folders, so that a message moved between folders is found before its old place goes.
 
 The lease is taken and committed before the first byte to the server. Each batch ends with
-`_beat`: the progress is written to the status, the checkpoint commits batch and status
-together, and then the lease is looked at again. Whoever lost it stops with Superseded, with
-nothing uncommitted in hand.
+`_beat`: the progress is written, the checkpoint commits batch and progress together, which is
+refused when the lease has changed, and then the lease is looked at again. Whoever lost it
+stops with Superseded, with nothing uncommitted in hand.
 
 Crash points, numbered for the tests:
 1  lease committed, nothing done: the same call takes it over, anyone else after a while;
@@ -23,12 +23,17 @@ import logging
 from . import errors
 from . import syncplan
 from .presentation import plural
+from .presentation import summary
 from .syncstatus import COUNTS
 from .syncstatus import read_current
 from .syncstatus import RENEW_SECONDS
 
 
 logger = logging.getLogger('CPSMailAccess')
+
+
+#: A run whose server refuses to read more messages gives up: each costs ten commands.
+REFUSED_MOST = 10
 
 
 class Synchronizer:
@@ -50,7 +55,7 @@ class Synchronizer:
         self.now = now
         self.log = []
         self.counts = dict.fromkeys(COUNTS, 0)
-        self.done = self.total = 0
+        self.done = self.total = self.refused = 0
         self.message = ''
 
     @property
@@ -79,7 +84,7 @@ class Synchronizer:
             self._fail(error)
             raise
         self._note()
-        self.status.finish(self.now(), served, self._summary())
+        self.status.finish(self.now(), served, summary(self.counts))
         return True
 
     # Lease
@@ -107,7 +112,7 @@ class Synchronizer:
         self.status.renew(self.now(), self.done, self.total, self.message, self.counts)
 
     def _beat_if_due(self):
-        if self.now() - self.status.renewed_at >= RENEW_SECONDS:
+        if self.now() - self.status.progress.renewed_at >= RENEW_SECONDS:
             self._beat()
 
     def _asked_again(self, served):
@@ -196,28 +201,35 @@ class Synchronizer:
     def _update_flags(self, session, folder, messages):
         if messages.flags == syncplan.FLAGS_NONE:
             return
-        since = folder.modseq if messages.flags == syncplan.FLAGS_SINCE else None
+        known = sorted(messages.known)
+        if messages.flags == syncplan.FLAGS_SINCE:
+            answers = [session.flags(known, folder.modseq)]
+        else:
+            answers = (session.flags(uids) for uids in syncplan.split(known, self.batch_size))
         changed = 0
-        for uids in syncplan.split(sorted(messages.known), self.batch_size):
-            remote = session.flags(uids, since)
-            local = folder.flags_of(remote)
-            different = syncplan.changed_flags(local, remote)
-            for uid, flags in different.items():
-                folder.set_flags(uid, flags)
-            self.counts['flags'] += len(different)
-            changed += len(different)
-            if different:
-                self._beat()
-            else:
-                self._beat_if_due()
+        for remote in answers:
+            for uids in syncplan.split(sorted(remote), self.batch_size):
+                changed += self._take_over_flags(folder, {uid: remote[uid] for uid in uids})
         if changed:
             self.log.append('%s: %s changed flags' % (
                 folder.shown_path(), plural(changed, 'message')))
+
+    def _take_over_flags(self, folder, remote):
+        different = syncplan.changed_flags(folder.flags_of(remote), remote)
+        for uid, flags in different.items():
+            folder.set_flags(uid, flags)
+        self.counts['flags'] += len(different)
+        if different:
+            self._beat()
+        else:
+            self._beat_if_due()
+        return len(different)
 
     def _fetch(self, session, folder, state, messages):
         """Fetch what is new; whether all of it came, so that the folder is finished."""
         if not messages.to_fetch:
             return True
+        missing = 0
         try:
             again = session.examine(folder.server_name)
         except errors.FolderUnreadable:
@@ -225,10 +237,9 @@ class Synchronizer:
             return False
         if again.uidvalidity != state.uidvalidity:
             return False
-        missing = 0
         for uids in messages.batches:
             self.message = 'Fetching %s.' % folder.shown_path()
-            found = session.headers(uids)
+            found = self._headers(session, uids)
             for uid in sorted(found):
                 self._add(folder, found[uid])
             missing += len(uids) - len(found)
@@ -240,6 +251,22 @@ class Synchronizer:
             self.log.append('%s: %s not sent, left for next time' % (
                 folder.shown_path(), plural(missing, 'message')))
         return not missing
+
+    def _headers(self, session, uids):
+        """The headers of `uids`, without those of messages the server refuses to read: one
+        broken message must not keep all others away."""
+        try:
+            return session.headers(uids)
+        except errors.CommandRefused as error:
+            if len(uids) > 1:
+                middle = len(uids) // 2
+                return {**self._headers(session, uids[:middle]),
+                        **self._headers(session, uids[middle:])}
+            self.refused += 1
+            if self.refused > REFUSED_MOST:
+                raise
+            self.log.append('message %d: skipped, %s' % (uids[0], error))
+            return {}
 
     def _add(self, folder, remote):
         message = folder.add(remote)
@@ -255,14 +282,13 @@ class Synchronizer:
     def _drop(self, folder, messages):
         dropped = 0
         for uids in syncplan.split(sorted(messages.vanished), self.batch_size):
-            for message in (folder.discard(uid) for uid in uids):
-                if message is not None:
-                    dropped += 1
-                    if message.has_body():
-                        self.box.body_index.went()
+            dropped += sum(folder.discard(uid) for uid in uids)
             if len(uids) == self.batch_size:
                 self._beat()
         if dropped:
+            # Whether any had a body is not asked: that would load each of them, and somebody
+            # may be fetching one just now.
+            self.box.body_index.went()
             self.counts['deleted'] += dropped
             self.log.append('%s: %s gone' % (folder.shown_path(), plural(dropped, 'message')))
 
@@ -272,9 +298,3 @@ class Synchronizer:
         self.box.body_index.went()
         self.log.append('%s: removed' % folder.shown_path())
         self.box.remove_folder(server_name)
-
-    def _summary(self):
-        counts = self.counts
-        return '%s looked into, %s fetched, %d deleted, %s of flags.' % (
-            plural(counts['folders'], 'folder'), plural(counts['fetched'], 'message'),
-            counts['deleted'], plural(counts['flags'], 'change'))

@@ -125,8 +125,8 @@ def _how_flags(stored, remote):
 
 
 def is_complete(listed, exists, expunged):
-    """Whether a listing of `listed` UIDs is all: the server announced `exists` messages and
-    told of `expunged` deletions since. More than announced is mail that just came."""
+    """Whether a listing of `listed` UIDs is all: the server announced up to `exists` messages
+    and told of `expunged` deletions. More than announced is mail that just came."""
     return listed >= exists - expunged
 
 

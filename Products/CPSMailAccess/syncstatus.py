@@ -1,25 +1,31 @@
 """One synchronisation at a time per mailbox, in all processes; requests join, none is lost.
 
-Two small persistent objects per mailbox, each with one kind of writer:
+Three small persistent objects per mailbox, each with one kind of writer:
 
-`SyncStatus` is written by the run (and by `clear`, which is meant to defeat a run). It holds
-the lease, the progress and the result. Every batch's commit writes it, so if two runs both
-believe they hold the lease, the second one's commit is refused by the ZODB: that is the fence.
+`SyncStatus` is written when a run begins and ends (and by `clear`, which is meant to defeat a
+run). It holds the lease and the result.
+
+`SyncProgress` is written by every batch's commit, and by whoever gives or takes the lease. So if
+two runs both believe they hold it, the second one's commit is refused by the ZODB: that is the
+fence. It is apart from the status because those who press the button rely on the status: batches
+must not have their requests refused.
 
 `SyncRequests` is written by those who ask. A request is a number. Asking while a call waits
 or a run is going on only raises the number; the run serves numbers, and before it ends looks
 whether a higher one was asked meanwhile.
 
-The two sides never write the same object, so they never conflict by accident; where one
-decides by what it read of the other's, it says so with `readCurrent`, and the one who
-commits second is refused and tries again:
+The sides never write the same object, so they never conflict by accident; where one decides
+by what it read of the other's, it says so with `readCurrent`, and the one who commits second
+is refused and tries again:
 
-    asker: "a run is going on, it will serve me"    readCurrent(status), readCurrent(call)
+    asker: "a run is going on, it will serve me"    readCurrent(status)
+    asker: "a call waits, it will serve me"         readCurrent(status), readCurrent(call)
     run:   "nobody asked for more, I am done"       readCurrent(requests)
 
-Nobody's life depends on a clock: a run of the worker belongs to a call, and when the call is
-run again after a crash it takes its own lease over; when the call ended, its lease is free.
-The age of a lease counts only for owners nobody knows anything of.
+No clock has a part in what is correct: a run of the worker belongs to a call, and when the
+call is run again after a crash it takes its own lease over; when the call ended, its lease is
+free. Clocks only say when nobody need wait any longer for an owner that shows no sign: too
+early, and work is done twice by runs of which the second is refused.
 
 Imports: persistent.
 """
@@ -29,9 +35,10 @@ from persistent import Persistent
 
 IDLE, QUEUED, RUNNING, DONE, FAILED = 'idle', 'queued', 'running', 'done', 'failed'
 
-#: A lease not renewed for longer is given to whoever asks. A run renews it with each batch
+#: A lease not renewed for longer is given to whoever asks, and a call without a sign for longer
+#: is not counted upon: the next request puts another. A run renews its lease with each batch
 #: and each `RENEW_SECONDS` while it surveys folders; its longest silence is one command on a
-#: slow server, a few read time-outs of 30 s. Too small: a slow run is superseded and its work
+#: slow server (imaptrouble.COMMAND_SECONDS). Too small: a slow run is superseded and its work
 #: is done again (nothing breaks, its next commit is refused). Too large: after a crash that
 #: zasync knows nothing of, people wait. Clocks of two hosts may differ by part of it. Seconds.
 LEASE_SECONDS = 300.0
@@ -43,7 +50,27 @@ RENEW_SECONDS = 10.0
 #: Longest sentence kept as a message or reason, in characters.
 TEXT_LENGTH = 500
 
+#: So many stopped runs are remembered: more can't wait to be run again at the same time.
+STOPPED_MOST = 10
+
 COUNTS = ('folders', 'fetched', 'deleted', 'flags')
+
+
+class SyncProgress(Persistent):
+    """How far the last or present run is; written by every batch's commit, and with whatever
+    changes the lease."""
+
+    renewed_at = None
+    done = total = 0
+    message = ''
+    counts = ()
+
+    def reset(self, now):
+        """A run begins or ends."""
+        self.renewed_at = now
+        self.done = self.total = 0
+        self.message = ''
+        self.counts = dict.fromkeys(COUNTS, 0)
 
 
 class SyncStatus(Persistent):
@@ -52,64 +79,77 @@ class SyncStatus(Persistent):
     state = IDLE
     #: Call id or token of the run that holds or held the lease; None: nobody did.
     owner = None
-    renewed_at = started_at = ended_at = None
-    done = total = 0
-    message = reason = ''
-    counts = ()
+    started_at = ended_at = None
+    reason = ''
     #: Number of the last request that was served, and of the last full one.
     served = 0
+    #: Owners that were told to stop: they get no lease any more, however often they are run.
+    stopped = ()
+
+    def __init__(self):
+        self.progress = SyncProgress()
 
     def may_take(self, owner, now, requests):
         """Whether `owner` may have the lease: it is free, its own, or forsaken."""
+        if owner in self.stopped:
+            return False
         return self.owner == owner or not self.is_held(now, requests)
 
     def is_held(self, now, requests):
         """Whether a run holds the lease and has not been left for dead."""
         if self.state != RUNNING or requests.knows_ended(self.owner):
             return False
-        return self.renewed_at is not None and now - self.renewed_at <= LEASE_SECONDS
+        return not is_over(self.progress.renewed_at, now)
 
     def take(self, owner, now):
         """Begin a run. Whoever takes it at the same time is refused at commit."""
         self.state = RUNNING
         self.owner = owner
-        self.started_at = self.renewed_at = now
+        self.started_at = now
         self.ended_at = None
-        self.done = self.total = 0
-        self.message = self.reason = ''
-        self.counts = dict.fromkeys(COUNTS, 0)
+        self.reason = ''
+        self.progress.reset(now)
 
     def is_mine(self, owner):
         """Whether the lease is still `owner`'s."""
         return self.state == RUNNING and self.owner == owner
 
     def renew(self, now, done, total, message, counts):
-        """Progress of the run; written by every batch's commit."""
-        self.renewed_at = now
-        self.done, self.total = done, total
-        self.message = message[:TEXT_LENGTH]
-        self.counts = dict(counts)
+        """Progress of the run; written by every batch's commit, which is refused when the
+        lease has changed meanwhile."""
+        progress = self.progress
+        progress.renewed_at = now
+        progress.done, progress.total = done, total
+        progress.message = message[:TEXT_LENGTH]
+        progress.counts = dict(counts)
 
     def finish(self, now, served, message):
         """The run ended well and served all requests up to `served`."""
         self._end(DONE, now, served)
-        self.message = message[:TEXT_LENGTH]
+        self.progress.message = message[:TEXT_LENGTH]
 
     def fail(self, now, served, reason):
         """The run gave up; `reason` is a sentence for people."""
         self._end(FAILED, now, served)
-        self.message = ''
+        self.progress.message = ''
         self.reason = reason[:TEXT_LENGTH]
 
-    def clear(self, now, served):
-        """Take the lease from whoever has it: the next commit of that run is refused."""
-        self._end(IDLE, now, served)
+    def clear(self, now, requests):
+        """Take the lease from whoever has it, and forget the call that waits or runs: what
+        they commit next is refused, and they do not begin anew."""
+        told = [self.owner] if self.state == RUNNING else []
+        if requests.is_open() and requests.call.id not in told:
+            told.append(requests.call.id)
+        self.stopped = (*told, *self.stopped)[:STOPPED_MOST]
+        self._end(IDLE, now, requests.wanted)
         self.owner = None
-        self.message = self.reason = ''
+        self.reason = ''
+        self.progress.reset(now)
+        requests.forget()
 
     def _end(self, state, now, served):
         self.state = state
-        self.renewed_at = self.ended_at = now
+        self.progress.renewed_at = self.ended_at = now
         self.served = max(self.served, served)
 
 
@@ -118,8 +158,8 @@ class SyncRequests(Persistent):
 
     #: Number of the last request, and of the last one for all folders.
     wanted = wanted_full = 0
-    #: The Deferred of the last call put into the queue, or None.
-    call = None
+    #: The Deferred of the last call put into the queue, or None; the id of its manager.
+    call = manager_id = None
     #: Owner of the call before, which had ended; its lease is free.
     ended_owner = None
     #: Why the last request could not be put anywhere; '' if it could.
@@ -133,11 +173,15 @@ class SyncRequests(Persistent):
         self.problem = ''
         return self.wanted
 
-    def put(self, call):
-        """`call` was put for the last request."""
+    def put(self, call, manager_id=None):
+        """`call` was put for the last request, to that manager."""
         if self.call is not None and self.call.ended:
             self.ended_owner = self.call.id
-        self.call = call
+        self.call, self.manager_id = call, manager_id
+
+    def forget(self):
+        """No call is counted upon any more."""
+        self.call = self.manager_id = None
 
     def knows_ended(self, owner):
         """Whether `owner` is a call that failed, was cancelled or timed out, or ended: then
@@ -152,9 +196,22 @@ class SyncRequests(Persistent):
         end, so one that comes before may join it; callbacks after its end serve nobody."""
         return self.call is not None and self.call.state in ('new', 'accepted')
 
+    def is_silent(self, status, now):
+        """Whether the open call has given no sign for long: nobody has claimed it, or its
+        worker is gone. It may still run, and then does no harm."""
+        signs = [self.call.put_at, self.call.started_at]
+        if status.owner == self.call.id:
+            signs.append(status.progress.renewed_at)
+        return is_over(max((sign for sign in signs if sign is not None), default=None), now)
+
     def light(self, served):
         """1 or 0: what satisfies every request after number `served`."""
         return 0 if self.wanted_full > served else 1
+
+
+def is_over(sign_at, now):
+    """Whether an owner whose last sign was at `sign_at` need not be waited for."""
+    return sign_at is None or now - sign_at > LEASE_SECONDS
 
 
 def read_current(persistent):
@@ -164,38 +221,53 @@ def read_current(persistent):
         jar.readCurrent(persistent)
 
 
-def report(status, requests, now):
-    """What to tell people, as a mapping of plain values (it becomes JSON)."""
-    state, reason = _state(status, requests, now)
-    running = state == RUNNING
+def report(status, requests, now, lost=False):
+    """What to tell people, as a mapping of plain values (it becomes JSON).
+
+    lost -- whether no manager knows the call that was put.
+    """
+    state, message, reason = _state(status, requests, now, lost)
+    progress = status.progress
     return {
         'state': state,
-        'done': 0 if state == QUEUED else status.done,
-        'total': 0 if state == QUEUED else status.total,
-        'message': 'Waiting for a worker.' if state == QUEUED else status.message,
-        'counts': {name: dict(status.counts).get(name, 0) for name in COUNTS},
+        'done': 0 if state == QUEUED else progress.done,
+        'total': 0 if state == QUEUED else progress.total,
+        'message': message,
+        'counts': {name: dict(progress.counts).get(name, 0) for name in COUNTS},
         'reason': reason[:TEXT_LENGTH],
         'started_at': status.started_at,
-        'ended_at': None if running or state == QUEUED else status.ended_at,
+        'ended_at': None if state in (RUNNING, QUEUED) else status.ended_at,
     }
 
 
-def _state(status, requests, now):
-    call = requests.call
-    open_call = requests.is_open()
-    if status.state == RUNNING and (status.is_held(now, requests)
-                                    or open_call and call.id == status.owner):
+def _state(status, requests, now, lost):
+    """(state, message, reason)"""
+    call, message = requests.call, status.progress.message
+    counts = requests.is_open() and not lost
+    if status.is_held(now, requests):
+        return RUNNING, message, ''
+    if status.state == RUNNING and counts and call.id == status.owner:
         # An open call whose worker is gone is run again, and takes its lease over.
-        return RUNNING, ''
+        return RUNNING, 'No news from its worker. ' + SILENT, ''
     if requests.wanted > status.served:
-        if open_call:
-            return QUEUED, ''
-        reason = requests.problem or _why_ended(call)
+        if counts:
+            silent = requests.is_silent(status, now)
+            return QUEUED, 'Waiting for a worker. ' + SILENT if silent \
+                else 'Waiting for a worker.', ''
+        reason = requests.problem or (LOST if lost else _why_ended(call))
         if reason:
-            return FAILED, reason
+            return FAILED, '', reason
     if status.state == RUNNING:
-        return FAILED, _why_ended(call) or 'The synchronisation stopped before its end.'
-    return status.state, status.reason
+        return FAILED, '', (LOST if lost else _why_ended(call)) or STOPPED_EARLY
+    return status.state, message, status.reason
+
+
+#: How the names of our own errors begin.
+ERRORS = 'Products.CPSMailAccess.errors.'
+
+SILENT = 'It goes on when the worker is back; asked again, another one is looked for.'
+LOST = 'The manager that the call was put to does not know it any more.'
+STOPPED_EARLY = 'The synchronisation stopped before its end.'
 
 
 def _why_ended(call):
@@ -204,6 +276,9 @@ def _why_ended(call):
         return ''
     failure = getattr(call, 'failure', None)
     if failure is not None:
+        if failure.type_name.startswith(ERRORS):
+            # A sentence of ours needs no class name.
+            return failure.text
         return '%s: %s' % (failure.type_name, failure.text)
     if call.state in ('cancelled', 'expired'):
         return 'The call was %s before it could run.' % call.state

@@ -2,6 +2,7 @@
 
 from persistent import Persistent
 
+from Products.CPSMailAccess import errors
 from Products.CPSMailAccess.values import FolderState
 from Products.CPSMailAccess.values import RemoteFolder
 from Products.CPSMailAccess.values import RemoteMessage
@@ -19,6 +20,10 @@ class FakeServer:
                         for name, uids in (folders or {'INBOX': ()}).items()}
         self.events = {}
         self.opened = 0
+        #: UIDs of messages that the server refuses to read.
+        self.broken = frozenset()
+        #: Numbers of UIDs in the batches asked for.
+        self.asked = []
 
     def on(self, name, function):
         """Call `function` once, when a session's method of that name is next called."""
@@ -65,6 +70,9 @@ class FakeSession:
 
     def headers(self, uids):
         self.server.happen('headers')
+        self.server.asked.append(len(uids))
+        if self.server.broken.intersection(uids):
+            raise errors.CommandRefused('can not read it')
         return {uid: RemoteMessage(uid, self.chosen[uid], 10, 1.0)
                 for uid in uids if uid in self.chosen}
 
@@ -82,10 +90,10 @@ class FakeFailure:
 class FakeCall(Persistent):
     """What a Deferred shows."""
 
-    failure = None
+    failure = started_at = None
 
-    def __init__(self, id, state='new'):
-        self.id, self.state = id, state
+    def __init__(self, id, state='new', put_at=1_000_000.0):
+        self.id, self.state, self.put_at = id, state, put_at
 
     @property
     def ended(self):

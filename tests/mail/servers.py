@@ -87,15 +87,17 @@ class Proxy:
     """A relay in front of a server that can cut the line.
 
     cut_after -- function of everything the server sent on this connection so far: true cuts.
+    host -- the address it listens at.
     """
 
-    def __init__(self, port, cut_after=lambda sent: False):
+    def __init__(self, port, cut_after=lambda sent: False, host='127.0.0.1'):
         self.target = port
+        self.host = host
         self.cut_after = cut_after
         self.cuts = 0
 
     def __enter__(self):
-        self._listener = socket.create_server(('127.0.0.1', 0))
+        self._listener = socket.create_server((self.host, 0))
         self.port = self._listener.getsockname()[1]
         self._threads = []
         self._start(self._accept)
@@ -148,7 +150,8 @@ class ScriptedServer:
     """Says what a test wrote, to whatever is asked: for servers no real one can play.
 
     script -- list of (regular expression of a command without its tag, bytes to answer with);
-    `%(tag)s` in an answer is the command's tag. greeting -- bytes, or None for silence.
+    `%(tag)s` in an answer is the command's tag. greeting -- bytes, or None for silence. In place
+    of bytes a function of the connection may do the talking, see `drip`.
     """
 
     def __init__(self, script=(), greeting=b'* OK hello\r\n'):
@@ -186,7 +189,9 @@ class ScriptedServer:
                 self._talk(connection)
 
     def _talk(self, connection):
-        if self.greeting is not None:
+        if callable(self.greeting):
+            self.greeting(connection)
+        elif self.greeting is not None:
             connection.sendall(self.greeting)
         with connection.makefile('rb') as lines:
             for line in lines:
@@ -203,7 +208,21 @@ class ScriptedServer:
         answers = [answer for pattern, answer in self.script
                    if re.match(pattern, command, re.IGNORECASE)]
         answer = answers[0] if answers else otherwise
+        self.tag = tag
+        if callable(answer):
+            answer(connection)
+            return
         if answer is None:
             connection.shutdown(socket.SHUT_RDWR)
             return
         connection.sendall(answer.replace(b'%(tag)s', tag))
+
+
+def drip(beginning=b'', drop=b'x', seconds=0.05):
+    """What to say, in a script: `beginning`, then a drop now and then and never an end."""
+    def talk(connection):
+        connection.sendall(beginning)
+        while True:
+            connection.sendall(drop)
+            time.sleep(seconds)
+    return talk

@@ -7,10 +7,12 @@ from AccessControl.SecurityManagement import noSecurityManager
 from Testing.makerequest import makerequest
 
 from Products.CPSMailAccess import background
+from Products.CPSMailAccess import clock
 from Products.zasync.manager import AsynchronousCallManager
 from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
 
 from .conftest import fill
+from .conftest import in_call
 from .servers import free_port
 from .servers import USER
 
@@ -69,6 +71,7 @@ def test_direct_run_that_fails_says_why(site, alice, dispatcher):
     transaction.commit()
     report = box.sync_report()
     assert report['state'] == 'failed' and 'refuses connections' in report['reason']
+    assert report['reason'].startswith('The mail server')
     assert not box.isSynchronizing()
 
 
@@ -105,6 +108,52 @@ def test_aborted_request_asked_for_nothing(site, alice, dispatcher):
     box.background_synchronisation()
     transaction.abort()
     assert dispatcher.zam1.lenNewCalls() == 0 and box.sync_report()['state'] == 'idle'
+
+
+def replace_manager(app):
+    app.asynchronous_call_dispatcher._delObject('zam1', suppress_events=True)
+    app.asynchronous_call_dispatcher._setObject('zam1', AsynchronousCallManager('zam1'))
+
+
+@pytest.mark.parametrize('remove', [
+    lambda app: app.asynchronous_call_dispatcher._delObject('zam1', suppress_events=True),
+    lambda app: app._delObject('asynchronous_call_dispatcher', suppress_events=True),
+    replace_manager], ids=['manager', 'dispatcher', 'queue'])
+def test_call_whose_manager_is_gone_is_waited_for_no_longer(
+        site, pymap, alice, dispatcher, remove):
+    dispatcher.no_worker = 'queue'
+    box = boxed(site, pymap.port)
+    assert box.background_synchronisation() == 'queued'
+    transaction.commit()
+    assert box.sync_report()['state'] == 'queued'
+    remove(site.app)
+    dispatcher.no_worker = 'run'
+    transaction.commit()
+    report = box.sync_report()
+    assert report['state'] == 'failed' and 'does not know it any more' in report['reason']
+    assert box.background_synchronisation() == 'done'
+    transaction.commit()
+    assert box.sync_report()['state'] == 'done'
+
+
+def test_call_of_somebody_else_is_not_taken_for_lost(site, alice, dispatcher):
+    dispatcher.no_worker = 'queue'
+    box = boxed(site, free_port())
+    assert box.background_synchronisation() == 'queued'
+    transaction.commit()
+    mallory = site.app.acl_users.getUserById('mallory').__of__(site.app.acl_users)
+    newSecurityManager(None, mallory)
+    assert box.sync_report()['state'] == 'queued'
+
+
+def test_call_that_claims_nothing_of_the_mailbox_is_served_by_the_run_it_meets(site, alice):
+    # Such as a nightly asyncedCall: it never asked, so it asks when it meets a run.
+    box = boxed(site, free_port())
+    box.sync_status.take('another', clock.now())
+    transaction.commit()
+    with in_call('nightly'):
+        assert box.synchronize(light=0) == []
+    assert box.sync_requests.wanted_full == 1
 
 
 def test_something_else_under_the_dispatchers_name_is_no_dispatcher(site, pymap, alice):
@@ -165,7 +214,6 @@ def test_indexing_enters_messages_with_bodies_and_takes_the_stack_as_data(
 
 def test_request_in_the_foreground_while_a_run_goes_on_is_counted(site, pymap):
     box = boxed(site, pymap.port)
-    from Products.CPSMailAccess import clock
     box.sync_status.take('another', clock.now())
     transaction.commit()
     assert box.synchronize(light=0) == []

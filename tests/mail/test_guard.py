@@ -219,6 +219,74 @@ def test_clearing_defeats_the_run_under_way(processes, server):
     with pytest.raises(ConflictError):
         one.run('call-1', server)
     assert one.report()['state'] == 'idle' and one.box.message_count() == 0
+    # The worker meets a conflict and runs the call again: it was told to stop all the same.
+    assert one.run('call-1', server) is False
+    assert one.report()['state'] == 'idle' and one.box.message_count() == 0
+
+
+def test_call_stopped_before_it_ran_does_nothing_and_the_next_request_puts_another(
+        processes, server):
+    one, two = processes
+    one.ask(call=FakeCall('call-1'))
+    one.commit()
+    two.begin()
+    two.box.clearSynchro()
+    two.commit()
+    assert one.report()['state'] == 'idle'
+    assert one.ask(call=FakeCall('call-2')) == 'queued'
+    one.commit()
+    two.begin()
+    assert two.run('call-1', server) is False and server.opened == 0
+    assert two.report()['state'] == 'queued'
+    assert two.run('call-2', server) is True and two.report()['state'] == 'done'
+
+
+def test_request_that_joins_what_is_being_stopped_is_tried_again(processes):
+    one, two = processes
+    one.ask(call=FakeCall('call-1'))
+    one.commit()
+    one.begin(), two.begin()
+    assert one.ask() == 'joined'
+    two.box.clearSynchro()
+    two.commit()
+    with pytest.raises(ConflictError):
+        one.commit()
+
+
+# Calls without a sign of life
+
+def test_call_nobody_claims_is_counted_upon_for_a_while_only(processes, server, hand):
+    one, two = processes
+    one.ask(call=FakeCall('call-1'))
+    one.commit()
+    hand.seconds += LEASE_SECONDS
+    two.begin()
+    assert two.ask() == 'joined'
+    two.manager.abort()
+    hand.seconds += 1
+    assert 'another one is looked for' in two.report()['message']
+    assert two.ask(call=FakeCall('call-2', put_at=hand.seconds)) == 'queued'
+    two.commit()
+    assert two.report()['message'] == 'Waiting for a worker.'
+    # The first worker comes back after all: both calls do no harm.
+    assert two.run('call-2', server) is True
+    one.begin()
+    assert one.run('call-1', server) is True
+    assert one.report()['state'] == 'done' and one.box.message_count() == 3
+
+
+def test_run_whose_worker_is_gone_for_good_is_replaced_on_request(processes, server, hand):
+    one, two = processes
+    one.ask(call=FakeCall('call-1', 'accepted'))
+    one.commit()
+    one.runner('call-1', server)._take_lease()
+    hand.seconds += LEASE_SECONDS + 1
+    report = two.report()
+    assert report['state'] == 'running' and 'No news from its worker' in report['message']
+    assert two.ask(call=FakeCall('call-2', put_at=hand.seconds)) == 'queued'
+    two.commit()
+    assert two.report()['state'] == 'queued'
+    assert two.run('call-2', server) is True and two.report()['state'] == 'done'
 
 
 # Requests
@@ -374,6 +442,33 @@ def test_asking_while_a_run_goes_on_does_not_disturb_it(processes, server):
         server.on(event, ask)
     assert one.run('call-1', server) is True
     assert one.status.served == 6
+
+
+def test_batches_refuse_nobody_who_asks(processes, server, monkeypatch):
+    one, two = processes
+    monkeypatch.setattr(Synchronizer, 'batch_size', 1)
+    call = FakeCall('call-1', 'accepted')
+    one.ask(call=call)
+    one.commit()
+    runner = one.runner('call-1', server)
+    commit = runner.run.checkpoint
+
+    def checkpoint():
+        call._p_changed = True  # as zasync's fence does
+        commit()
+
+    runner.run.checkpoint = checkpoint
+
+    def ask():
+        two.begin()
+        assert two.ask() == 'joined'
+        # Committed after the next batch is.
+        server.on('headers', two.commit)
+
+    server.on('headers', ask)
+    assert runner.synchronize(1) is True
+    one.commit()
+    assert one.status.served == 2 and server.asked == [1, 1, 1]
 
 
 def test_failure_serves_those_who_asked_meanwhile(processes, server):

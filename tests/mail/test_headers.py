@@ -1,6 +1,7 @@
 """headers: bytes of strangers become text, and nothing raises."""
 
 import random
+import time
 
 import pytest
 
@@ -107,6 +108,40 @@ def test_html_alone_is_shown_without_tags_and_scripts():
            b'<script>alert(1)</script><p>bye &amp; go</p>')
     text, _names = headers.readable_text(raw)
     assert 'Hello you' in text and 'bye & go' in text and 'alert' not in text
+
+
+@pytest.mark.parametrize('markup, words', [
+    ('a<br>b<div>c</div>', 'a\nb\nc'), ('a < b <3 c>', 'a < b <3 c>'), ('a<', 'a<'),
+    ('<!DOCTYPE html><html><head><title>no</title></head><body>yes</body>', 'yes'),
+    ('a<!-- <b>no --> b<!-->c', 'a bc'), ('a<!-- b', 'a<!-- b'),
+    ('<STYLE>no</Style >yes', 'yes'), ('<script>a<b</script', '</script'), ('</p>x', 'x'),
+    ('<?xml?>x', 'x'), ('&lt;b&gt; &eacute; &#233;', '<b> \xe9 \xe9'),
+    ('<a href="x">y</a', 'y</a'),
+    ('&#%s;' % ('9' * 5000), '&#%s;' % ('9' * 5000)), ('a\n \n\n\nb', 'a\n\nb'), ('', '')])
+def test_words_of_markup(markup, words):
+    assert headers.strip_tags(markup) == words
+
+
+@pytest.mark.parametrize('drop', [
+    '<', '<!--', '<a ', '<![', '<!', '&#', '</', '<a b="', '<script>', '<?', '<script></',
+    '<head>', '<style></styl', '\n '])
+def test_markup_without_end_takes_no_time(drop):
+    # html.parser took minutes over some of these, in a web thread.
+    raw = b'Content-Type: text/html\r\n\r\n' + drop.encode() * (1_000_000 // len(drop))
+    begin = time.monotonic()
+    headers.readable_text(raw)
+    assert time.monotonic() - begin < 5
+
+
+def test_texts_that_decode_slowly_and_thousands_of_parts_take_no_time():
+    begin = time.monotonic()
+    headers.readable_text(b'Content-Type: text/plain; charset=punycode\r\n\r\na-'
+                          + b'b9' * 400_000)
+    part = b'--x\r\nContent-Disposition: attachment\r\n\r\n\r\n'
+    _text, names = headers.readable_text(
+        b'Content-Type: multipart/mixed; boundary=x\r\n\r\n' + part * 5000)
+    assert len(names) == headers.NAMES_MOST
+    assert time.monotonic() - begin < 5
 
 
 def test_identity_needs_a_message_id_and_tells_differences():

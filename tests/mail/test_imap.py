@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import logging
-import socket
 import time
 import traceback
 
@@ -11,19 +10,22 @@ import pytest
 
 from Products.CPSMailAccess import errors
 from Products.CPSMailAccess import imap
+from Products.CPSMailAccess import imaptrouble
 from Products.CPSMailAccess.imap import ImapSession
-from Products.CPSMailAccess.imap import uid_set
+from Products.CPSMailAccess.imapanswers import uid_set
+from Products.CPSMailAccess.imapanswers import uid_sets
 from Products.CPSMailAccess.values import Account
 from Products.CPSMailAccess.values import FolderState
 from Products.CPSMailAccess.values import TLS_IMAPS
 from Products.CPSMailAccess.values import TLS_STARTTLS
 
-from .conftest import fill
 from .conftest import message
 from .conftest import needs_dovecot
 from .servers import DovecotServer
+from .servers import drip
 from .servers import free_port
 from .servers import PASSWORD
+from .servers import Proxy
 from .servers import ScriptedServer
 from .servers import USER
 
@@ -73,6 +75,53 @@ def test_server_that_hangs_later_is_given_up_in_time():
         assert time.monotonic() - begin < 5
 
 
+@pytest.mark.parametrize('action', ['greeting', 'TLS'])
+def test_connecting_is_bounded_as_a_whole(action):
+    # Each byte comes in time, the last one never.
+    greeting = drip() if action == 'greeting' else None
+    with ScriptedServer(greeting=greeting) as server:
+        begin = time.monotonic()
+        with pytest.raises(errors.TimedOut, match=r'within 0\.5 seconds'):
+            session(server.port, connect_seconds=0.5,
+                    ssl=TLS_IMAPS if action == 'TLS' else 0).__enter__()
+        assert time.monotonic() - begin < 3
+
+
+@pytest.mark.parametrize('beginning, drop', [
+    (b'', b'x'), (b'* LIST () "/" {1000}\r\n', b'x'), (b'', b'* LIST () "/" INBOX\r\n')],
+    ids=['line', 'literal', 'lines'])
+def test_answer_that_drips_is_given_up_in_time(beginning, drop, monkeypatch):
+    monkeypatch.setattr(imaptrouble, 'COMMAND_SECONDS', 0.5)
+    with ScriptedServer([(rb'LIST', drip(beginning, drop))]) as server:
+        begin = time.monotonic()
+        with pytest.raises(errors.TimedOut, match=r'did not end its answer within 0\.5'), \
+                session(server.port) as opened:
+            opened.folders()
+        assert time.monotonic() - begin < 3
+
+
+def test_every_command_has_its_own_time(monkeypatch):
+    monkeypatch.setattr(imaptrouble, 'COMMAND_SECONDS', 0.6)
+
+    def slow(connection):
+        time.sleep(0.25)
+        connection.sendall(LISTED[1].replace(b'%(tag)s', server.tag))
+
+    with ScriptedServer([(rb'LIST', slow)]) as server, session(server.port) as opened:
+        for _ in range(4):
+            assert len(opened.folders()) == 1
+
+
+@pytest.mark.parametrize('limit, drop', [
+    ('LINE_BYTES', b'x' * 1000), ('ANSWER_BYTES', b'* LIST () "/" INBOX\r\n' * 50)])
+def test_answer_without_end_is_given_up_before_it_fills_the_memory(limit, drop, monkeypatch):
+    monkeypatch.setattr(imaptrouble, limit, 100_000)
+    with ScriptedServer([(rb'LIST', drip(b'', drop, 0))]) as server, \
+            pytest.raises(errors.ProtocolGarbage, match='too long'), \
+            session(server.port) as opened:
+        opened.folders()
+
+
 @pytest.mark.parametrize('greeting, error', [
     (b'HTTP/1.1 400 Bad Request\r\n\r\n', errors.ProtocolGarbage),
     (b'* BYE too many connections\r\n', errors.ConnectionRefused),
@@ -92,6 +141,9 @@ def test_greetings_that_are_none(greeting, error):
     (b'* BYE going down\r\n', errors.ConnectionLost),
     (None, errors.ConnectionLost),
     (b'* LIST () "/" {3}\r\n', errors.TimedOut),
+    # Python would set that much memory aside at once.
+    (b'* LIST () "/" {99999999999}\r\n', errors.ProtocolGarbage),
+    (b'* LIST ' + b'(' * 100_000 + b'\r\n%(tag)s OK done\r\n', errors.ProtocolGarbage),
 ])
 def test_answers_to_list(answer, error):
     with ScriptedServer([(rb'LIST', answer)]) as server, \
@@ -131,6 +183,14 @@ def test_folder_that_can_not_be_opened_is_its_own_error():
         opened.examine('Secret')
 
 
+def test_folder_opened_without_uidvalidity_is_left_alone():
+    # Taken for another UIDVALIDITY it would be emptied and fetched anew.
+    with ScriptedServer([(rb'EXAMINE', b'* 3 EXISTS\r\n%(tag)s OK done\r\n')]) as server, \
+            pytest.raises(errors.FolderUnreadable, match='UIDVALIDITY'), \
+            session(server.port) as opened:
+        opened.examine('INBOX')
+
+
 @pytest.mark.parametrize('answer', [
     b'* FLAGS ()\r\n* OK [UIDVALIDITY 7] ok\r\n%(tag)s OK done\r\n', b'%(tag)s OK done\r\n'])
 def test_folder_opened_without_a_count_is_garbage_and_no_empty_folder(answer):
@@ -159,6 +219,19 @@ def test_listing_with_less_than_announced_is_incomplete(search):
 
 def test_listing_short_by_what_was_expunged_meanwhile_is_complete():
     assert listing(b'* SEARCH 1 5\r\n* 3 EXPUNGE\r\n%(tag)s OK done\r\n').complete
+
+
+def test_listing_without_one_of_those_announced_meanwhile_is_incomplete():
+    assert not listing(b'* 4 EXISTS\r\n* SEARCH 1 5 9\r\n%(tag)s OK done\r\n').complete
+    assert listing(b'* 4 EXISTS\r\n* SEARCH 1 5 9 10\r\n%(tag)s OK done\r\n').complete
+
+
+def test_listing_of_a_very_large_folder():
+    # Python's imaplib gives up at lines of 1,000,000 bytes.
+    uids = range(1_000_000, 1_200_000)
+    found = listing(b'* 200000 EXISTS\r\n* SEARCH %s\r\n%%(tag)s OK done\r\n'
+                    % b' '.join(b'%d' % uid for uid in uids))
+    assert found.uids == set(uids) and found.complete
 
 
 @pytest.mark.parametrize('search, error', [
@@ -224,6 +297,22 @@ def test_sets_are_explicit_and_bounded():
         opened.flags(range(1, 1000, 2))
         commands = [one for one in server.commands if one.startswith(b'UID FETCH')]
     assert len(commands) == 3 and not any(b'*' in one for one in commands)
+
+
+def test_changed_flags_of_a_large_folder_are_asked_for_at_once():
+    with ScriptedServer([EXAMINED, (rb'UID FETCH', b'%(tag)s OK done\r\n')]) as server, \
+            session(server.port) as opened:
+        opened.examine('INBOX')
+        assert opened.flags(range(1, 20_001), since=7) == {}
+        commands = [one for one in server.commands if one.startswith(b'UID FETCH')]
+    assert commands == [b'UID FETCH 1:20000 (UID FLAGS) (CHANGEDSINCE 7)']
+
+
+def test_sets_are_as_long_as_lines_may_be():
+    uids = range(4_000_000_000, 4_000_002_000, 2)
+    sets = uid_sets(uids)
+    assert len(sets) == 3 and max(map(len, sets)) < 8000
+    assert [int(uid) for text in sets for uid in text.split(',')] == list(uids)
 
 
 @pytest.mark.parametrize('uids, text', [
@@ -322,13 +411,20 @@ def test_certificate_is_verified(tls_dovecot, ssl):
 
 
 @needs_dovecot
-def test_certificate_of_another_name_is_refused(tls_dovecot):
+@pytest.mark.parametrize('ssl', [TLS_IMAPS, TLS_STARTTLS])
+def test_certificate_of_another_name_is_refused(tls_dovecot, ssl):
     # 127.0.0.2 is this machine as well, and not in the certificate.
-    with socket.create_server(('127.0.0.2', 0)):
-        other = Account('localhost.localdomain', tls_dovecot.tls_port, TLS_IMAPS, USER,
-                        PASSWORD, tls_dovecot.ca_file)
-    with pytest.raises((errors.TlsFailed, errors.ServerNotFound)):
-        ImapSession(other).__enter__()
+    port = tls_dovecot.tls_port if ssl == TLS_IMAPS else tls_dovecot.port
+    with Proxy(port, host='127.0.0.2') as proxy:
+        other = Account('127.0.0.2', proxy.port, ssl, USER, PASSWORD, tls_dovecot.ca_file)
+        with pytest.raises(errors.TlsFailed, match='not trusted'):
+            ImapSession(other).__enter__()
+
+
+@pytest.mark.parametrize('host', ['a..b', 'x' * 64 + '.example.org'])
+def test_host_that_is_no_name(host):
+    with pytest.raises(errors.ServerNotFound):
+        ImapSession(Account(host, login='a')).__enter__()
 
 
 def test_file_of_certificates_that_is_not_there():
@@ -339,15 +435,6 @@ def test_file_of_certificates_that_is_not_there():
 def test_wrong_password(server):
     with pytest.raises(errors.LoginRefused, match='does not accept the login alice'):
         session(server.port, password='wrong').__enter__()
-
-
-def test_listing_by_sequence_numbers_is_the_same(server, monkeypatch):
-    fill(server, 5)
-    with session(server.port) as opened:
-        by_search = opened.list_messages(opened.examine('INBOX'))
-        monkeypatch.setattr(imap, 'SEARCH_MESSAGES', 2)
-        assert opened.list_messages(opened.examine('INBOX')) == by_search
-    assert len(by_search.uids) == 5 and by_search.complete
 
 
 def test_body_beyond_the_limit_is_cut_and_said_to_be(server, monkeypatch):

@@ -44,6 +44,13 @@ def test_every_method_is_marked_and_protected(klass, name, method):
     assert any(hasattr(one, name + '__roles__') for one in CLASSES), 'protect it'
 
 
+@pytest.mark.parametrize('klass', CLASSES)
+def test_everything_declared_is_there(klass):
+    # Else Zope logs a "security declaration for nonexistent method" at each start.
+    names = [name for permission in klass.__ac_permissions__ for name in permission[1]]
+    assert names and not [name for name in names if name and not hasattr(klass, name)]
+
+
 @pytest.mark.parametrize('factory', ['addMailTool', 'addMailBox'])
 def test_factories_want_a_post(factory):
     assert zpublish_mark(getattr(mailtool, factory)) == ('POST',)

@@ -22,6 +22,7 @@ from .test_sync import synchronize
 
 pytestmark = needs_dovecot
 
+
 def test_uidvalidity_change_rebuilds_that_folder_only(site, fresh_dovecot):
     # Historic defect D.9 no. 2.
     box = site.add_box(fresh_dovecot.port)
@@ -271,16 +272,3 @@ def test_folder_that_can_not_be_read_holds_nobody_up_and_keeps_its_messages(site
     assert 'Work: skipped' in log
     assert box.INBOX.message_count() == 1 and box.Work.message_count() == 2
     assert box.sync_report()['state'] == 'done'
-
-
-def test_thousands_of_messages_load_a_page_at_a_time(site, dovecot):
-    box = site.add_box(dovecot.port)
-    with dovecot.client() as client:
-        for _ in range(10):
-            client.multiappend('INBOX', [b'Subject: %d\r\n\r\n' % n for n in range(200)])
-    synchronize(box)
-    assert box.message_count() == 2000
-    site.connection.cacheMinimize()
-    loads_before = site.connection.getTransferCounts()[0]
-    assert len(box.INBOX.messages(100, 50)) == 50
-    assert site.connection.getTransferCounts()[0] - loads_before < 150

@@ -173,3 +173,24 @@ def test_two_workers_run_one_synchronisation_of_a_box(office, dovecot):
         report = office.wait_for('done', 'failed')
     assert report['state'] == 'done' and report['counts']['fetched'] == 300
     assert office.box.message_count() == 300
+
+
+@pytest.mark.faults
+def test_stopped_run_stops_for_good_and_the_next_request_is_served(office, dovecot):
+    fill(dovecot, 300)
+    gate = Gate(100)
+    with Proxy(dovecot.port, gate) as proxy:
+        office.add_box(proxy.port)
+        office.start_worker('zam1')
+        office.press()
+        assert gate.reached.wait(LIMIT)
+        transaction.begin()
+        call = office.box.sync_requests.call
+        office.box.clearSynchro()
+        transaction.commit()
+        gate.open.set()
+        wait_until(lambda: office.report() and call.ended, LIMIT, 'the end of the call')
+        assert (call.state, call.result) == ('resolved', [])
+        assert office.report()['state'] == 'idle' and office.box.message_count() == 0
+        assert office.press() == 'queued'
+        assert office.wait_for('done', 'failed')['counts']['fetched'] == 300

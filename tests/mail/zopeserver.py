@@ -78,6 +78,10 @@ class ZopeServer:
         self.log.close()
         shutil.rmtree(self.base, ignore_errors=True)
 
+    def database_bytes(self):
+        """How much was ever written to the database."""
+        return os.path.getsize(os.path.join(self.base, 'Data.fs'))
+
     def browser(self, user=None):
         """A person at the server; anonymous without `user`."""
         return Browser(self.url, user)

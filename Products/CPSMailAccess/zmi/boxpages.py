@@ -55,7 +55,7 @@ class BoxPages:
             frame=frame(self, 'Mailbox'),
             folders=[self._folder_row(one, chosen) for one in folders],
             status=self._status_view(),
-            outcome=OUTCOMES.get(outcome, ''),
+            outcome=OUTCOMES.get(str(outcome), ''),
             outcome_class='danger' if outcome == 'failed' else 'success',
             may_synchronize=self._may(SynchronizeMailbox),
             may_change=self._may(ChangeMailbox),
@@ -187,6 +187,9 @@ class BoxPages:
         names = parameters.settable_names(self.parameter_pairs())
         raw = {name: REQUEST.form[name] for name in names if name in REQUEST.form}
         values, problems = parameters.check(raw, names)
+        if not problems and parameters.needs_password(self._effective(), values):
+            problems['password'] = ('Type it again: the stored password goes to the server, the '
+                                    'port and the login it was stored for, and nowhere else.')
         if problems:
             REQUEST.RESPONSE.setStatus(400)
             return self._settings_page(raw, problems)

@@ -90,7 +90,8 @@ class DispatcherPages:
             rows.append({'id': load.id, 'url': manager.absolute_url(),
                          'new': manager.lenNewCalls(), 'accepted': manager.lenAcceptedCalls(),
                          'alive': load.alive,
-                         'worker': f'process {card.pid} on {card.host}' if card.boot else 'none yet'})
+                         'worker': (f'process {card.pid} on {card.host}' if card.boot
+                                    else 'none yet')})
         return self._overview_page(rows=rows)
 
 

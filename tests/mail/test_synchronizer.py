@@ -1,0 +1,112 @@
+"""Synchronizer and folders with a server in memory: what no real server does on demand."""
+
+import random
+
+import pytest
+import transaction
+
+from Products.CPSMailAccess import errors
+from Products.CPSMailAccess.synchronizer import REFUSED_MOST
+from Products.CPSMailAccess.synchronizer import Synchronizer
+from Products.CPSMailAccess.values import RemoteFolder
+from Products.CPSMailAccess.values import RemoteMessage
+
+from .fakes import FakeRun
+from .fakes import FakeServer
+from .fakes import Hand
+
+
+@pytest.fixture
+def box(site):
+    return site.add_box(143)
+
+
+def run(box, server, light=0):
+    synchronizer = Synchronizer(box, server.session, FakeRun('call-1', transaction.manager),
+                                Hand())
+    try:
+        assert synchronizer.synchronize(light)
+    finally:
+        transaction.commit()
+    return synchronizer
+
+
+def test_message_the_server_refuses_to_read_keeps_no_other_away(box):
+    server = FakeServer(INBOX=range(1, 301), Work=range(1, 3))
+    server.broken = frozenset((7, 250))
+    log = run(box, server).log
+    assert box.INBOX.uids() == set(range(1, 301)) - {7, 250}
+    assert box.Work.message_count() == 2
+    assert 'message 7: skipped, can not read it' in log
+    assert 'INBOX: 2 messages not sent, left for next time' in log
+    server.broken = frozenset()
+    run(box, server, light=1)
+    assert box.INBOX.message_count() == 300 and box.sync_status.progress.counts['fetched'] == 2
+
+
+def test_server_that_refuses_to_read_anything_is_not_asked_for_each_message(box):
+    server = FakeServer(INBOX=range(1, 1001))
+    server.broken = frozenset(range(1, 1001))
+    with pytest.raises(errors.CommandRefused):
+        run(box, server)
+    assert len(server.asked) < 10 * REFUSED_MOST
+    assert box.sync_report()['state'] == 'failed'
+
+
+def test_entry_of_a_body_fetched_while_its_message_went_is_swept_in_time(box):
+    server = FakeServer(INBOX=range(1, 4))
+    run(box, server)
+    inbox = box.INBOX
+    gone = inbox.message(1)
+    del server.folders['INBOX'][1]
+    run(box, server)
+    # Somebody's request fetched it meanwhile, and commits now.
+    box.body_index.enter('key', object(), ('INBOX', gone.uid))
+    del server.folders['INBOX'][2]
+    run(box, server, light=1)
+    run(box, server)
+    assert len(box.body_index) == 0
+
+
+@pytest.fixture
+def large(site, box):
+    """A folder of 20,000 messages, nothing of it in the cache."""
+    box.create_folder(RemoteFolder('INBOX', ('INBOX',)))
+    for uid in range(20_000, 0, -1):
+        box.INBOX.add(RemoteMessage(uid))
+    transaction.commit()
+    site.connection.cacheMinimize()
+    return box.INBOX
+
+
+def loads(site, function, *args):
+    """How many objects a call loads; and its result."""
+    site.connection.cacheMinimize()
+    site.connection.getTransferCounts(True)
+    result = function(*args)
+    return site.connection.getTransferCounts()[0], result
+
+
+def test_pages_of_a_large_folder_load_what_they_show(site, large):
+    for start in (0, 100, 19_950):
+        loaded, page = loads(site, large.messages, start, 50)
+        assert [one.uid for one in page] == list(range(20_000 - start, 19_950 - start, -1))
+        assert loaded < 50 + 20, start
+    # In the middle the leaves of half the folder are walked, and no message of theirs.
+    assert loads(site, large.messages, 10_000, 50)[0] < 50 + 500
+    # A batch of deletions loads no message either.
+    assert loads(site, lambda: [large.discard(uid) for uid in range(1, 201)])[0] < 50
+    transaction.abort()
+
+
+def test_any_slice_of_a_folder_is_as_a_list_has_it(box):
+    box.create_folder(RemoteFolder('INBOX', ('INBOX',)))
+    chosen = random.Random(7)
+    uids = sorted(chosen.sample(range(1, 2**32), 200), reverse=True)
+    for uid in uids:
+        box.INBOX.add(RemoteMessage(uid))
+    for _ in range(300):
+        start, count = chosen.randrange(220), chosen.randrange(60)
+        found = [one.uid for one in box.INBOX.messages(start, count)]
+        assert found == uids[start:start + count], (start, count)
+    assert [one.uid for one in box.INBOX.messages(-3, 2)] == uids[:2]
