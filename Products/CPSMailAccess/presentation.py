@@ -45,6 +45,18 @@ def flag_names(flags):
                   for flag in flags if flag.lower() != '\\seen')
 
 
+def shortened(text, most=120):
+    """`text`, or its first characters and an ellipsis: for a line of a list."""
+    return text if len(text) <= most else text[:most - 1].rstrip() + '…'
+
+
+def name_of(address):
+    """What a list shows of 'Bob <bob@example.com>': the name, else the address."""
+    name, _, rest = address.partition('<')
+    name = name.strip().strip('"').strip()
+    return name or rest.rstrip('> ') or address
+
+
 def percent(done, total):
     """A whole number from 0 to 100."""
     if total <= 0:

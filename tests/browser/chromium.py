@@ -85,15 +85,14 @@ class Person:
 
     def waits_for(self, condition, what):
         """Wait until `condition()` is true; -> its value. AssertionError with `what` if never."""
-        from selenium.common.exceptions import NoSuchElementException
-        from selenium.common.exceptions import StaleElementReferenceException
         from selenium.common.exceptions import TimeoutException
+        from selenium.common.exceptions import WebDriverException
         from selenium.webdriver.support.ui import WebDriverWait
         try:
-            # A page that is just being replaced has not its elements, or no longer.
-            return WebDriverWait(self.driver, LIMIT, 0.05, [
-                NoSuchElementException, StaleElementReferenceException]).until(
-                    lambda driver: condition())
+            # A page that is just being replaced has not its elements, or no longer; Chromium
+            # has several words for that.
+            return WebDriverWait(self.driver, LIMIT, 0.05, [WebDriverException]).until(
+                lambda driver: condition())
         except TimeoutException:
             raise AssertionError('%s did not happen within %d s. The page:\n%s' % (
                 what, LIMIT, self.reads('body'))) from None

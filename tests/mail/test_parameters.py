@@ -82,3 +82,16 @@ def test_percent(done, total, percent):
 
 def test_flags_are_named_and_seen_is_not_one_of_them():
     assert presentation.flag_names({'\\Seen', '\\Answered', '$label'}) == ['$label', 'answered']
+
+
+@pytest.mark.parametrize('address, name', [
+    ('Bob <bob@example.com>', 'Bob'), ('"Bob, B" <b@example.com>', 'Bob, B'),
+    ('<bob@example.com>', 'bob@example.com'), ('bob@example.com', 'bob@example.com'),
+    ('', ''), ('<', '<')])
+def test_a_list_shows_the_name_of_a_sender_or_else_the_address(address, name):
+    assert presentation.name_of(address) == name
+
+
+def test_a_long_subject_is_cut_in_a_list():
+    assert presentation.shortened('x' * 120) == 'x' * 120
+    assert presentation.shortened('x' * 1500) == 'x' * 119 + '…'

@@ -214,8 +214,9 @@ class BoxPages:
 def _message_row(message):
     return {
         'url': message.absolute_url() + '/manage_main',
-        'subject': message.shown_subject(),
+        'subject': presentation.shortened(message.shown_subject()),
         'sender': message.sender,
+        'name': presentation.name_of(message.sender),
         'date': presentation.moment(message.date_at or message.internal_at) or message.date,
         'size': presentation.size(message.size),
         'flags': presentation.flag_names(message.flags()),
