@@ -83,7 +83,7 @@ class Site:
         """A worker process of which nobody expects that it comes up."""
         argv = [sys.executable, '-m', 'zasync_client', '-C',
                 self.stack.instance / 'etc' / (target[1:] + '.conf')]
-        return self.stack.start('second', argv, is_ready=lambda process: True)
+        return self.stack.start('second' + target[1:], argv, is_ready=lambda process: True)
 
     def change(self, action):
         """Commit what action() does, again if it met a conflict."""
