@@ -53,8 +53,8 @@ WATCH_SECONDS = 25.0
 #: Ended calls wait for a beat that has more to do, at most this long, in seconds: their
 #: results are to be seen at once, only the archive waits.
 SWEEP_SECONDS = BEAT_SECONDS
-#: When so many have ended they do not wait.
-SWEEP_AT = 100
+#: When so many have ended they do not wait; the desk, written at each claim, names them.
+SWEEP_AT = 20
 
 #: Claims that no thread has begun after so many seconds go back to the queue: a call
 #: before them takes longer than calls took of late.
@@ -174,7 +174,7 @@ class Worker:
                 {name: plugin.description for name, plugin in self._config.plugins.items()}, now,
                 _place())
             self._reconcile(manager, now, set(), 'interrupted')
-            self._write_pulse(queue)
+            self._write_pulse(queue, 0)
             self._wakeup.watch(self._database.watched())
         self._note_beat(True)
 
@@ -230,8 +230,8 @@ class Worker:
         try:
             with unit_of_work('zasync beat') as work:
                 manager = self._database.manager()
-                claims = self._beat_in(manager, now, ends, held, hurry)
-                if claims is None:
+                done = self._beat_in(manager, now, ends, held, hurry)
+                if done is None:
                     work.abandon()
         except ClientDisconnected:
             # The outcome of a claim that was under way is unknown: compare soon.
@@ -261,18 +261,24 @@ class Worker:
             self._reconciled_at = float('-inf')
             self._clock.wait(self.stopping, self._config.initial_retry_seconds)
             return False
-        if claims is None:
+        if done is None:
             return False
+        claims, filed = done
         self._note_beat(self._must_reconcile())
-        with self._lock:
-            del self._ends[:len(ends)]
+        if filed:
+            with self._lock:
+                del self._ends[:len(ends)]
         for claim in claims:
             log.info('call %s accepted (attempt %d)', claim.id, claim.attempt)
             self._pool.submit(claim)
         return True
 
     def _beat_in(self, manager, now, ends, held, hurry):
-        """The body of a beat's transaction; → list of Claims, or None if there was nothing."""
+        """The body of a beat's transaction; → None if there was nothing to do.
+
+        Else (list of Claims, whether the ended calls were filed). Filing waits: a claim
+        should write as little as it can.
+        """
         queue = manager.queue
         if queue.desk.boot is None:
             raise _DeskFree
@@ -285,7 +291,9 @@ class Worker:
         if not (self._has_work(queue, now, slots) or self._must_sweep(ends, hurry)
                 or self._must_beat(queue)):
             return None
-        self._file(queue, ends, manager.rotation_period, now)
+        filing = self._must_sweep(ends, hurry)
+        if filing:
+            self._file(queue, ends, manager.rotation_period, now)
         if self._must_reconcile():
             self._reconcile(manager, now, held | {end.claim.id for end in ends}, 'nobody ran it')
         queue.drop_old(now, manager.rotation_period)
@@ -295,8 +303,8 @@ class Worker:
                             deferred.attempt)
                       for deferred in queue.take_in_and_claim(self.boot, now, slots)]
         self._next_due = queue.next_due() if slots > len(claims) else None
-        self._write_pulse(queue)
-        return claims
+        self._write_pulse(queue, 0 if filing else len(ends))
+        return claims, filing
 
     def _free_slots(self, held):
         if self._draining:
@@ -362,13 +370,13 @@ class Worker:
                 queue.give_back(id, now, outcome)
                 log.info('call %s is taken up again (%s)', id, outcome)
 
-    def _write_pulse(self, queue):
+    def _write_pulse(self, queue, unfiled):
         pulse, asked = queue.pulse, queue.ping.asked_at
         pong = pulse.pong_at
         if _is_unanswered(queue):
             pong = self._clock.now()
         pulse.write(
-            new=queue.length_new(), accepted=len(queue.desk.running),
+            new=queue.length_new(), accepted=max(0, len(queue.desk.running) - unfiled),
             rate=round(self._pace.calls_a_second(self._clock.monotonic()), 2),
             beat=pulse.beat + 1, accepting=int(not self._draining), pong_at=pong,
             answered=asked or 0)
