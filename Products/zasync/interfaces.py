@@ -88,7 +88,11 @@ class IDeferred(Interface):
         """
 
 
-class IAsynchronousCallManager(Interface):
+class ITakesCalls(Interface):
+    """A manager or a dispatcher: calls can be put to it."""
+
+
+class IAsynchronousCallManager(ITakesCalls):
     """A queue of calls in the ZODB, served by one worker (historic contract A.2-A.4)."""
 
     def putCall(plugin, *args, **kwargs):

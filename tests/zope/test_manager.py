@@ -69,7 +69,7 @@ def test_a_plugin_name_that_is_no_text_is_an_unknown_plugin(manager, plugin):
 
 
 def test_an_unknown_plugin_is_told_what_is_known(manager):
-    sign_on(manager, ['schedule'])
+    sign_on(manager, ['resize'])
     with pytest.raises(UnknownPlugin) as refusal:
         manager.putCall('scheduel', 1)
     assert "'scheduel'" in str(refusal.value)
