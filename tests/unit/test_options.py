@@ -190,7 +190,7 @@ def test_a_moment_is_the_same_in_every_time_zone(zone):
 
 
 class Summer(datetime.tzinfo):
-    """A zone that puts its clocks on at 02:00 on 31 March 2030, and back at 03:00 on 27 October."""
+    """A zone whose clocks go on at 02:00 on 31 March, and back at 03:00 on 27 October."""
 
     def utcoffset(self, moment):
         return datetime.timedelta(hours=1) + self.dst(moment)
