@@ -101,7 +101,7 @@ class Beat:
         reports = self._reports(queue)
         filing = self._must_sweep(queue, ends, hurry)
         reconciling = self.must_reconcile()
-        self.next_due = queue.next_due() if slots else None
+        self.next_due = None if self.draining else queue.next_due(slots)
         if not (filing or overdue or reports is not None or reconciling
                 or (not self.draining and queue.has_work(now, slots))
                 or self._must_beat(queue, idle)):
@@ -118,7 +118,7 @@ class Beat:
         if not self.draining:
             claims = tuple(self._claim(deferred) for deferred in queue.take_in_and_claim(
                 self._boot, now, slots, period))
-        self.next_due = queue.next_due() if slots > len(claims) else None
+        self.next_due = None if self.draining else queue.next_due(slots - len(claims))
         if reports is not None:
             queue.board.write(reports, queue.board.ids() - set(queue.desk.running))
         self.write_pulse(queue, 0 if filing else len(ends), idle)

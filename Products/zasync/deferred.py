@@ -10,6 +10,7 @@ Imports: interfaces, lifecycle, payload, call, board, failure, clock, errors.
 from typing import NamedTuple
 
 from persistent import Persistent
+from ZODB.POSException import POSKeyError
 from zope.interface import implementer
 
 from . import clock
@@ -82,7 +83,8 @@ class Deferred(Persistent):
     #: Deferreds whose ends this one waits for; and whether the first failure is enough.
     after = ()
     hurried = False
-    _series = None
+    series = None
+    _names = None
     _queue = None
     _result = None
     _failure = None
@@ -96,7 +98,7 @@ class Deferred(Persistent):
     # How the call ends if its callbacks leave it with a failure: a lifecycle event.
     _end_event = lifecycle.FAIL
 
-    def __init__(self, id, call, queue=None):
+    def __init__(self, id, call, queue=None, names=None):
         self.id = id
         self.plugin = call.plugin
         self.put_at = call.put_at
@@ -105,9 +107,11 @@ class Deferred(Persistent):
         if queue is not None:
             self._queue = queue
         for name in ('session', 'priority', 'not_before', 'expires_at', 'timeout_seconds',
-                     'retry', 'key', 'hurried'):
+                     'retry', 'key', 'series', 'hurried'):
             if getattr(call, name) != getattr(self, name):
                 setattr(self, name, getattr(call, name))
+        if self.series is not None:
+            self._names = names
 
     # reading
 
@@ -120,11 +124,6 @@ class Deferred(Persistent):
     def caller(self):
         """The Caller who put it."""
         return Caller(*self._caller)
-
-    @property
-    def series(self):
-        """The text of its series, or None."""
-        return None if self._series is None else self._series.text
 
     @property
     def result(self):
@@ -173,17 +172,18 @@ class Deferred(Persistent):
 
     def is_expired(self, now):
         """Whether nobody has begun it in time."""
-        return self.expires_at is not None and self.attempt == 0 and now >= self.expires_at
+        return (self.expires_at is not None and self.state == NEW and self.attempt == 0
+                and now >= self.expires_at)
 
     def is_blocked(self):
         """Whether another call of its series runs."""
-        return self._series is not None and not self._series.is_free_for(self.id)
+        return self.series is not None and not self._names.is_free(self.series, self.id)
 
     def is_held_up(self):
         """Whether a call it waits for has not ended; with `hurried` a failure is enough."""
-        if self.hurried and any(each.ended and each.failure is not None for each in self.after):
+        if self.hurried and any(_has_failed(each) for each in self.after):
             return False
-        return not all(each.ended for each in self.after)
+        return not all(has_ended(each) for each in self.after)
 
     def next_callback(self):
         """(success, failure, Caller) of the callback to run now, or None.
@@ -225,8 +225,8 @@ class Deferred(Persistent):
         self.owner = boot
         self.attempt += 1
         self.started_at = now
-        if self._series is not None:
-            self._series.hold(self.id)
+        if self.series is not None:
+            self._names.hold(self.series, self.id)
 
     def give_back(self, now, outcome, failed=False):
         """It goes back to the queue; `outcome` says why its attempt ended, in a word or two.
@@ -329,10 +329,6 @@ class Deferred(Persistent):
         self._callbacks = self._callbacks[:self._called]
         return left
 
-    def join_series(self, series):
-        """It is of that Series."""
-        self._series = series
-
     def _next_callback(self, now):
         self._called += 1
         if not self.has_callbacks():
@@ -359,8 +355,8 @@ class Deferred(Persistent):
 
     def _release(self):
         self.owner = None
-        if self._series is not None:
-            self._series.release(self.id)
+        if self.series is not None:
+            self._names.release(self.series, self.id)
 
     def _note_attempt(self, now, outcome):
         attempt = (self.attempt, self.started_at, now, outcome)
@@ -371,3 +367,18 @@ class Deferred(Persistent):
 
     def __repr__(self):
         return f'<call {self.id} {self.plugin} {self.state}>'
+
+
+def has_ended(deferred):
+    """Whether nothing more comes of a call; nothing does if its put was undone in the ZMI."""
+    try:
+        return deferred.ended
+    except POSKeyError:
+        return True
+
+
+def _has_failed(deferred):
+    try:
+        return deferred.ended and deferred.failure is not None
+    except POSKeyError:
+        return True

@@ -110,7 +110,10 @@ class AsynchronousCallManager(ManagerPages, CallPages, SimpleItem):
     @zpublish(False)
     @security.private
     def put(self, call):
-        """Queue a Call in the current transaction; → its Deferred."""
+        """Queue a Call in the current transaction; → its Deferred, or the one it joins."""
+        joined = putting.find_joined(self.names(), self.queue_of, call)
+        if joined is not None:
+            return joined[1]
         return putting.put(self.queue, self.names(), call, self.id)
 
     @zpublish(False)
@@ -119,6 +122,14 @@ class AsynchronousCallManager(ManagerPages, CallPages, SimpleItem):
         """The Names of our calls: those of the dispatcher we lie in, else our own."""
         shared = getattr(aq_base(aq_parent(aq_inner(self))), 'call_names', None)
         return self.queue.names if shared is None else shared
+
+    @zpublish(False)
+    @security.private
+    def queue_of(self, manager_id):
+        """The Queue of that manager, if its calls have the names that ours have; or None."""
+        if self.names() is self.queue.names:
+            return self.queue
+        return aq_parent(aq_inner(self)).queue_of(manager_id)
 
     # asking
 

@@ -39,6 +39,7 @@ from .names import Names
 from .pulse import Ping
 from .pulse import Pulse
 from .pulse import WorkerCard
+from .waiting import is_waiting
 from .waiting import Waiting
 
 
@@ -86,17 +87,17 @@ class Queue(Persistent):
 
     # putters
 
-    def put(self, call, lane_number, series=None, after=()):
+    def put(self, call, lane_number, names=None, after=()):
         """Store `call` in that lane, in the current transaction; return its Deferred.
 
-        series -- the Series it is of, or None. after -- Deferreds whose ends it waits for.
+        names -- the Names that have its series; None for our own. after -- Deferreds whose
+        ends it waits for.
         """
         lane = self.lanes[lane_number]
         number = lanes.next_number(lane)
-        deferred = Deferred(make_id(lane_number, number, call.put_at), call, self)
+        deferred = Deferred(make_id(lane_number, number, call.put_at), call, self,
+                            names or self.names)
         extra = {}
-        if series is not None:
-            deferred.join_series(series)
         if call.expires_at is not None:
             extra[EXPIRES] = call.expires_at
         if after:
@@ -144,23 +145,42 @@ class Queue(Persistent):
 
     def find(self, id):
         """The Deferred of that id, or None."""
+        return self._find(id, self._find_running, self._find_waiting, self._find_failed,
+                          self._find_archived)
+
+    def find_waiting(self, id):
+        """The Deferred of that id, or None, looked for only where a call may lie that waits."""
+        return self._find(id, self._find_waiting, self._find_failed)
+
+    def _find(self, id, *elsewhere):
+        """Look in its lane, then elsewhere."""
         try:
-            lane_number, number, put_at = parse_id(id)
-            entry = None
-            if lane_number != DESK_LANE:
-                entry = self.lanes[lane_number].get(number)
+            found = self._find_in_lane(id)
         except (ValueError, IndexError, TypeError, OverflowError):  # an id no lane can hold
             return None
-        places = (lambda: entry and entry[3],
-                  lambda: self.desk.running.get(id),
-                  lambda: self.waiting.find(put_at, lane_number, number),
-                  lambda: self.failed.get(id),
-                  lambda: self._find_archived(id))
-        for look in places:
-            deferred = look()
-            if deferred is not None and deferred.id == id:
-                return deferred
+        for look in (lambda id: found, *elsewhere):
+            try:
+                deferred = look(id)
+                if deferred is not None and deferred.id == id:
+                    return deferred
+            except POSKeyError:  # the put of what lay there was undone
+                pass
         return None
+
+    def _find_in_lane(self, id):
+        lane_number, number, _ = parse_id(id)
+        entry = None if lane_number == DESK_LANE else self.lanes[lane_number].get(number)
+        return None if entry is None else entry[3]
+
+    def _find_running(self, id):
+        return self.desk.running.get(id)
+
+    def _find_waiting(self, id):
+        lane_number, number, put_at = parse_id(id)
+        return self.waiting.find(put_at, lane_number, number)
+
+    def _find_failed(self, id):
+        return self.failed.get(id)
 
     def _find_archived(self, id):
         for end in reversed(self.archive.keys()):
@@ -177,9 +197,11 @@ class Queue(Persistent):
         """
         if self.cancelled:
             return True
+        due = self.next_due(slots)
+        if due is not None and due <= now:
+            return True
         if slots:
-            due = self.next_due()
-            return (self.desk.n_ready > 0 or (due is not None and due <= now)
+            return (self.desk.n_ready > 0
                     or any(self._has_news(number, lane)
                            for number, lane in enumerate(self.lanes))
                     or (self.desk.n_aside > 0 and self.waiting.any_unblocked()))
@@ -187,9 +209,10 @@ class Queue(Persistent):
         taken_in = desk.n_ready + desk.n_later + desk.n_aside
         return self.length_new() - taken_in >= TAKE_IN_MOST // 2
 
-    def next_due(self):
-        """When the first call that waits for its time is due, or one expires; or None."""
-        return self.waiting.next_due()
+    def next_due(self, slots=1):
+        """When the first call taken in expires, or, with free slots, is due; or None."""
+        times = [self.waiting.next_expiry(), self.waiting.next_due() if slots else None]
+        return min((time for time in times if time is not None), default=None)
 
     # the beat of the worker that holds the desk
 
@@ -199,14 +222,15 @@ class Queue(Persistent):
         What has ended where it waited (cancelled, expired) goes to nobody.
         """
         self._take_out_cancelled(rotation_period)
-        for deferred in self.waiting.take_expired(now):
+        for deferred in self.waiting.take_expired(now, TAKE_IN_MOST):
             self._expire(deferred, now, rotation_period)
-        waiting = self._take_in(now) + self.waiting.take_due(now, TAKE_IN_MOST)
+        waiting = (self._take_in(now, rotation_period)
+                   + self.waiting.take_due(now, TAKE_IN_MOST))
         if slots and self.desk.n_aside:
             waiting += self.waiting.take_unblocked()
         return self._claim(waiting, boot, now, slots, rotation_period)
 
-    def _take_in(self, now):
+    def _take_in(self, now, rotation_period):
         """Advance the marks over new entries; → [(place, Deferred)] of those that may run."""
         found = []
         news = [(number, lane) for number, lane in enumerate(self.lanes)
@@ -220,7 +244,11 @@ class Queue(Persistent):
                 if PLACE in extra:
                     self.failed.pop(deferred.id, None)
                 if EXPIRES in extra:
-                    self.waiting.note_expiry(place, deferred)
+                    if now >= extra[EXPIRES] and is_waiting(deferred) \
+                            and deferred.is_expired(now):
+                        self._expire(deferred, now, rotation_period)
+                        continue
+                    self.waiting.note_expiry(extra[EXPIRES], place, deferred)
                 if AFTER in extra and deferred.is_held_up():
                     self.waiting.add_parked(place, deferred)
                 elif not_before > now:
@@ -285,10 +313,12 @@ class Queue(Persistent):
             if not is_waiting(deferred):
                 self._file_if_ended(deferred, rotation_period)
             elif deferred.is_expired(now):
+                self.waiting.forget_expiry(place, deferred)
                 self._expire(deferred, now, rotation_period)
             elif deferred.is_blocked():
                 self.waiting.add_blocked(place, deferred)
             else:
+                self.waiting.forget_expiry(place, deferred)
                 deferred.accept(boot, now)
                 self.desk.add_running(deferred.id, deferred)
                 chosen.append(deferred)
@@ -316,6 +346,7 @@ class Queue(Persistent):
             place = self.waiting.find_place(deferred, *parse_id(id)[:2])
             if place is not None:
                 self.waiting.remove(place, deferred)
+                self.waiting.forget_expiry(place, deferred)
                 self._file_if_ended(deferred, rotation_period)
             del self.cancelled[id]
 
@@ -349,7 +380,12 @@ class Queue(Persistent):
         """Put a claimed call that no thread has begun back among the waiting."""
         deferred = self.desk.remove_running(id)
         deferred.unclaim()
+        self._note_expiry(deferred)
         self._add_waiting(deferred, now, now)
+
+    def _note_expiry(self, deferred):
+        if deferred.expires_at is not None and deferred.attempt == 0:
+            self.waiting.note_expiry(deferred.expires_at, place_of(deferred), deferred)
 
     def _add_waiting(self, deferred, now, until):
         place = place_of(deferred)
@@ -382,16 +418,14 @@ class Queue(Persistent):
                 self.archive[end] = OOBTree()
             self.archive[end][deferred.id] = deferred
         if self.desk.n_aside:
-            for place, waiter in self.waiting.take_after(deferred.id):
-                self.waiting.add_ready(place, waiter)
+            for _, waiter in self.waiting.take_after(deferred.id):
+                self._add_waiting(waiter, deferred.ended_at, waiter.not_before)
 
     def born(self, call, now):
         """Take in a call that the worker makes itself, on its desk; → its Deferred."""
         self.desk.n_born += 1
         deferred = Deferred(make_id(DESK_LANE, self.desk.n_born, call.put_at), call, self)
-        place = place_of(deferred)
-        if deferred.expires_at is not None:
-            self.waiting.note_expiry(place, deferred)
+        self._note_expiry(deferred)
         self._add_waiting(deferred, now, call.not_before)
         return deferred
 
@@ -425,17 +459,6 @@ def oid_at(lane, number):
     """The oid of the deferred at that number of the lane, not loaded; None if there is none."""
     entry = lane.get(number)
     return None if entry is None or entry[3] is None else entry[3]._p_oid
-
-
-def is_waiting(deferred):
-    """Whether a call taken in is still to be run.
-
-    One that was cancelled, or whose put was undone in the ZMI since, is not.
-    """
-    try:
-        return deferred is not None and deferred.is_waiting()
-    except POSKeyError:
-        return False
 
 
 def place_of(deferred):

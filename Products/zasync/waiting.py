@@ -12,11 +12,14 @@ parked     for the ends of other calls                    place → Deferred
 A *place* is (−priority, put_at, lane, number): in this order calls are run. Where a
 call waits is noted by (lane, number), but for `ready`, through which most calls pass.
 
-Imports: desk.
+Imports: desk, deferred.
 """
 
 from BTrees.OOBTree import OOBTree
 from persistent import Persistent
+from ZODB.POSException import POSKeyError
+
+from .deferred import has_ended
 
 
 class Waiting(Persistent):
@@ -32,7 +35,7 @@ class Waiting(Persistent):
         self._where = OOBTree()
         # id of a call whose end is awaited → tuple of places in `parked`
         self._awaited = OOBTree()
-        # (time, lane, number) → Deferred, of the calls that expire
+        # (time, lane, number) → (place, Deferred), of the calls that expire
         self._expiring = OOBTree()
 
     # putting in
@@ -60,12 +63,17 @@ class Waiting(Persistent):
         self._where[place[2:]] = 'parked', None
         self._desk.n_aside += 1
         for awaited in deferred.after:
-            if not awaited.ended:
+            if not has_ended(awaited):
                 self._awaited[awaited.id] = (*self._awaited.get(awaited.id, ()), place)
 
-    def note_expiry(self, place, deferred):
+    def note_expiry(self, expires_at, place, deferred):
         """Look at it when its time is over, if it still waits then."""
-        self._expiring[(deferred.expires_at, *place[2:])] = deferred
+        self._expiring[(expires_at, *place[2:])] = place, deferred
+
+    def forget_expiry(self, place, deferred):
+        """It waits no more, or has expired."""
+        if deferred.expires_at is not None:
+            self._expiring.pop((deferred.expires_at, *place[2:]), None)
 
     # taking out
 
@@ -85,7 +93,7 @@ class Waiting(Persistent):
         """Take out the first call of each series in which none runs; → [(place, Deferred)]."""
         found = []
         for key, deferred in self._first_of_series():
-            if not deferred.is_blocked():
+            if not _is_blocked(deferred):
                 del self.blocked[key]
                 del self._where[key[3:]]
                 self._desk.n_aside -= 1
@@ -100,21 +108,23 @@ class Waiting(Persistent):
         found = []
         for place in self._awaited.pop(id, ()):
             deferred = self.parked.get(place)
-            if deferred is not None and not deferred.is_held_up():
+            if deferred is None:
+                continue
+            if not _is_there(deferred):
+                self.remove(place, deferred)
+            elif not deferred.is_held_up():
                 self.remove(place, deferred)
                 found.append((place, deferred))
         return found
 
-    def take_expired(self, now):
-        """Take out what waits and has expired; → list of Deferreds."""
+    def take_expired(self, now, most):
+        """Take out what waits and has expired; → list of Deferreds. Looks at so many at most."""
         found = []
-        while self._expiring:
-            key = self._expiring.minKey()
-            if key[0] > now:
+        for _ in range(most):
+            if not self._expiring or self._expiring.minKey()[0] > now:
                 break
-            deferred = self._expiring.pop(key)
-            place = self.find_place(deferred, *key[1:])
-            if place is not None and deferred.is_expired(now):
+            place, deferred = self._expiring.pop(self._expiring.minKey())
+            if is_waiting(deferred) and deferred.is_expired(now) and place in self:
                 self.remove(place, deferred)
                 found.append(deferred)
         return found
@@ -156,17 +166,16 @@ class Waiting(Persistent):
         return place[2:] in self._where or place in self.ready
 
     def next_due(self):
-        """When the first call is due or expires, or None."""
-        times = []
-        if self._desk.n_later:
-            times.append(self.later.minKey()[0])
-        if self._expiring:
-            times.append(self._expiring.minKey()[0])
-        return min(times, default=None)
+        """When the first call that waits for its time is due, or None."""
+        return self.later.minKey()[0] if self._desk.n_later else None
+
+    def next_expiry(self):
+        """When the first call expires, or None."""
+        return self._expiring.minKey()[0] if self._expiring else None
 
     def any_unblocked(self):
         """Whether a series that calls wait for is free."""
-        return any(not deferred.is_blocked() for _, deferred in self._first_of_series())
+        return any(not _is_blocked(deferred) for _, deferred in self._first_of_series())
 
     def is_awaited(self, id):
         """Whether calls wait for the end of the call `id`."""
@@ -208,3 +217,27 @@ class Waiting(Persistent):
             if wanted in tree:
                 return wanted, tree[wanted]
             start = (*prefix, priority, float('inf'))
+
+
+def is_waiting(deferred):
+    """Whether a call taken in is still to be run.
+
+    One that was cancelled, or whose put was undone in the ZMI since, is not.
+    """
+    try:
+        return deferred is not None and deferred.is_waiting()
+    except POSKeyError:
+        return False
+
+
+def _is_there(deferred):
+    """Whether it has a record: one whose put was undone has none."""
+    try:
+        return deferred.id is not None
+    except POSKeyError:
+        return False
+
+
+def _is_blocked(deferred):
+    """Whether its series keeps it from being run; one that is not there is to be taken out."""
+    return _is_there(deferred) and deferred.is_blocked()

@@ -50,6 +50,7 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
     no_worker = RUN
     no_worker_choices = NO_WORKER_CHOICES
     security = ClassSecurityInfo()
+    security.declarePrivate('call_names')
 
     manage_options = Folder.manage_options[:1] + DispatcherPages.manage_options + (
         Folder.manage_options[1:])
@@ -104,7 +105,7 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
                         if wanted <= set(manager.queue.card.plugins)]
             offered = wanted if managers else ()
         call = make_call(offered, session, plugin, args, kwargs, *options)
-        joined = find_joined(self.call_names, call)
+        joined = find_joined(self.call_names, self.queue_of, call)
         if joined is not None:
             return joined
         known = [self.load_of(manager) for manager in managers]
@@ -130,6 +131,13 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
         """The managers in this folder; whatever else lies there is nobody's business."""
         return [child for child in self.objectValues()
                 if IAsynchronousCallManager.providedBy(child)]
+
+    @zpublish(False)
+    @security.private
+    def queue_of(self, manager_id):
+        """The Queue of our manager of that id, or None."""
+        found = self._getOb(manager_id, None)
+        return found.queue if IAsynchronousCallManager.providedBy(found) else None
 
     @zpublish(False)
     @security.private
