@@ -180,10 +180,15 @@ class Deferred(Persistent):
         return self.series is not None and not self._names.is_free(self.series, self.id)
 
     def is_held_up(self):
-        """Whether a call it waits for has not ended; with `hurried` a failure is enough."""
-        if self.hurried and any(_has_failed(each) for each in self.after):
+        """Whether a call it waits for has not ended; with `hurried` a failure is enough.
+
+        One that has begun waits for nobody any more.
+        """
+        if self.state != NEW or not self.after:
             return False
-        return not all(has_ended(each) for each in self.after)
+        if self.hurried and any(has_failed(each) for each in self.after):
+            return False
+        return any(not has_ended(each) for each in self.after)
 
     def next_callback(self):
         """(success, failure, Caller) of the callback to run now, or None.
@@ -370,14 +375,15 @@ class Deferred(Persistent):
 
 
 def has_ended(deferred):
-    """Whether nothing more comes of a call; nothing does if its put was undone in the ZMI."""
+    """Whether nobody need wait for that call: it has ended, or its put was undone."""
     try:
         return deferred.ended
     except POSKeyError:
         return True
 
 
-def _has_failed(deferred):
+def has_failed(deferred):
+    """Whether it has ended, and not well; what was undone never will."""
     try:
         return deferred.ended and deferred.failure is not None
     except POSKeyError:

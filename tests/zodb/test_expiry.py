@@ -168,9 +168,9 @@ def test_the_callbacks_of_an_expired_call_wait_for_a_thread_and_are_not_lost(
     assert claimed == [id]
     deferred = caller.begin().find(id)
     assert deferred.next_callback()[1] == 'python:1'
-    deferred.called_back(None, OVER + 61)
+    deferred.pass_callback(OVER + 61)
     caller.commit()
-    assert states(caller, id) == ['resolved']
+    assert states(caller, id) == ['expired']
 
 
 def test_an_expired_call_lets_those_go_on_that_waited_for_its_end(store):

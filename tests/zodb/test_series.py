@@ -303,7 +303,7 @@ def test_a_series_is_held_until_the_last_callback_has_run(store):
     succeed(caller, first)
     assert states(caller, first) == ['callback']
     assert worker.beat(LATE, 10) == []
-    caller.begin().find(first).called_back(None, LATE)
+    caller.begin().find(first).pass_callback(LATE)
     caller.commit()
     assert worker.beat(LATE, 10) == [second]
 
