@@ -34,7 +34,8 @@ def make_call(offered, session, plugin, args, kwargs, options=PLAIN):
     Raises UnknownPlugin or BadCall.
     """
     if not isinstance(options, Options):
-        raise BadCall(f'the options are an Options, not {options!r}')
+        raise BadCall('the first argument of putCallWith is an Options, then come the plugin and '
+                      f'its arguments; got {options!r:.100}')
     door = _Door(offered, session, capture(), _put_time())
     return door.call(plugin, args, kwargs, options)
 
@@ -77,8 +78,10 @@ class _Door:
             if len(args) > 2 or set(kwargs) - {'calls', 'first_failure'}:
                 raise BadCall('aggregate takes a list of calls and, if need be, first_failure; '
                               f'got {len(args)} arguments and the keywords {sorted(kwargs)}')
-            members, hurried = self._members(
-                **{**dict(zip(('calls', 'first_failure'), args, strict=False)), **kwargs})
+            # Its members are its work: they begin when it may, and as urgently.
+            theirs = Options(options.priority, options.not_before, options.expires)
+            members, hurried = self._members(theirs, **{
+                **dict(zip(('calls', 'first_failure'), args, strict=False)), **kwargs})
             return self._made(plugin, (hurried,), {}, options)._replace(
                 members=members, hurried=hurried)
         if plugin in BUILTIN:
@@ -124,7 +127,7 @@ class _Door:
         except OverflowError:
             raise BadCall(f'schedule can not wait {delay}') from None
 
-    def _members(self, calls=None, first_failure=False):
+    def _members(self, options, calls=None, first_failure=False):
         """aggregate(calls, first_failure=False) → (tuple of Calls, bool)."""
         if not isinstance(calls, (list, tuple)) or not calls:
             raise BadCall('aggregate takes a list of calls, each (plugin, arguments) or '
@@ -136,7 +139,7 @@ class _Door:
         members = []
         for number, member in enumerate(calls, 1):
             try:
-                members.append(self.call(*_member_parts(member)))
+                members.append(self.call(*_member_parts(member), options))
             except UnknownPlugin as reason:
                 raise UnknownPlugin(f'member {number}: {reason}') from None
             except BadCall as reason:

@@ -269,6 +269,24 @@ def refuse_to_go_with_open_calls(manager, event):
     manager.queue.close()
 
 
+def refuse_to_change_names_with_open_calls(manager, event):
+    """Before a manager is moved into a dispatcher, or out of one: BadRequest if it has open calls.
+
+    Their series are those of where they were put: elsewhere they would run beside others.
+    """
+    places = event.oldParent, event.newParent
+    if event.object is not manager or None in places or not any(
+            hasattr(aq_base(place), 'call_names') for place in places):
+        return
+    if aq_base(places[0]) is aq_base(places[1]):  # it gets another id
+        return
+    calls = manager.open_calls()
+    if calls:
+        raise BadRequest(
+            f'{"/".join(manager.getPhysicalPath())} has {calls} calls that have not ended; they '
+            'may have to wait for others of its dispatcher. Let its worker finish them first.')
+
+
 def _not_found(id):
     try:
         age = clock.SYSTEM.now() - parse_id(id)[2]

@@ -147,3 +147,8 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
 
 
 InitializeClass(ZAsyncDispatcher)
+
+
+def start_without_names(dispatcher, event):
+    """A dispatcher that is added, pasted or imported has no calls: no series of it is held."""
+    dispatcher.call_names = Names()
