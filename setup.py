@@ -94,6 +94,7 @@ setup(
     ],
     extras_require={
         'mail': MAIL,
+        'ldap': ['python-ldap >= 3.4.5'],
         'sessions': ['Products.Sessions', 'Products.TemporaryFolder'],
         'relstorage': ['RelStorage[postgresql]'],
         'metrics': ['prometheus-client'],
