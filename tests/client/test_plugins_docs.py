@@ -69,6 +69,7 @@ def test_the_example_runs_as_it_stands_in_the_page(shop):
     assert (before, gzip.decompress((shop.exports / 'orders.csv.gz').read_bytes())) == (
         6000, b'cup;1\n' * 1000)
     assert after < before
+    assert names['renamed'].failure is None
     assert names['renamed'].result == 2
     assert (shop.app.shop.cups.title, shop.app.shop.pots.title) == ('Cups', 'Pots and pans')
 

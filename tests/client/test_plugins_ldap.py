@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import transaction
@@ -331,7 +332,7 @@ def test_a_server_that_talks_without_end_is_cut_off():
 
 def test_no_thread_and_no_descriptor_is_left(trusted):
     def descriptors():
-        return len(list(slapd.Path('/proc/self/fd').iterdir()))
+        return len(list(Path('/proc/self/fd').iterdir()))
 
     query_protected_ldap(trusted.tls, PEOPLE)
     before = descriptors()

@@ -2,6 +2,7 @@
 
 import pytest
 
+from Products.zasync import payload
 from Products.zasync.builtin import BUILTIN
 from Products.zasync.errors import BadCall
 from Products.zasync.ldapcall import check_filter
@@ -10,6 +11,7 @@ from Products.zasync.ldapcall import check_unprotected
 from Products.zasync.ldapcall import protected
 from Products.zasync.ldapcall import Query
 from Products.zasync.ldapcall import unprotected
+from Products.zasync.showing import shown
 
 
 BASE = 'dc=example,dc=org'
@@ -48,6 +50,12 @@ def test_a_query_tells_its_address():
 def test_a_query_does_not_show_its_password():
     query = Query('ldap://host:389', BASE, user='cn=me', password='hidden')
     assert 'cn=me' in repr(query) and 'hidden' not in repr(query)
+
+
+def test_a_list_of_calls_does_not_show_the_password():
+    call = check_protected(('host', BASE), {'user': 'cn=me', 'password': 'geheim'})
+    text = shown(payload.dump_arguments(*call))
+    assert "'password': (hidden)" in text and 'cn=me' in text and 'geheim' not in text
 
 
 @pytest.mark.parametrize('args, kwargs, words', [
