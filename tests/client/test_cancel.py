@@ -65,7 +65,7 @@ def waits(request, fate):
 
 @pytest.mark.parametrize('paused', [False, True])
 @pytest.mark.parametrize('taken_in', [False, True])
-def test_a_call_is_cancelled_wherever_it_waits(fate, waits, taken_in, paused):
+def test_a_call_is_cancelled_while_it_waits(fate, waits, taken_in, paused):
     worker, put = waits
     before = fate.counts()
     deferred = put()
@@ -132,7 +132,7 @@ def test_a_call_that_has_ended_is_not_cancelled(fate, text, state):
     assert (deferred.state, deferred.failure) == (state, failure)
 
 
-def test_a_running_call_learns_of_it_when_it_tells_its_progress(fate):
+def test_a_running_call_is_cancelled(fate):
     gates, heard = [Gate(), Gate()], []
 
     def loops(run):
@@ -167,7 +167,7 @@ def jobs_marks(run):
 
 
 @pytest.mark.parametrize('how', ['return', 'commit', 'checkpoint', 'swallow'])
-def test_the_commit_of_a_cancelled_call_is_refused(fate, how):
+def test_a_cancelled_call_does_not_listen(fate, how):
     """Of one that never tells, that commits on its way, that does not listen."""
     gate, runs = Gate(), []
 

@@ -44,7 +44,7 @@ def run_all(fate, worker, calls):
 
 # staying
 
-def test_what_failed_stays_beyond_the_rotation_period(fate):
+def test_a_call_fails_for_good(fate):
     worker, _, (failed,) = broken(fate)
     good = fate.call('zope_exec', '/', {}, 'python: 1')
     run_all(fate, worker, [good])
@@ -188,7 +188,7 @@ def test_a_worker_that_drains_loses_no_call_that_is_to_run_again(fate):
     assert deferred.result == 2
 
 
-def test_where_a_callback_failed_the_call_goes_on_at_that_one(fate):
+def test_a_call_whose_callback_failed_is_run_again(fate):
     runs, seen = [], []
 
     def work(run):

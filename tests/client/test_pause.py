@@ -10,7 +10,7 @@ from tests.client.fate import Gate
 from zasync_client import beat
 
 
-def test_nothing_is_claimed_while_paused_and_what_runs_goes_on(fate):
+def test_a_manager_is_paused(fate):
     gate = Gate()
     worker = fate.worker(threads=2, plugins=[('wait', lambda run: gate.wait())])
     runs = fate.call('wait')

@@ -66,7 +66,7 @@ ODD = f'{Odd.__module__}.Odd'
     ({'attempts': 3, 'retry_on': ('ValueError',)}, {'retry': Retry(2, on=Odd)}, 2),
 ])
 @pytest.mark.parametrize('aware', [True, False])
-def test_an_exception_is_tried_again_as_plugin_and_call_say(fate, fields, options, expected,
+def test_a_call_with_a_retry_policy_raises_an_exception(fate, fields, options, expected,
                                                             aware):
     handler, runs = failing(Odd('no'))
     if not aware:
@@ -189,7 +189,7 @@ def trouble(monkeypatch):
 
 @pytest.mark.parametrize('error', [ConflictError('other'), ClientDisconnected('gone'),
                                    TransientError('again')], ids=lambda error: str(error))
-def test_a_call_that_may_not_run_twice_and_can_not_commit_is_interrupted(
+def test_a_call_that_may_not_run_twice_can_not_commit(
         fate, only_once, trouble, tmp_path, error):
     path = str(tmp_path / 'effects')
 
@@ -273,7 +273,7 @@ def test_a_failure_that_had_arrived_is_not_taken_for_that_of_a_callback(fate, tr
 
 
 @pytest.mark.parametrize('fields', [{}, {'retry': False}])
-def test_a_plugin_without_a_connection_is_not_run_again_for_the_storing_of_its_result(
+def test_a_known_result_can_not_be_stored_at_once(
         fate, trouble, tmp_path, fields):
     """However often that meets conflicts, and when the server goes away."""
     path = str(tmp_path / 'effects')
@@ -406,7 +406,7 @@ def test_a_plugin_that_is_not_zope_aware_runs_without_a_connection(fate):
     assert counted == [before] * 2 + [before + thread] * 2 + [before] * 2
 
 
-def test_a_real_killed_call_that_may_not_run_twice_is_interrupted(site, tmp_path):
+def test_a_worker_is_killed_while_it_runs_a_call_that_may_not_run_twice(site, tmp_path):
     path, gate = str(tmp_path / 'effects'), str(tmp_path / 'gate')
     worker = site.start_worker()
     site.become('boss')

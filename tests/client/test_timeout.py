@@ -79,7 +79,7 @@ def test_a_short_limit_wakes_the_beat_and_a_long_one_need_not(fate):
 
 
 @pytest.mark.parametrize('how', ['return', 'commit', 'checkpoint', 'raise', 'non-aware'])
-def test_the_thread_that_goes_on_can_not_commit(fate, how):
+def test_a_call_runs_longer_than_its_time_out(fate, how):
     gate, told = Gate(), []
 
     def deaf(*run):
@@ -116,7 +116,7 @@ def test_the_thread_that_goes_on_can_not_commit(fate, how):
     assert fate.counts() == (0, 0)
 
 
-def test_a_thread_that_hangs_is_busy_until_it_ends(fate):
+def test_a_call_that_timed_out_never_ends(fate):
     gate = Gate()
     worker = fate.worker(threads=2, plugins=[waiting_plugin(gate)])
     fate.call('wait', timeout=5)
@@ -223,7 +223,7 @@ def test_callbacks_run_after_a_time_out(fate):
     assert deferred.result == 'rescued!'
 
 
-def test_a_callback_that_takes_too_long_fails_like_any_and_the_next_ones_run(fate):
+def test_a_callback_runs_longer_than_its_time_out(fate):
     gate, seen = Gate(), []
 
     def first(value):
@@ -255,7 +255,7 @@ def test_a_callback_that_takes_too_long_fails_like_any_and_the_next_ones_run(fat
     assert (seen, deferred.result) == ([1, 1], 'in time')
 
 
-def test_the_end_of_a_call_that_commits_while_it_times_out_is_the_end(fate, monkeypatch):
+def test_a_call_commits_while_it_times_out(fate, monkeypatch):
     """Its commit comes first, so the beat meets a conflict, looks again and leaves it."""
     from zasync_client.beat import Beat
     gate = Gate()
