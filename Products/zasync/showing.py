@@ -6,6 +6,7 @@ pickle tells it to call: it shows what is written there.
 Imports: payload.
 """
 
+import ast
 import io
 import pickle
 import reprlib
@@ -58,6 +59,15 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) in (('copyreg', '_reconstructor'), ('copyreg', '__newobj__')):
             return lambda kind, *rest: kind()
         return type(f'{module}.{name}', (_Foreign,), {})
+
+
+def literal(data):
+    """The value whose pickle is `data` if a Python literal says all of it; None if not."""
+    try:
+        value = _Unpickler(io.BytesIO(payload.pickled(data))).load()
+        return value if ast.literal_eval(repr(value)) == value else None
+    except Exception:  # as in `shown`, and what is no literal
+        return None
 
 
 def shown(data):
