@@ -156,6 +156,17 @@ def test_what_no_form_can_say_stays_as_it_is_with_its_caller(site, manager, admi
     assert (each.timetable.expression, each.title) == ('@daily', 'Moved')
 
 
+def test_a_password_is_on_no_page_and_stays(manager, admin):
+    secret = {'bind': 'cn=x', 'password': 'hunter2'}
+    set_one(manager, plugin='mailer', args=([secret],), kwargs=secret)
+    page = admin.get(FORM, params={'id': 'nightly'})
+    assert fields(page)['kind'] == 'keep'
+    followed(admin, admin.post(SAVE, {**fields(page), 'expression': '@daily'}))
+    for shown in (page, admin.get(LIST), admin.get(FORM, params={'id': 'nightly'})):
+        assert 'hunter2' not in shown.text
+    assert manager.periodic['nightly'].timetable.expression == '@daily'
+
+
 def test_a_new_one_can_not_keep_what_it_calls(manager, admin):
     answer = admin.post(SAVE, {**EXPRESSION, 'kind': 'keep'})
     assert answer.status_int == 400
