@@ -1,6 +1,6 @@
 """Scheduling: what a manager offers for its periodic calls.
 
-Imports: periodic, cron, door, options, errors, permissions, clock.
+Imports: periodic, door, options, cron, interfaces, errors, permissions, clock.
 """
 
 import datetime
@@ -8,6 +8,7 @@ import re
 
 from AccessControl.class_init import InitializeClass
 from AccessControl.SecurityInfo import ClassSecurityInfo
+from zope.interface import implementer
 from ZPublisher import zpublish
 
 from . import clock
@@ -15,6 +16,7 @@ from . import permissions
 from .cron import Timetable
 from .door import make_call
 from .errors import BadCall
+from .interfaces import IPeriodicCalls
 from .options import Options
 from .periodic import PeriodicCall
 
@@ -25,8 +27,9 @@ TITLE_MOST = 200
 _ID = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.-]{0,99}')
 
 
+@implementer(IPeriodicCalls)
 class PeriodicCalls:
-    """The methods; a part of the manager. `periodic` is its tree, id → PeriodicCall."""
+    """See IPeriodicCalls; a part of the manager."""
 
     security = ClassSecurityInfo()
     security.declarePrivate('periodic')
@@ -35,7 +38,7 @@ class PeriodicCalls:
     @security.private
     def setPeriodicCall(self, id, expression, zone, plugin, args=(), kwargs=None,
                         options=None, title=''):
-        """See IAsynchronousCallManager."""
+        """See IPeriodicCalls."""
         check_id(id)
         check_title(title)
         timetable = Timetable(expression, zone)
@@ -67,7 +70,7 @@ class PeriodicCalls:
     @zpublish(False)
     @security.protected(permissions.ViewManagementScreens)
     def reschedulePeriodicCall(self, id, expression, zone, title=None):
-        """See IAsynchronousCallManager."""
+        """See IPeriodicCalls."""
         periodic = self._periodic(id)
         if title is None:
             title = periodic.title
@@ -77,7 +80,7 @@ class PeriodicCalls:
     @zpublish(False)
     @security.protected(permissions.ViewManagementScreens)
     def dropPeriodicCall(self, id):
-        """See IAsynchronousCallManager."""
+        """See IPeriodicCalls."""
         self._periodic(id)
         del self.periodic[id]
         return 1
@@ -85,19 +88,19 @@ class PeriodicCalls:
     @zpublish(False)
     @security.protected(permissions.ViewManagementScreens)
     def pausePeriodicCall(self, id):
-        """See IAsynchronousCallManager."""
+        """See IPeriodicCalls."""
         return int(self._periodic(id).pause())
 
     @zpublish(False)
     @security.protected(permissions.ViewManagementScreens)
     def resumePeriodicCall(self, id):
-        """See IAsynchronousCallManager."""
+        """See IPeriodicCalls."""
         return int(self._periodic(id).resume(clock.SYSTEM.now()))
 
     @zpublish(False)
     @security.protected(permissions.ViewManagementScreens)
     def runPeriodicCall(self, id):
-        """See IAsynchronousCallManager."""
+        """See IPeriodicCalls."""
         self._periodic(id).ask_to_run()
         return 1
 

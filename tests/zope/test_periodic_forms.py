@@ -113,6 +113,13 @@ def test_the_form_adds_a_plugin_with_arguments_and_options(site, manager, admin)
     assert manager.periodic['nightly'].last.arguments() == ((1, 'two'), {'three': 3})
 
 
+def test_blanks_around_what_was_typed_do_not_matter(manager, admin):
+    blanks = {name: f' {PLUGIN[name]}\t' for name in ('id', 'expression', 'zone', 'plugin')}
+    followed(admin, admin.post(SAVE, {**PLUGIN, **blanks}))
+    each = manager.periodic['nightly']
+    assert (each.timetable.zone, each.call.plugin) == ('Europe/Berlin', 'mailer')
+
+
 @pytest.mark.parametrize('attempts, stored', [
     ('', None), ('0', ()), ('1', (1, 5.0, 2.0, 3600.0, ()))])
 def test_attempts_are_the_plugins_never_twice_or_a_number(manager, admin, attempts, stored):
