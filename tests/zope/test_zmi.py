@@ -11,8 +11,10 @@ from ZPublisher import zpublish_marked
 
 from Products.zasync.manager import AsynchronousCallManager
 from Products.zasync.queue import Queue
+from Products.zasync.scheduling import PeriodicCalls
 from Products.zasync.zmi.callpages import CallPages
 from Products.zasync.zmi.managerforms import ManagerPages
+from Products.zasync.zmi.periodicforms import PeriodicPages
 from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
 from Products.zasyncdispatcher.zmi.dispatcherforms import DispatcherPages
 from tests.fakes import sign_on
@@ -417,9 +419,11 @@ def test_a_page_template_of_a_user_can_not_reach_the_queue(site, manager):
             manager.restrictedTraverse(name)
 
 
-PUBLISHED = (AsynchronousCallManager, ManagerPages, CallPages, ZAsyncDispatcher, DispatcherPages)
+PUBLISHED = (AsynchronousCallManager, ManagerPages, CallPages, PeriodicCalls, PeriodicPages,
+             ZAsyncDispatcher, DispatcherPages)
 CHANGING = ('manage_change', 'manage_ping', 'manage_add', 'manage_del', 'manage_cancel',
-            'manage_retry', 'manage_purge', 'manage_pause', 'manage_resume')
+            'manage_retry', 'manage_purge', 'manage_pause', 'manage_resume', 'manage_save',
+            'manage_run', 'manage_drop')
 
 
 @pytest.mark.parametrize('cls', PUBLISHED)
