@@ -321,7 +321,8 @@ class Beat:
         pulse.write(
             new=queue.length_new(), accepted=max(0, len(queue.desk.running) - unfiled),
             rate=round(self._pace.calls_a_second(self._clock.monotonic()), 2),
-            beat=pulse.beat + 1, accepting=int(not idle), pong_at=pong, answered=asked or 0)
+            beat=pulse.beat + 1, accepting=int(not idle), pong_at=pong, answered=asked or 0,
+            pace=self._pace.possible(self._config.threads))
 
 
 def is_unanswered(queue):
