@@ -77,8 +77,10 @@ setup(
         'AccessControl',
         'Acquisition',
         'BTrees',
+        'cronsim >= 2.6',
         'persistent',
         'transaction',
+        'tzdata',
         'zExceptions',
         'ZConfig',
         'ZEO >= 6',
@@ -95,6 +97,7 @@ setup(
     ],
     extras_require={
         'mail': MAIL,
+        'ldap': ['python-ldap >= 3.4.5'],
         'sessions': SESSIONS,
         'relstorage': ['RelStorage[postgresql]'],
         'metrics': ['prometheus-client'],

@@ -155,14 +155,15 @@ class IAsynchronousCallManager(ITakesCalls):
         """A page of calls: list of IDeferreds, running ones first, newest first in a state.
 
         state -- one of STATES. plugin -- its name. user -- id of the caller. start -- id of
-        the last call of the page before. limit -- most calls, and least work.
+        the last call of the page before. limit -- most calls, 10,000 or less; no others are
+        loaded, but to see whether they fit plugin and user. Raises ValueError.
         """
 
     def cancel(id):
         """Cancel a call; → 1, or 0 if it had ended. Raises KeyError."""
 
     def retry(id=None):
-        """Have a call that failed for good run once more; all such calls without an id.
+        """Have a call that failed for good run once more; without an id all such, 10,000 at most.
 
         → how many; 0 for one that has not failed. Raises KeyError.
         """
@@ -179,8 +180,39 @@ class IAsynchronousCallManager(ITakesCalls):
     def purge(state, older_than):
         """Drop ended calls of that final state that ended so many seconds ago; → how many.
 
-        Raises ValueError.
+        10,000 at most. Raises ValueError.
         """
+
+
+class IPeriodicCalls(Interface):
+    """What a manager offers for its periodic calls, each made again and again by the worker."""
+
+    periodic = Attribute('mapping: id → PeriodicCall')
+
+    def setPeriodicCall(id, expression, zone, plugin, args=(), kwargs=None, options=None,
+                        title=''):
+        """Add a periodic call, or change the one of that id; it runs as whoever calls this.
+
+        expression -- minute, hour, day of the month, month, day of the week, as cron has them.
+        zone -- name of the time zone whose clocks count. options -- an Options without key and
+        not_before, with a timedelta as expires if any.
+        Raises UnknownPlugin or BadCall, and then nothing is changed.
+        """
+
+    def reschedulePeriodicCall(id, expression, zone, title=None):
+        """Change its times, and its title if one is given. Raises KeyError or BadCall."""
+
+    def pausePeriodicCall(id):
+        """Let its ticks go by; → 1, or 0 if it was paused already. Raises KeyError."""
+
+    def resumePeriodicCall(id):
+        """End a pause, from the next tick on; → 1, or 0 if there was none. Raises KeyError."""
+
+    def runPeriodicCall(id):
+        """Have it called once besides, as soon as the worker sees this; → 1. Raises KeyError."""
+
+    def dropPeriodicCall(id):
+        """Delete it; a call of it that runs goes on. → 1. Raises KeyError."""
 
 
 class IPlugin(Interface):

@@ -70,7 +70,7 @@ class Waiting(Persistent):
         """Look at it when its time is over, if it still waits then."""
         self._expiring[(expires_at, *place[2:])] = place, deferred
 
-    def forget_expiry(self, place, deferred):
+    def forget_expiry(self, deferred, place):
         """It waits no more, or has expired."""
         if deferred.expires_at is not None:
             self._expiring.pop((deferred.expires_at, *place[2:]), None)
