@@ -220,11 +220,11 @@ class Beat:
                 continue
             if deferred.ended:
                 queue.archive_ended(id, rotation_period)
-            elif end.how == ENDED:  # and its end was undone since
-                queue.give_back(id, now, 'undone')
             elif deferred.is_owned_by(self._boot, end.claim.attempt):
                 if end.how == UNBEGUN:
                     queue.unclaim(id, now)
+                elif end.how == ENDED:  # and its end was undone since
+                    queue.give_back(id, now, 'undone')
                 else:
                     queue.give_back(id, now, end.why or end.how, end.until, end.failed)
                 log.info('call %s goes back to the queue (%s)', id, end.why or end.how)
@@ -253,6 +253,8 @@ class Beat:
             plugin = self._config.plugins.get(deferred.plugin)
             if deferred.ended:
                 queue.archive_ended(id, manager.rotation_period)
+            elif deferred.owner is None:  # it is to run once more: a lane has it
+                queue.desk.remove_running(id)
             elif deferred.state == ACCEPTED and not may_run_twice(deferred, plugin):
                 failure = Failure.from_exception(Interrupted(
                     f'attempt {deferred.attempt} of the call was interrupted, and it may not run '

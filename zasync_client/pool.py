@@ -96,5 +96,7 @@ class Pool:
             self._on_end(runner.run(claim))
         finally:
             with self._lock:
-                self._held.pop(claim.id, None)
+                # The call may have been claimed again: its time was over while it ran here.
+                if self._held.get(claim.id) is claim:
+                    del self._held[claim.id]
             self._on_free()

@@ -77,7 +77,7 @@ def _follower(deferred, caller):
 def _new_follower(deferred, caller):
     put_at = round(clock.SYSTEM.now() * 1000) / 1000
     call = Call(FOLLOW, payload.dump_arguments((deferred.id,), {}), caller, put_at,
-                session=deferred.session)
+                priority=deferred.priority, session=deferred.session)
     return putting.put_after(deferred._queue, call, (deferred,))
 
 

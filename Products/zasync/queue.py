@@ -140,18 +140,16 @@ class Queue(Persistent):
 
     def length_accepted(self):
         """Calls claimed and not ended, exact in this snapshot."""
-        return sum(1 for deferred in self.desk.running.values() if not deferred.ended)
+        return sum(1 for deferred in self.desk.running.values() if deferred.owner is not None)
 
     def find(self, id):
         """The Deferred of that id, or None."""
         try:
             lane_number, number, put_at = parse_id(id)
-            entry = None
-            if lane_number != DESK_LANE:
-                entry = self.lanes[lane_number].get(number)
+            not_taken_in = self._find_in_lane(lane_number, number)
         except (ValueError, IndexError, TypeError, OverflowError):  # an id no lane can hold
             return None
-        places = (lambda: entry and entry[3],
+        places = (lambda: not_taken_in,
                   lambda: self.desk.running.get(id),
                   lambda: self.waiting.find(put_at, lane_number, number),
                   lambda: self.failed.get(id),
@@ -161,6 +159,17 @@ class Queue(Persistent):
             if deferred is not None and deferred.id == id:
                 return deferred
         return None
+
+    def _find_in_lane(self, lane_number, number):
+        """What is in a lane and not taken in: what is, hangs elsewhere, or was dropped."""
+        if lane_number == DESK_LANE:
+            return None
+        lane = self.lanes[lane_number]
+        mark, oid = self.desk.mark(lane_number)
+        if number <= mark and oid_at(lane, mark) == oid:
+            return None
+        entry = lane.get(number)
+        return entry and entry[3]
 
     def _find_archived(self, id):
         for end in reversed(self.archive.keys()):
@@ -198,17 +207,18 @@ class Queue(Persistent):
 
         What has ended where it waited (cancelled, expired) goes to nobody.
         """
-        self._take_out_cancelled(rotation_period)
-        for deferred in self.waiting.take_expired(now):
+        news = self._take_in(now)
+        self._take_out_cancelled(news, rotation_period)
+        for deferred in self.waiting.take_expired(now, news):
             self._expire(deferred, now, rotation_period)
-        waiting = self._take_in(now) + self.waiting.take_due(now, TAKE_IN_MOST)
+        waiting = [*news.items(), *self.waiting.take_due(now, TAKE_IN_MOST)]
         if slots and self.desk.n_aside:
             waiting += self.waiting.take_unblocked()
         return self._claim(waiting, boot, now, slots, rotation_period)
 
     def _take_in(self, now):
-        """Advance the marks over new entries; → [(place, Deferred)] of those that may run."""
-        found = []
+        """Advance the marks over new entries; → {place: Deferred} of those that may run."""
+        found = {}
         news = [(number, lane) for number, lane in enumerate(self.lanes)
                 if self._has_news(number, lane)]
         for lane_number, lane in news:
@@ -218,7 +228,7 @@ class Queue(Persistent):
                 extra = entry[4] if len(entry) > 4 else {}
                 place = extra.get(PLACE) or (-priority, put_at, lane_number, number)
                 if PLACE in extra:
-                    self.failed.pop(deferred.id, None)
+                    self._leave_ended(deferred.id)
                 if EXPIRES in extra:
                     self.waiting.note_expiry(place, deferred)
                 if AFTER in extra and deferred.is_held_up():
@@ -226,8 +236,14 @@ class Queue(Persistent):
                 elif not_before > now:
                     self.waiting.add_later(not_before, place, deferred)
                 else:
-                    found.append((place, deferred))
+                    found[place] = deferred
         return found
+
+    def _leave_ended(self, id):
+        """A call that had failed runs once more; it may not have been filed."""
+        self.failed.pop(id, None)
+        if id in self.desk.running:
+            self.desk.remove_running(id)
 
     def _has_news(self, lane_number, lane):
         number, oid = self.desk.mark(lane_number)
@@ -266,6 +282,8 @@ class Queue(Persistent):
         for place, deferred in list(self.waiting.items()):
             if place[2] == lane_number and not is_waiting(deferred):
                 self.waiting.remove(place, deferred)
+        for place, deferred in self.waiting.take_not_held_up():
+            self.waiting.add_ready(place, deferred)
 
     def _claim(self, waiting, boot, now, slots, rotation_period):
         """Claim the first `slots` of `waiting` and `ready` together; the rest waits in `ready`."""
@@ -286,6 +304,8 @@ class Queue(Persistent):
                 self._file_if_ended(deferred, rotation_period)
             elif deferred.is_expired(now):
                 self._expire(deferred, now, rotation_period)
+            elif deferred.is_held_up():  # a call it waited for runs once more
+                self.waiting.add_parked(place, deferred)
             elif deferred.is_blocked():
                 self.waiting.add_blocked(place, deferred)
             else:
@@ -310,25 +330,33 @@ class Queue(Persistent):
             yield place, self.waiting.ready[place]
             place = (*place, 0)  # the first possible one after it
 
-    def _take_out_cancelled(self, rotation_period):
-        """Archive what was cancelled where it waited; what is still in a lane is met there."""
+    def _take_out_cancelled(self, news, rotation_period):
+        """Archive what was cancelled where it waited; `news` is what was just taken in.
+
+        What is in a lane still is left for the beat that takes it in.
+        """
         for id, deferred in list(self.cancelled.items()):
-            place = self.waiting.find_place(deferred, *parse_id(id)[:2])
-            if place is not None:
+            lane, number, _ = parse_id(id)
+            place = place_of(deferred)
+            if place in self.waiting:
                 self.waiting.remove(place, deferred)
-                self._file_if_ended(deferred, rotation_period)
+            elif place in news:
+                del news[place]
+            elif lane != DESK_LANE and number > self.desk.mark(lane)[0]:
+                continue
+            self._file_if_ended(deferred, rotation_period)
             del self.cancelled[id]
 
     def _expire(self, deferred, now, rotation_period):
         deferred.expire(_expired(deferred), now)
-        self._file_or_go_on(deferred, rotation_period)
+        self._file_or_go_on(deferred, now, rotation_period)
 
-    def _file_or_go_on(self, deferred, rotation_period):
+    def _file_or_go_on(self, deferred, now, rotation_period):
         """A call has ended in no thread: archive it, or have its callbacks run."""
         if deferred.ended:
             self.file(deferred, rotation_period)
         else:
-            deferred.let_go()
+            deferred.let_go(now, FAILED)
             self.waiting.add_ready(place_of(deferred), deferred)
 
     def _file_if_ended(self, deferred, rotation_period):
@@ -363,7 +391,7 @@ class Queue(Persistent):
         deferred = self.desk.running[id]
         deferred.fail(failure, now)
         self.desk.remove_running(id)
-        self._file_or_go_on(deferred, rotation_period)
+        self._file_or_go_on(deferred, now, rotation_period)
 
     def archive_ended(self, id, rotation_period):
         """File a call of the desk that has ended."""
@@ -381,9 +409,14 @@ class Queue(Persistent):
             if end not in self.archive:
                 self.archive[end] = OOBTree()
             self.archive[end][deferred.id] = deferred
+        if deferred.expires_at is not None:
+            self.waiting.forget_expiry(place_of(deferred), deferred)
         if self.desk.n_aside:
             for place, waiter in self.waiting.take_after(deferred.id):
-                self.waiting.add_ready(place, waiter)
+                if waiter.not_before > deferred.ended_at:
+                    self.waiting.add_later(waiter.not_before, place, waiter)
+                else:
+                    self.waiting.add_ready(place, waiter)
 
     def born(self, call, now):
         """Take in a call that the worker makes itself, on its desk; → its Deferred."""
@@ -396,13 +429,21 @@ class Queue(Persistent):
         return deferred
 
     def drop_old(self, now, rotation_period):
-        """Drop the oldest slice of the archive if all in it is too old; was one dropped?"""
+        """Drop the oldest slice of the archive if all in it is too old; was one dropped?
+
+        Lanes are trimmed by those who put. Where nobody does they must not keep what the
+        archive has dropped.
+        """
         if not self.archive:
             return False
         end = self.archive.minKey()
         if not policy.slice_is_over(end, now, rotation_period):
             return False
         del self.archive[end]
+        for number, lane in enumerate(self.lanes):
+            mark = self.desk.mark(number)[0]
+            if mark and lanes.forget(lane, mark, end):
+                self.desk.set_mark(number, mark, None)
         return True
 
 
