@@ -16,6 +16,7 @@ from Products.zasync.errors import Interrupted
 from Products.zasync.errors import TimedOut
 from Products.zasync.failure import Failure
 from Products.zasync.interfaces import ACCEPTED
+from Products.zasync.interfaces import CANCELLED
 from Products.zasync.options import class_names
 
 from .claims import Claim
@@ -96,17 +97,19 @@ class Beat:
         self.poll_seconds = manager.poll_interval
         idle = self.draining or manager.paused
         slots = 0 if idle else self._free_slots(held)
-        self._tell_what_ended(queue, held)
+        cancelled = self._cancelled(queue, held)
         overdue = self._overdue(queue)
         reports = self._reports(queue)
         filing = self._must_sweep(queue, ends, hurry)
         reconciling = self.must_reconcile()
         self.next_due = queue.next_due() if slots else None
-        if not (filing or overdue or reports is not None or reconciling
+        if not (filing or cancelled or overdue or reports is not None or reconciling
                 or (not self.draining and queue.has_work(now, slots))
                 or self._must_beat(queue, idle)):
             return None
         period = manager.rotation_period
+        for id in cancelled:  # whatever its thread does
+            queue.archive_ended(id, period)
         if filing:
             self._file(queue, ends, period, now)
         for claim in overdue:
@@ -175,12 +178,15 @@ class Beat:
         """Whether the desk is to be compared with the pool."""
         return self._clock.monotonic() - self._reconciled_at >= RECONCILE_SECONDS
 
-    def _tell_what_ended(self, queue, held):
-        """Have calls that somebody ended while they run here learn of it."""
+    def _cancelled(self, queue, held):
+        """Ids of the calls that were cancelled while they run here; they are told."""
+        found = []
         for id in held:
             deferred = queue.desk.running.get(id)
-            if deferred is not None and deferred.ended:
+            if deferred is not None and deferred.state == CANCELLED:
                 self._runs.stop(id, Cancelled(f'the call {id} was {deferred.state}'))
+                found.append(id)
+        return found
 
     def _overdue(self, queue):
         found = []

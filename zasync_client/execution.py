@@ -286,11 +286,8 @@ class Execution:
             _commit()
             return deferred
 
-        def commit(memo):
-            raise ZAsyncError('a callback has no checkpoints: it is short, or puts a call')
-
         try:
-            step = Run(deferred, commit, self._reporter(call))
+            step = Run(deferred, callbacks.no_checkpoint, self._reporter(call))
             with (self._fence.around(deferred, self._boot, call.claim.attempt),
                   restored(caller, self._database.application()) as app, running(step)):
                 step.app = app

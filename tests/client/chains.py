@@ -107,9 +107,9 @@ def no_return(result=None):
     return NoReturn()
 
 
-def big(result=None):
+def big(result=None, size=2_000):
     """More bytes than the test allows."""
-    return 'x' * 2_000
+    return 'x' * size
 
 
 def count_runs(result):
@@ -198,3 +198,11 @@ def callback_of_itself(number):
     run = current()
     run.app.zam.queue.find(run.id).addCallbacks(keep)
     return number
+
+
+def fail_once(value):
+    """Fails the first time."""
+    _runs.append(value)
+    if _runs.count(value) == 1:
+        raise ValueError('the first time')
+    return value
