@@ -28,6 +28,8 @@ from .interfaces import RESOLVED
 
 #: Ended attempts that a deferred remembers; it is written at each transition.
 HISTORY_MOST = 10
+#: Longest outcome of an attempt, in characters.
+OUTCOME_MOST = 200
 
 
 class Chain:
@@ -147,7 +149,7 @@ class Deferred(Persistent):
     @property
     def progress(self):
         """See IDeferred."""
-        if self.ended or self._queue is None:
+        if self.owner is None or self._queue is None:
             return None
         return self._queue.board.get(self.id)
 
@@ -191,6 +193,10 @@ class Deferred(Persistent):
         if self.hurried and any(has_failed(each) for each in self.after):
             return False
         return any(not has_ended(each) for each in self.after)
+
+    def step(self):
+        """Which part of the call is to be done: −1 its work, else the number of a callback."""
+        return self._called if self.state == CALLBACK else -1
 
     def next_callback(self):
         """(success, failure, Caller) of the callback to run now, or None.
@@ -304,7 +310,7 @@ class Deferred(Persistent):
     def again(self):
         """It failed for good and is to run once more; where a callback failed, from there."""
         self._advance(lifecycle.RETRY)
-        self._note_attempt(self.ended_at, 'failed')
+        self._note_failed(self.ended_at)
         self.failures = 0
         self.ended_at = None
         self._failure = None
@@ -362,16 +368,19 @@ class Deferred(Persistent):
         self.ended_at = now
         self._release()
 
-    def let_go(self, now, outcome):
-        """What it did has ended in no thread; its callbacks are for its next attempt."""
+    def let_go(self, now):
+        """What it did has failed in no thread; its callbacks are for its next attempt."""
         if self.attempt:
-            self._note_attempt(now, outcome)
+            self._note_failed(now)
         self._release()
 
     def _release(self):
         self.owner = None
         if self._series is not None:
             self._series.release(self.id)
+
+    def _note_failed(self, now):
+        self._note_attempt(now, f'failed: {self.failure}'[:OUTCOME_MOST])
 
     def _note_attempt(self, now, outcome):
         attempt = (self.attempt, self.started_at, now, outcome)

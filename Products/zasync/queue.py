@@ -5,8 +5,8 @@ Who writes what (one kind of writer each, so puts meet nobody):
 =========================  =====================================================
 lanes                      putters (a trim included)
 desk, marks, waiting, the  the beat of the worker that holds the desk
-archive, failed, pulse,
-board
+archive, withdrawn, failed,
+pulse, board
 card                       that worker, at its start
 ping                       whoever pings
 cancelled                  whoever cancels a call that waits; the beat empties it
@@ -35,6 +35,7 @@ from .desk import Desk
 from .errors import Expired
 from .failure import Failure
 from .interfaces import FAILED
+from .interfaces import RESOLVED
 from .names import Names
 from .pulse import Ping
 from .pulse import Pulse
@@ -73,8 +74,10 @@ class Queue(Persistent):
         self.lanes = lanes.make_lanes()
         self.desk = Desk(len(self.lanes))
         self.waiting = Waiting(self.desk)
-        # End of the slice → {id: Deferred}; dropped slice by slice.
+        # End of the slice → {id: Deferred}; dropped slice by slice. What was resolved, and
+        # what was cancelled or has expired: a list of the few need not load the many.
         self.archive = LOBTree()
+        self.withdrawn = LOBTree()
         # id → Deferred of what failed for good; kept until somebody takes it away.
         self.failed = OOBTree()
         self.cancelled = OOBTree()
@@ -172,10 +175,11 @@ class Queue(Persistent):
         return entry and entry[3]
 
     def _find_archived(self, id):
-        for end in reversed(self.archive.keys()):
-            deferred = self.archive[end].get(id)
-            if deferred is not None:
-                return deferred
+        for slices in (self.archive, self.withdrawn):
+            for end in reversed(slices.keys()):
+                deferred = slices[end].get(id)
+                if deferred is not None:
+                    return deferred
         return None
 
     def has_work(self, now, slots):
@@ -356,7 +360,7 @@ class Queue(Persistent):
         if deferred.ended:
             self.file(deferred, rotation_period)
         else:
-            deferred.let_go(now, FAILED)
+            deferred.let_go(now)
             self.waiting.add_ready(place_of(deferred), deferred)
 
     def _file_if_ended(self, deferred, rotation_period):
@@ -387,11 +391,17 @@ class Queue(Persistent):
             self.waiting.add_ready(place, deferred)
 
     def fail(self, id, failure, now, rotation_period):
-        """End a running call with that Failure, whatever its thread does."""
-        deferred = self.desk.running[id]
+        """End a running call, or its callback, with that Failure, whatever its thread does."""
+        deferred = self.desk.remove_running(id)
         deferred.fail(failure, now)
-        self.desk.remove_running(id)
         self._file_or_go_on(deferred, now, rotation_period)
+
+    def take_off(self, id):
+        """Take off the desk a call that failed and is to run once more, before it was filed."""
+        deferred = self.desk.remove_running(id)
+        if place_of(deferred) not in self.waiting:
+            # As if it had been filed in time: the beat meets it in its lane.
+            self.failed[id] = deferred
 
     def archive_ended(self, id, rotation_period):
         """File a call of the desk that has ended."""
@@ -405,10 +415,11 @@ class Queue(Persistent):
         if deferred.state == FAILED:
             self.failed[deferred.id] = deferred
         else:
+            slices = self.archive if deferred.state == RESOLVED else self.withdrawn
             end = policy.slice_of(deferred.ended_at, rotation_period)
-            if end not in self.archive:
-                self.archive[end] = OOBTree()
-            self.archive[end][deferred.id] = deferred
+            if end not in slices:
+                slices[end] = OOBTree()
+            slices[end][deferred.id] = deferred
         if deferred.expires_at is not None:
             self.waiting.forget_expiry(place_of(deferred), deferred)
         if self.desk.n_aside:
@@ -431,20 +442,24 @@ class Queue(Persistent):
     def drop_old(self, now, rotation_period):
         """Drop the oldest slice of the archive if all in it is too old; was one dropped?
 
-        Lanes are trimmed by those who put. Where nobody does they must not keep what the
-        archive has dropped.
+        Of what was withdrawn too. Lanes are trimmed by those who put. Where nobody does they
+        must not keep what was dropped.
         """
-        if not self.archive:
-            return False
-        end = self.archive.minKey()
-        if not policy.slice_is_over(end, now, rotation_period):
-            return False
-        del self.archive[end]
+        dropped = False
+        for slices in (self.archive, self.withdrawn):
+            end = slices.minKey() if slices else None
+            if slices and policy.slice_is_over(end, now, rotation_period):
+                del slices[end]
+                self._trim_lanes(end)
+                dropped = True
+        return dropped
+
+    def _trim_lanes(self, before):
+        """Remove the entries of calls taken in that were put before then."""
         for number, lane in enumerate(self.lanes):
             mark = self.desk.mark(number)[0]
-            if mark and lanes.forget(lane, mark, end):
+            if mark and lanes.forget(lane, mark, before):
                 self.desk.set_mark(number, mark, None)
-        return True
 
 
 def make_id(lane_number, number, put_at):
