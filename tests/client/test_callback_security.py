@@ -81,7 +81,7 @@ def test_what_its_caller_may_not_touch_goes_to_the_failure_chain(bench, late):
     deferred = put(bench, 'bob', chains.value, 1)
     if late:
         transaction.commit()
-    deferred.addCallbacks('python: here.manage_changeProperties({"title": "by bob"})')
+    deferred.addCallbacks('python: here.manage_changeProperties(title="by bob")')
     deferred.addCallbacks(chains.keep, chains.keep_type)
     transaction.commit()
     run_until(bench, worker, lambda: at_rest(bench))
@@ -93,9 +93,10 @@ def test_what_its_caller_may_not_touch_goes_to_the_failure_chain(bench, late):
 def test_effects_before_the_refusal_are_rolled_back(bench):
     worker = bench.worker()
     bench.app.manage_permission('Manage properties', ['Anonymous'], 1)
+    transaction.commit()
     deferred = put(bench, 'bob', chains.value, 1)
-    deferred.addCallbacks('python: here.manage_changeProperties({"title": "by bob"})')
-    deferred.addCallbacks('python: (here.manage_changeProperties({"title": "half"}), '
+    deferred.addCallbacks('python: here.manage_changeProperties(title="by bob")')
+    deferred.addCallbacks('python: (here.manage_changeProperties(title="half"), '
                           'here.manage_delObjects(["zam"]))')
     transaction.commit()
     run(bench, worker, deferred)
@@ -106,6 +107,7 @@ def test_effects_before_the_refusal_are_rolled_back(bench):
 def test_a_method_its_caller_may_not_call_any_more_goes_to_the_failure_chain(bench):
     worker = bench.worker()
     bench.app.manage_permission('Access contents information', ['Anonymous'], 1)
+    transaction.commit()
     deferred = put(bench, 'bob', chains.value, 'Folder')
     deferred.addCallbacks(bench.app.objectIds)
     transaction.commit()
@@ -153,7 +155,7 @@ def test_a_script_of_a_weaker_owner_adds_callbacks_that_can_do_no_more(bench, la
     manager, script = getSecurityManager(), Script().__of__(bench.app)
     manager.addContext(script)
     try:
-        deferred.addCallbacks('python: here.manage_changeProperties({"title": "by a trick"})')
+        deferred.addCallbacks('python: here.manage_changeProperties(title="by a trick")')
     finally:
         manager.removeContext(script)
     deferred.addCallbacks(chains.keep, chains.keep_type)
