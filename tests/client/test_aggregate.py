@@ -52,7 +52,7 @@ def test_the_results_are_in_the_order_of_the_calls(bench):
     assert (deferred.state, deferred.result) == ('resolved', [3, 1, 2])
 
 
-def test_a_failed_member_leaves_its_Failure_in_the_list(bench):
+def test_a_member_of_an_aggregate_fails(bench):
     worker = bench.worker()
     deferred = put(bench, [job(chains.value, 1), job(chains.fail, 'two'),
                            ('zope_exec', ('/', {}, 'python: 3'))])
@@ -158,7 +158,7 @@ def test_it_can_be_waited_for_like_any_call(bench):
     assert kept(bench) == ([1, 2],)
 
 
-def test_results_of_members_that_are_too_big_together_fail_it_and_not_them(bench):
+def test_the_results_of_an_aggregate_are_too_big_together(bench):
     worker = bench.worker(changes={'max_result_bytes': 3_000})
     deferred = put(bench, [job(chains.big), job(chains.big)])
     run(bench, worker, deferred)
@@ -225,7 +225,7 @@ def test_run_again_with_its_failed_members_it_waits_for_them_again(bench, first_
         assert bench.manager.retry() == 1
 
 
-def test_a_member_that_runs_again_before_the_others_have_ended_is_waited_for_again(bench):
+def test_a_member_of_an_aggregate_runs_again(bench):
     worker = bench.worker(threads=2)
     deferred = put(bench, [job(chains.fail_once, 'here'), job(chains.wait_for_gate, 2)])
     bench.step(worker)

@@ -76,7 +76,7 @@ def test_a_session_mate_adds_callbacks_that_run_as_itself(bench):
 
 
 @pytest.mark.parametrize('late', [False, True])
-def test_what_its_caller_may_not_touch_goes_to_the_failure_chain(bench, late):
+def test_a_callback_touches_what_its_caller_may_not(bench, late):
     worker = bench.worker()
     deferred = put(bench, 'bob', chains.value, 1)
     if late:
@@ -117,7 +117,7 @@ def test_a_method_its_caller_may_not_call_any_more_goes_to_the_failure_chain(ben
     assert deferred.failure.type_name.endswith('Unauthorized')
 
 
-def test_a_callback_of_a_user_who_is_gone_goes_to_the_failure_chain(bench):
+def test_the_user_who_added_a_callback_was_deleted(bench):
     worker = bench.worker()
     deferred = put(bench, 'bob', chains.value, 1)
     deferred.addCallbacks(chains.keep)

@@ -184,7 +184,7 @@ def test_a_None_is_a_result_too(bench):
 
 # transactions
 
-def test_effects_of_the_callbacks_before_survive_a_failing_one(bench):
+def test_a_callback_raises_an_exception(bench):
     worker = bench.worker()
     deferred = put(bench, chains.value, 1, callbacks=[
         (chains.keep,), (chains.double,), (chains.keep_and_raise,), (None, chains.keep_type)])
@@ -205,7 +205,7 @@ def test_each_callback_is_committed_before_the_next_begins(bench):
     assert deferred.state == 'resolved'
 
 
-def test_conflicts_of_a_callback_are_retried_alone(bench):
+def test_a_callback_meets_a_conflict(bench):
     worker = bench.worker()
     deferred = put(bench, chains.counted, 3, callbacks=[
         (chains.count_runs,), (chains.conflicts,), (chains.count_runs,)])
@@ -249,7 +249,7 @@ def test_a_callback_has_no_checkpoints(bench):
     assert 'checkpoint' in deferred.failure.text
 
 
-def test_a_result_of_a_callback_that_can_not_be_pickled_goes_to_the_failure_chain(bench):
+def test_the_result_of_a_callback_can_not_be_stored(bench):
     worker = bench.worker()
     deferred = put(bench, chains.value, callbacks=[
         (chains.unpicklable,), (None, chains.keep_type)])
@@ -299,7 +299,7 @@ def test_what_a_callback_puts_is_seen_before_the_chain_has_ended(bench):
 
 # added late
 
-def test_callbacks_added_before_the_end_run_after_it(bench):
+def test_a_callback_is_added_to_a_call_that_runs(bench):
     worker = bench.worker(threads=2)
     deferred = put(bench, chains.wait_for_gate, 4)
     bench.step(worker)
@@ -314,7 +314,7 @@ def test_callbacks_added_before_the_end_run_after_it(bench):
 
 
 @pytest.mark.parametrize('when', ['ended', 'archived', 'dropped'])
-def test_callbacks_added_after_the_end_run_too(bench, when):
+def test_a_callback_is_added_to_a_call_that_has_ended(bench, when):
     worker = bench.worker()
     deferred = put(bench, chains.value, 4)
     run(bench, worker, deferred)
@@ -368,7 +368,7 @@ def test_late_callbacks_wait_no_shorter_than_those_of_other_priority(bench):
 # ends that come from outside
 
 @pytest.mark.parametrize('when', ['new', 'accepted', 'callback'])
-def test_a_cancelled_call_has_its_failure_callbacks_run(bench, when):
+def test_a_call_with_callbacks_is_cancelled(bench, when):
     worker = bench.worker(threads=2)
     wait = (chains.wait_for_gate, chains.wait_for_gate)
     deferred = put(bench, chains.wait_for_gate if when == 'accepted' else chains.value, 1,
@@ -388,7 +388,7 @@ def test_a_cancelled_call_has_its_failure_callbacks_run(bench, when):
     assert follower.state == 'resolved'
 
 
-def test_an_expired_call_has_its_failure_callbacks_run(bench):
+def test_a_call_with_callbacks_expires(bench):
     worker = bench.worker()
     soon = Options(expires=datetime.timedelta(seconds=5))
     plain = put(bench, chains.counted, 1, options=soon)

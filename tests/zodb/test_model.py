@@ -339,7 +339,7 @@ STEPS = ['put'] * 5 + ['beat'] * 6 + ['succeed'] * 5 + ['fail'] * 3 + ['archive'
 
 
 @pytest.mark.parametrize('seed', range(8))
-def test_counts_order_and_places_agree_with_a_model_through_a_random_history(
+def test_lengths_order_and_places_agree_with_a_model_through_a_random_history(
         store, seed, monkeypatch):
     time = FixedClock()
     monkeypatch.setattr(clock, 'SYSTEM', time)
