@@ -262,14 +262,22 @@ class Deferred(Persistent):
         self._memo = payload.stored(memo)
 
     def succeed(self, result, now):
-        """Its work is done; `result` is pickled, or None for None."""
-        self._end_of_work(lifecycle.SUCCEED, now)
-        self._result = None if result is None else payload.stored(result)
+        """Its work, or the callback that runs, is done; `result` is pickled, or None for None."""
+        kept = None if result is None else payload.stored(result)
+        if self.state == CALLBACK:
+            self._result, self._failure = kept, None
+            self._next_callback(now)
+        else:
+            self._end_of_work(lifecycle.SUCCEED, now)
+            self._result = kept
 
     def fail(self, failure, now):
-        """Its work failed for good, with that Failure."""
-        self._end_of_work(lifecycle.FAIL, now)
-        self._failure = payload.stored(payload.dumps(failure))
+        """Its work, or the callback that runs, failed for good, with that Failure."""
+        if self.state == CALLBACK:
+            self._callback_failed(failure, now)
+        else:
+            self._end_of_work(lifecycle.FAIL, now)
+            self._failure = payload.stored(payload.dumps(failure))
 
     def relay(self, failure, now):
         """It ends as another call did that failed: what went wrong is told there."""
@@ -280,20 +288,6 @@ class Deferred(Persistent):
         """Nobody began it in time."""
         self._end_of_work(lifecycle.EXPIRE, now)
         self._failure = payload.stored(payload.dumps(failure))
-
-    def called_back(self, result, now):
-        """A callback has returned `result`, pickled, or None for None."""
-        self._result = None if result is None else payload.stored(result)
-        self._failure = None
-        self._next_callback(now)
-
-    def callback_failed(self, failure, now):
-        """A callback has raised, with that Failure. What it was given is kept for a retry."""
-        if self._failure is None:
-            self._broken = self._called
-        self._end_event = lifecycle.FAIL
-        self._failure = payload.stored(payload.dumps(failure))
-        self._next_callback(now)
 
     def pass_callback(self, now):
         """A callback has nothing for a value of this kind."""
@@ -314,7 +308,7 @@ class Deferred(Persistent):
     def again(self):
         """It failed for good and is to run once more; where a callback failed, from there."""
         self._advance(lifecycle.RETRY)
-        self._note_attempt(self.ended_at, f'failed: {self.failure}'[:OUTCOME_MOST])
+        self._note_failed(self.ended_at)
         self.failures = 0
         self.ended_at = None
         self._failure = None
@@ -340,6 +334,15 @@ class Deferred(Persistent):
         self._callbacks = self._callbacks[:self._called]
         return left
 
+    def _callback_failed(self, failure, now):
+        if self._failure is None:
+            # What it was given is still in `_result`: it can be given that again.
+            self._broken = self._called
+        if failure != self.failure:  # else it has handed on what it was given
+            self._end_event = lifecycle.FAIL
+            self._failure = payload.stored(payload.dumps(failure))
+        self._next_callback(now)
+
     def _next_callback(self, now):
         self._called += 1
         if not self.has_callbacks():
@@ -348,8 +351,7 @@ class Deferred(Persistent):
             self._end(now)
 
     def _end_of_work(self, event, now):
-        # In the state CALLBACK this comes from outside (a time-out): what is left is dropped.
-        left = self.state != CALLBACK and self.has_callbacks()
+        left = self.has_callbacks()
         self._advance(event, left)
         if left:
             self._end_event = event
@@ -360,14 +362,19 @@ class Deferred(Persistent):
         self.ended_at = now
         self._release()
 
-    def let_go(self):
-        """Its work has ended in no thread; somebody else is to run its callbacks."""
+    def let_go(self, now):
+        """What it did has failed in no thread; its callbacks are for its next attempt."""
+        if self.attempt:
+            self._note_failed(now)
         self._release()
 
     def _release(self):
         self.owner = None
         if self.series is not None:
             self._names.release(self.series, self.id)
+
+    def _note_failed(self, now):
+        self._note_attempt(now, f'failed: {self.failure}'[:OUTCOME_MOST])
 
     def _note_attempt(self, now, outcome):
         attempt = (self.attempt, self.started_at, now, outcome)

@@ -34,7 +34,6 @@ from .deferred import Deferred
 from .desk import Desk
 from .errors import Expired
 from .failure import Failure
-from .interfaces import CALLBACK
 from .interfaces import FAILED
 from .interfaces import RESOLVED
 from .names import Names
@@ -145,7 +144,7 @@ class Queue(Persistent):
 
     def length_accepted(self):
         """Calls claimed and not ended, exact in this snapshot."""
-        return sum(1 for deferred in self.desk.running.values() if not deferred.ended)
+        return sum(1 for deferred in self.desk.running.values() if deferred.owner is not None)
 
     def find(self, id):
         """The Deferred of that id, or None."""
@@ -154,15 +153,15 @@ class Queue(Persistent):
 
     def find_waiting(self, id):
         """The Deferred of that id, or None, looked for only where a call may lie that waits."""
-        return self._find(id, self._find_waiting, self._find_failed)
+        return self._find(id, self._find_running, self._find_waiting, self._find_failed)
 
     def _find(self, id, *elsewhere):
         """Look in its lane, then elsewhere."""
         try:
-            found = self._find_in_lane(id)
+            not_taken_in = self._find_in_lane(*parse_id(id)[:2])
         except (ValueError, IndexError, TypeError, OverflowError):  # an id no lane can hold
             return None
-        for look in (lambda id: found, *elsewhere):
+        for look in (lambda id: not_taken_in, *elsewhere):
             try:
                 deferred = look(id)
                 if deferred is not None and deferred.id == id:
@@ -171,10 +170,16 @@ class Queue(Persistent):
                 pass
         return None
 
-    def _find_in_lane(self, id):
-        lane_number, number, _ = parse_id(id)
-        entry = None if lane_number == DESK_LANE else self.lanes[lane_number].get(number)
-        return None if entry is None else entry[3]
+    def _find_in_lane(self, lane_number, number):
+        """What is in a lane and not taken in: what is, hangs elsewhere, or was dropped."""
+        if lane_number == DESK_LANE:
+            return None
+        lane = self.lanes[lane_number]
+        mark, oid = self.desk.mark(lane_number)
+        if number <= mark and oid_at(lane, mark) == oid:
+            return None
+        entry = lane.get(number)
+        return entry and entry[3]
 
     def _find_running(self, id):
         return self.desk.running.get(id)
@@ -226,19 +231,18 @@ class Queue(Persistent):
 
         What has ended where it waited (cancelled, expired) goes to nobody.
         """
-        for deferred in self.waiting.take_expired(now, TAKE_IN_MOST):
+        news = self._take_in(now)
+        self._take_out_cancelled(news, rotation_period)
+        for deferred in self.waiting.take_expired(now, news, TAKE_IN_MOST):
             self._expire(deferred, now, rotation_period)
-        waiting = (self._take_in(now, rotation_period)
-                   + self.waiting.take_due(now, TAKE_IN_MOST))
+        waiting = [*news.items(), *self.waiting.take_due(now, TAKE_IN_MOST)]
         if slots and self.desk.n_aside:
             waiting += self.waiting.take_unblocked()
-        claimed = self._claim(waiting, boot, now, slots, rotation_period)
-        self._take_out_cancelled(rotation_period)
-        return claimed
+        return self._claim(waiting, boot, now, slots, rotation_period)
 
-    def _take_in(self, now, rotation_period):
-        """Advance the marks over new entries; → [(place, Deferred)] of those that may run."""
-        found = []
+    def _take_in(self, now):
+        """Advance the marks over new entries; → {place: Deferred} of those that may run."""
+        found = {}
         news = [(number, lane) for number, lane in enumerate(self.lanes)
                 if self._has_news(number, lane)]
         for lane_number, lane in news:
@@ -248,20 +252,22 @@ class Queue(Persistent):
                 extra = entry[4] if len(entry) > 4 else {}
                 place = extra.get(PLACE) or (-priority, put_at, lane_number, number)
                 if PLACE in extra:
-                    self.failed.pop(deferred.id, None)
+                    self._leave_ended(deferred.id)
                 if EXPIRES in extra:
-                    if now >= extra[EXPIRES] and is_waiting(deferred) \
-                            and deferred.is_expired(now):
-                        self._expire(deferred, now, rotation_period)
-                        continue
                     self.waiting.note_expiry(extra[EXPIRES], place, deferred)
                 if AFTER in extra and deferred.is_held_up():
                     self.waiting.add_parked(place, deferred)
                 elif not_before > now:
                     self.waiting.add_later(not_before, place, deferred)
                 else:
-                    found.append((place, deferred))
+                    found[place] = deferred
         return found
+
+    def _leave_ended(self, id):
+        """A call that had failed runs once more; it may not have been filed."""
+        self.failed.pop(id, None)
+        if id in self.desk.running:
+            self.desk.remove_running(id)
 
     def _has_news(self, lane_number, lane):
         number, oid = self.desk.mark(lane_number)
@@ -300,6 +306,8 @@ class Queue(Persistent):
         for place, deferred in list(self.waiting.items()):
             if place[2] == lane_number and not is_waiting(deferred):
                 self.waiting.remove(place, deferred)
+        for place, deferred in self.waiting.take_not_held_up():
+            self.waiting.add_ready(place, deferred)
 
     def _claim(self, waiting, boot, now, slots, rotation_period):
         """Claim the first `slots` of `waiting` and `ready` together; the rest waits in `ready`."""
@@ -320,6 +328,8 @@ class Queue(Persistent):
                 self._file_if_ended(deferred, rotation_period)
             elif deferred.is_expired(now):
                 self._expire(deferred, now, rotation_period)
+            elif deferred.is_held_up():  # a call it waited for runs once more
+                self.waiting.add_parked(place, deferred)
             elif deferred.is_blocked():
                 self.waiting.add_blocked(place, deferred)
             else:
@@ -345,29 +355,34 @@ class Queue(Persistent):
             yield place, self.waiting.ready[place]
             place = (*place, 0)  # the first possible one after it
 
-    def _take_out_cancelled(self, rotation_period):
-        """Archive what was cancelled where it waits; what is still in a lane is left for later."""
+    def _take_out_cancelled(self, news, rotation_period):
+        """Archive what was cancelled where it waited; `news` is what was just taken in.
+
+        What is in a lane still is left for the beat that takes it in.
+        """
         for id, deferred in list(self.cancelled.items()):
-            lane_number, number = parse_id(id)[:2]
-            if lane_number != DESK_LANE and number > self.desk.mark(lane_number)[0]:
-                continue
-            place = self.waiting.find_place(deferred, lane_number, number)
-            if place is not None:
+            lane, number, _ = parse_id(id)
+            place = place_of(deferred)
+            if place in self.waiting:
                 self.waiting.remove(place, deferred)
-                self._file_if_ended(deferred, rotation_period)
+            elif place in news:
+                del news[place]
+            elif lane != DESK_LANE and number > self.desk.mark(lane)[0]:
+                continue
+            self._file_if_ended(deferred, rotation_period)
             del self.cancelled[id]
 
     def _expire(self, deferred, now, rotation_period):
         self.waiting.forget_expiry(deferred, place_of(deferred))
         deferred.expire(_expired(deferred), now)
-        self._file_or_go_on(deferred, rotation_period)
+        self._file_or_go_on(deferred, now, rotation_period)
 
-    def _file_or_go_on(self, deferred, rotation_period):
+    def _file_or_go_on(self, deferred, now, rotation_period):
         """A call has ended in no thread: archive it, or have its callbacks run."""
         if deferred.ended:
             self.file(deferred, rotation_period)
         else:
-            deferred.let_go()
+            deferred.let_go(now)
             self.waiting.add_ready(place_of(deferred), deferred)
 
     def _file_if_ended(self, deferred, rotation_period):
@@ -405,11 +420,8 @@ class Queue(Persistent):
     def fail(self, id, failure, now, rotation_period):
         """End a running call, or its callback, with that Failure, whatever its thread does."""
         deferred = self.desk.remove_running(id)
-        if deferred.state == CALLBACK:
-            deferred.callback_failed(failure, now)
-        else:
-            deferred.fail(failure, now)
-        self._file_or_go_on(deferred, rotation_period)
+        deferred.fail(failure, now)
+        self._file_or_go_on(deferred, now, rotation_period)
 
     def take_off(self, id):
         """Take off the desk a call that failed and is to run once more, before it was filed."""
@@ -470,14 +482,24 @@ class Queue(Persistent):
     def drop_old(self, now, rotation_period):
         """Drop the oldest slice of the archive if all in it is too old; was one dropped?
 
-        Of what was withdrawn too.
+        Of what was withdrawn too. Lanes are trimmed by those who put. Where nobody does they
+        must not keep what was dropped.
         """
         dropped = False
         for slices in (self.archive, self.withdrawn):
-            if slices and policy.slice_is_over(slices.minKey(), now, rotation_period):
-                del slices[slices.minKey()]
+            end = slices.minKey() if slices else None
+            if slices and policy.slice_is_over(end, now, rotation_period):
+                del slices[end]
+                self._trim_lanes(end)
                 dropped = True
         return dropped
+
+    def _trim_lanes(self, before):
+        """Remove the entries of calls taken in that were put before then."""
+        for number, lane in enumerate(self.lanes):
+            mark = self.desk.mark(number)[0]
+            if mark and lanes.forget(lane, mark, before):
+                self.desk.set_mark(number, mark, None)
 
 
 def make_id(lane_number, number, put_at):

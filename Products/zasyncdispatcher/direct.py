@@ -81,27 +81,40 @@ def run(root, call, names):
 
 def _call_back(root, deferred, success, failure, caller):
     """Run a callback that was added to a call that has ended here."""
-    value = deferred.failure or deferred.result
-    chosen = failure if isinstance(value, Failure) else success
+    chosen = success if deferred.failure is None else failure
     if chosen is None:
         return
-    outcome = _inside(root, deferred, caller, lambda step: callbacks.run(step, chosen, value))
+
+    def work(step):
+        value = deferred.result if deferred.failure is None else deferred.failure
+        return callbacks.run(step, chosen, value)
+
+    outcome = _inside(root, deferred, caller, work, callbacks.no_checkpoint)
     deferred.go_on(outcome, clock.SYSTEM.now())
     if isinstance(outcome, Failure):
         log.warning('a callback of call %s failed in the request: %s', deferred.id, outcome)
 
 
-def _inside(root, deferred, caller, work):
-    """Do work(step) as `caller`; → its pickled value, or a Failure: then nothing of it is left."""
+def _checkpoint(memo):
+    """Nothing is sure before the request commits."""
+    transaction.savepoint(optimistic=True)
+
+
+def _inside(root, deferred, caller, work, commit=_checkpoint):
+    """Do work(step) as `caller`; → its pickled value, or a Failure.
+
+    If it raised nothing of it is left.
+    """
     current = transaction.get()
     savepoint = transaction.savepoint(optimistic=True)
     guard = _CommitGuard(current)
-    step = Run(deferred, lambda memo: transaction.savepoint(optimistic=True), _nothing)
+    step = Run(deferred, commit, _nothing)
     try:
         with restored(caller, aq_base(root)) as app, running(step):
             step.app = app
             result = work(step)
-            result = None if result is None else payload.dumps(result, BadResult, 'the result')
+            if result is not None and not isinstance(result, Failure):
+                result = payload.dumps(result, BadResult, 'the result')
         guard.check()
     except TransientError:
         guard.check()

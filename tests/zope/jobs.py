@@ -109,3 +109,8 @@ def put_in_series(series):
     id, deferred = app.asynchronous_call_dispatcher.putCallWith(
         Options(series=series), 'zope_exec', '/', {}, 'nothing')
     return id, deferred.id
+
+
+def give_lambda(result):
+    """A callback that returns what can't be kept."""
+    return lambda: result
