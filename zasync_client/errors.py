@@ -45,3 +45,15 @@ class PoolBroken(WorkerError):
     """The worker has no threads to run calls in."""
 
     exit_code = 1
+
+
+class AlreadyRunning(WorkerError):
+    """A worker with this configuration runs already."""
+
+    exit_code = 1
+
+
+class NotSo(WorkerError):
+    """The thing asked about is not so: not running, not found, not to be reached."""
+
+    exit_code = 1
