@@ -16,6 +16,8 @@ from Zope2.Startup.options import ConditionalSchemaParser
 from Zope2.Startup.options import ZopeWSGIOptions
 
 from Products.zasync.builtin import BUILTIN
+from Products.zasync.builtin import INTERNAL
+from Products.zasync.payload import LARGEST_BYTES
 
 from .errors import ConfigurationError
 
@@ -25,11 +27,22 @@ SCHEMA = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'schema.xml')
 
 @dataclass(frozen=True)
 class Plugin:
-    """A kind of call the worker runs: its name, an IPlugin and a sentence about it."""
+    """A kind of call the worker runs: its name, an IPlugin and a sentence about it.
+
+    timeout_seconds -- the longest a run may take, or None. zope_aware -- see IPlugin. retry --
+    whether it may run twice. attempts and the following -- see options.Retry.
+    """
 
     name: str
     handler: callable
     description: str
+    timeout_seconds: float | None = None
+    zope_aware: bool = False
+    retry: bool = True
+    attempts: int = 1
+    retry_delay_seconds: float = 5.0
+    retry_growth: float = 2.0
+    retry_on: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,7 @@ class Config:
     pid_path: str
     zope: object
     handlers: object
+    max_result_bytes: int = LARGEST_BYTES
 
 
 def load(path):
@@ -72,8 +86,8 @@ def load(path):
     except (OSError, UnicodeDecodeError) as reason:
         raise ConfigurationError(f'{path} can not be read: {reason}') from reason
     root = options.configroot
-    plugins = {name: Plugin(name, builtin.run, builtin.description)
-               for name, builtin in BUILTIN.items()}
+    plugins = {name: Plugin(name, builtin.run, builtin.description, zope_aware=True)
+               for name, builtin in {**BUILTIN, **INTERNAL}.items()}
     plugins.update({plugin.name: plugin for plugin in root.plugins})
     return Config(
         path=path, target=root.target, threads=root.threads,
@@ -172,7 +186,7 @@ def plugin_section(section):
     name = section.getSectionName()
     if not name:
         raise ValueError('a plugin section needs a name: <plugin NAME>')
-    return Plugin(name, section.handler, section.description)
+    return Plugin(name, section.handler, section.description, zope_aware=section.zope_aware)
 
 
 def handler(dotted):

@@ -6,8 +6,10 @@ crash point 2: the plugin has run, its result is not committed. As before: its
 effects in the ZODB never were, its other effects happen twice.
 crash point 3: the result is committed, the beat has not archived the call. The
 next life archives it.
+crash point 4: a callback has run, its end is not committed. The next life runs it again;
+what ran before it is committed and does not.
 
-Imports: database, fence, zasync.
+Imports: claims, database, fence, rules, runs, zasync.
 """
 
 import logging
@@ -21,36 +23,40 @@ from transaction.interfaces import TransientError
 from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import POSKeyError
 
+from Products.zasync import callbacks
 from Products.zasync import payload
 from Products.zasync import policy
 from Products.zasync.errors import BadResult
+from Products.zasync.errors import Interrupted
 from Products.zasync.errors import NotOurs
 from Products.zasync.errors import ZAsyncError
 from Products.zasync.failure import Failure
+from Products.zasync.failure import Relayed
+from Products.zasync.interfaces import CALLBACK
+from Products.zasync.options import class_names
 from Products.zasync.running import Run
 from Products.zasync.running import running
 from Products.zasync.security import restored
 
+from .claims import End
+from .claims import ENDED
+from .claims import GIVE_BACK
+from .claims import LOST
 from .database import is_storage_trouble
 from .database import unit_of_work
 from .fence import Fence
+from .rules import may_run_twice
+from .rules import retry_of
 
 
 log = logging.getLogger('zasync')
 
-ENDED = 'ended'
-GIVE_BACK = 'give back'
-LOST = 'lost'
-UNBEGUN = 'not begun'
-
 #: A call whose run was dropped though it is still ours waits so long, in seconds.
 LOST_SECONDS = 5.0
-
 
 #: How long a call waits whose plugin this worker does not know, in seconds: it was
 #: restarted with another configuration, and may be so again.
 NO_PLUGIN_SECONDS = 60.0
-
 
 #: Longest reason kept with an attempt, in characters.
 WHY_MOST = 200
@@ -64,56 +70,50 @@ class NoPlugin(ZAsyncError, TransientError):
     """The worker's configuration does not name the plugin of a call."""
 
 
-class Claim(NamedTuple):
-    """A call this worker has claimed; database_name and oid are of its deferred."""
+class _Outcome(NamedTuple):
+    """What is known of a call's end and not yet stored: pickled result, or failure.
 
-    id: str
-    database_name: str
-    oid: bytes
-    attempt: int
-
-
-class End(NamedTuple):
-    """How a run ended: ENDED, GIVE_BACK, LOST to another run, or UNBEGUN.
-
-    at, until -- POSIX seconds; what goes back to the queue waits until then.
-    monotonic -- monotonic seconds of the end. seconds -- how long it took.
+    relayed -- the failure is another call's, which tells of it.
     """
 
-    claim: Claim
-    how: str
-    at: float
-    monotonic: float
-    seconds: float
-    until: float = 0.0
-    why: str = ''
+    result: bytes | None = None
+    failure: Failure | None = None
+    relayed: bool = False
+
+
+class _LaterAgain(Exception):
+    """The call has failed, and its retry policy gives it another attempt."""
+
+    def __init__(self, delay, reason):
+        super().__init__(reason)
+        self.delay = delay
 
 
 class Execution:
     """Runs calls in the thread that made it."""
 
-    def __init__(self, database, config, boot, clock, stopping, wake):
+    def __init__(self, database, config, boot, clock, stopping, wake, runs):
         self._database = database
         self._config = config
         self._boot = boot
         self._clock = clock
         self._stopping = stopping
         self._fence = Fence(wake)
+        self._runs = runs
 
     def run(self, claim):
         """Run the call until it ends, in whatever way; → End. Conflicts and lost servers included.
         """
-        started = self._clock.monotonic()
-        tries = _Tries(self._config)
-        failure = None
+        with self._runs.of(claim):
+            return self._run(_Progress(claim, self._clock.monotonic(), self._config))
+
+    def _run(self, call):
+        claim, started = call.claim, call.started
         while True:
             try:
-                if failure is None:
-                    failure = self._attempt(claim)
-                if failure is not None:
-                    # From here on only this has to be stored: the call does not run again.
-                    self._store_failure(claim, failure)
-                return self._end(claim, ENDED, started)
+                if self._advance(call):
+                    return self._end(claim, ENDED, started)
+                call.start_afresh()
             except NotOurs as reason:
                 log.warning('call %s: its run (attempt %d) was dropped: %s', claim.id,
                             claim.attempt, reason)
@@ -122,22 +122,30 @@ class Execution:
                 log.error('call %s goes back to the queue for %.0f s: %s', claim.id,
                           NO_PLUGIN_SECONDS, reason)
                 return self._end(claim, GIVE_BACK, started, NO_PLUGIN_SECONDS, str(reason))
-            except ClientDisconnected:
-                delay = tries.after_disconnect()
+            except _LaterAgain as later:
+                log.warning('call %s failed and runs again in %.1f s: %s', claim.id, later.delay,
+                            later)
+                return self._end(claim, GIVE_BACK, started, later.delay,
+                                 f'failed: {later}'[:WHY_MOST], failed=True)
+            except ClientDisconnected as reason:
+                call.stop_if_once(reason)
+                delay = call.tries.after_disconnect()
                 log.warning('call %s: the database server went away; it runs again in %.0f s',
                             claim.id, delay)
                 if self._clock.wait(self._stopping, delay):
                     return self._end(claim, LOST, started)
             except TransientError as reason:
-                delay = tries.after_conflict()
+                call.stop_if_once(reason)
+                delay = call.tries.after_conflict()
                 if delay is None:
                     return self._give_back(claim, started, reason)
                 self._clock.wait(threading.Event(), delay)
             except TransactionFailedError as reason:
                 # The plugin went on after a commit or a savepoint had failed. It was a
                 # conflict, it may be, so try again; but not for ever.
-                if tries.after_conflict() is None:
-                    failure = Failure.from_exception(reason)
+                call.stop_if_once(reason)
+                if call.tries.after_conflict() is None:
+                    call.outcome = _Outcome(failure=Failure.from_exception(reason))
             except BaseException as reason:  # a bug of ours, or no memory left
                 log.critical('call %s: the worker met an error it can not handle', claim.id,
                              exc_info=True)
@@ -149,59 +157,156 @@ class Execution:
         log.warning('call %s goes back to the queue for %.1f s: %s', claim.id, delay, why)
         return self._end(claim, GIVE_BACK, started, delay, why)
 
-    def _end(self, claim, how, started, delay=0.0, why=''):
+    def _end(self, claim, how, started, delay=0.0, why='', failed=False):
         now, monotonic = self._clock.now(), self._clock.monotonic()
         if how == LOST:
             delay = LOST_SECONDS
-        return End(claim, how, now, monotonic, monotonic - started, now + delay, why)
+        return End(claim, how, now, monotonic, monotonic - started, now + delay, why, failed)
 
-    def _attempt(self, claim):
-        """One try: the plugin's effects and its result, committed; → None, or its Failure.
+    def _advance(self, call):
+        """Do what is next in the life of the call, in a transaction; → whether it has ended.
 
-        Raises TransientErrors, NotOurs among them, and TransactionFailedError.
+        That is its work, or the storing of its outcome where that is known already, or one
+        callback. Raises TransientErrors, NotOurs among them, and TransactionFailedError.
         """
-        with unit_of_work(f'zasync call {claim.id}') as work:
-            deferred = self._ours(claim)
+        with unit_of_work(f'zasync call {call.claim.id}') as work:
             try:
-                with self._fence.around(deferred, self._boot, claim.attempt):
-                    result = self._run_plugin(claim, deferred)
-                # A plugin may have committed behind our back: look again, in the
-                # snapshot this transaction has now.
-                deferred = self._ours(claim)
-                deferred.succeed(result, self._clock.now())
-                _commit()
-            except (TransientError, TransactionFailedError):
-                raise
-            except BaseException as error:  # SystemExit too: a call must not stop its worker
-                return Failure.from_exception(error)
+                deferred = self._ours(call.claim)
+                call.once = not may_run_twice(deferred, self._config.plugins.get(deferred.plugin))
+                if call.outcome is not None:
+                    self._store(deferred, call.outcome)
+                    _commit()
+                elif deferred.state == CALLBACK:
+                    deferred = self._call_back(call, deferred)
+                else:
+                    deferred = self._work(call, deferred)
             finally:
                 work.abandon()
-        log.info('call %s resolved in %.2f s', claim.id, deferred.ended_at - deferred.started_at)
+        return False if deferred is None else self._note(call, deferred)
+
+    def _note(self, call, deferred):
+        """Something is in the database now; → whether the call has ended."""
+        call.outcome = None
+        call.begun = False
+        if deferred.state == CALLBACK:
+            return False
+        seconds = self._clock.monotonic() - call.started
+        if deferred.failure is None:
+            log.info('call %s resolved in %.2f s', deferred.id, seconds)
+        else:
+            log.warning('call %s %s: %s', deferred.id, deferred.state, deferred.failure)
+        return True
+
+    # the work of the call
+
+    def _work(self, call, deferred):
+        """Run its plugin; → the deferred, committed, or None: the outcome is in `call`."""
+        plugin = self._config.plugins.get(deferred.plugin)
+        if plugin is None:
+            raise NoPlugin(f'this worker offers no plugin {deferred.plugin!r}')
+        retry, failures = retry_of(deferred, plugin), deferred.failures + 1
+        try:
+            if plugin.zope_aware:
+                with self._fence.around(deferred, self._boot, call.claim.attempt):
+                    result = self._run_aware(call, deferred, plugin)
+                # A plugin may have committed behind our back: look again, in the
+                # snapshot this transaction has now.
+                deferred = self._ours(call.claim)
+                self._store(deferred, _Outcome(result))
+                # A data manager of the plugin may refuse the commit: its failure, too.
+                _commit()
+                return deferred
+            call.outcome = _Outcome(self._run_apart(call, deferred, plugin))
+        except (TransientError, TransactionFailedError):
+            raise
+        except Relayed as other:
+            call.outcome = _Outcome(failure=other.failure, relayed=True)
+        except BaseException as error:  # SystemExit too: a call must not stop its worker
+            delay = policy.next_try(retry, failures, class_names(type(error)))
+            if delay is not None:
+                raise _LaterAgain(delay, f'{type(error).__name__}: {error}') from error
+            call.outcome = _Outcome(failure=Failure.from_exception(error))
         return None
 
-    def _run_plugin(self, claim, deferred):
+    def _run_aware(self, call, deferred, plugin):
+        """Run a plugin as the caller, in the current transaction; → its pickled result."""
         def commit(memo):
-            self._check(claim, deferred)
+            self._check(call.claim, deferred)
             deferred.checkpoint(payload.dumps(memo, BadResult, 'the memo'))
             _commit()
             transaction.begin()
 
-        step = Run(deferred, commit)
-        plugin = self._config.plugins.get(deferred.plugin)
-        if plugin is None:
-            raise NoPlugin(f'this worker offers no plugin {deferred.plugin!r}')
+        step = Run(deferred, commit, self._reporter(call))
         args, kwargs = deferred.arguments()
         with restored(deferred.caller, self._database.application()) as app, running(step):
             step.app = app
-            result = plugin.handler(step, *args, **kwargs)
-        return None if result is None else payload.dumps(result, BadResult, 'the result')
+            call.begun = True
+            return self._pickled(plugin.handler(step, *args, **kwargs))
 
-    def _store_failure(self, claim, failure):
-        with unit_of_work(f'zasync call {claim.id} failed') as work:
-            self._ours(claim).fail(failure, self._clock.now())
+    def _run_apart(self, call, deferred, plugin):
+        """Run a plugin that knows nothing of Zope, no connection open; → its pickled result."""
+        args, kwargs = deferred.arguments()
+        step = Run(deferred, _no_checkpoint, self._reporter(call))
+        step.awaited = ()
+        self._database.close()
+        with running(step):
+            call.begun = True
+            return self._pickled(plugin.handler(*args, **kwargs))
+
+    def _reporter(self, call):
+        return lambda progress: self._runs.report(call.claim.id, progress)
+
+    def _pickled(self, result):
+        if result is None:
+            return None
+        return payload.dumps(result, BadResult, 'the result', self._config.max_result_bytes)
+
+    def _store(self, deferred, outcome):
+        now = self._clock.now()
+        if outcome.failure is None:
+            deferred.succeed(outcome.result, now)
+        elif deferred.state == CALLBACK:
+            deferred.callback_failed(outcome.failure, now)
+        elif outcome.relayed:
+            deferred.relay(outcome.failure, now)
+        else:
+            deferred.fail(outcome.failure, now)
+
+    # its callbacks
+
+    def _call_back(self, call, deferred):
+        """Run its next callback; → the deferred, committed, or None: it has failed."""
+        success, failure, caller = deferred.next_callback()
+        value = deferred.failure
+        chosen = success if value is None else failure
+        if chosen is None:
+            deferred.pass_callback(self._clock.now())
             _commit()
-            work.abandon()
-        log.warning('call %s failed: %s', claim.id, failure)
+            return deferred
+        if value is None:
+            value = deferred.result
+
+        def commit(memo):
+            raise ZAsyncError('a callback has no checkpoints: it is short, or puts a call')
+
+        try:
+            step = Run(deferred, commit, self._reporter(call))
+            with (self._fence.around(deferred, self._boot, call.claim.attempt),
+                  restored(caller, self._database.application()) as app, running(step)):
+                step.app = app
+                result = self._pickled(callbacks.run(step, chosen, value))
+            deferred = self._ours(call.claim)
+            deferred.called_back(result, self._clock.now())
+            _commit()
+        except (TransientError, TransactionFailedError):
+            raise
+        except BaseException as error:
+            log.warning('a callback of call %s failed: %s', call.claim.id, error)
+            call.outcome = _Outcome(failure=Failure.from_exception(error))
+            return None
+        return deferred
+
+    # ours?
 
     def _ours(self, claim):
         """The deferred of the claim; raises NotOurs if the call is not ours any more."""
@@ -215,6 +320,33 @@ class Execution:
     def _check(self, claim, deferred):
         if not deferred.is_owned_by(self._boot, claim.attempt):
             raise NotOurs(f'the call {claim.id} has gone to another run')
+
+
+class _Progress:
+    """How far the run of a call is.
+
+    outcome -- an _Outcome that is not stored yet. begun -- its plugin has begun, and what it
+    did is not stored. once -- it may not run twice.
+    """
+
+    def __init__(self, claim, started, config):
+        self.claim = claim
+        self.started = started
+        self.tries = _Tries(config)
+        self.outcome = None
+        self.begun = self.once = False
+        self._config = config
+
+    def start_afresh(self):
+        """The next transaction has tries of its own."""
+        self.tries = _Tries(self._config)
+
+    def stop_if_once(self, reason):
+        """A transaction was lost: a call that may not run twice fails."""
+        if self.once and self.begun and self.outcome is None:
+            self.outcome = _Outcome(failure=Failure.from_exception(Interrupted(
+                f'the call may not run twice, and its end could not be stored '
+                f'({type(reason).__name__}: {reason})')))
 
 
 class _Tries:
@@ -248,3 +380,7 @@ def _commit():
         if is_storage_trouble(error):
             raise CommitFailed(str(error)) from error
         raise
+
+
+def _no_checkpoint(memo):
+    raise ZAsyncError('a plugin that is not zope-aware has no transaction to commit')

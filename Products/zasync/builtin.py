@@ -3,7 +3,7 @@
 The put needs the first half, worker and direct run the second; so both halves of
 a plugin stand together here. More plugins are named in the worker's configuration.
 
-Imports: expression, errors, security, call.
+Imports: expression, errors, failure, security, call.
 """
 
 import sys
@@ -17,11 +17,22 @@ from zExceptions import Unauthorized
 
 from . import expression
 from .errors import BadCall
+from .errors import MemberFailed
+from .failure import Relayed
 from .paths import at
 
 
+#: Puts another call, with a delay: the door knows it, no worker ever sees it.
+SCHEDULE = 'schedule'
+#: Waits for several other calls and returns all their results.
+AGGREGATE = 'aggregate'
+#: Ends as another call did, so that callbacks can be added to that one when it can't be
+#: written any more. Nobody can put it by name.
+FOLLOW = 'follow'
+
+
 class BuiltinPlugin(NamedTuple):
-    """check -- (args, kwargs) → the same, normalised, or BadCall. run -- an IPlugin."""
+    """check -- (args, kwargs) → the same, normalised, or BadCall. run -- a zope-aware IPlugin."""
 
     check: callable
     run: callable
@@ -184,7 +195,42 @@ def _as_names(mapping, what):
     return dict(mapping.items())
 
 
+def check_aggregate(args, kwargs):
+    """Nothing is left to check: the door has made calls of the members."""
+    return args, kwargs
+
+
+def aggregate(run, first_failure):
+    """The results of the calls that were waited for, a list in the order they were given.
+
+    For one that failed the list holds its Failure; with `first_failure` that raises
+    MemberFailed, at once.
+    """
+    outcomes = []
+    for number, member in enumerate(run.awaited, 1):
+        failure = member.failure
+        if failure is not None and first_failure:
+            raise MemberFailed(f'member {number} ({member.plugin}) failed: {failure}')
+        outcomes.append(member.result if failure is None else failure)
+    return outcomes
+
+
+def follow(run, id):
+    """End as the call that was waited for did; its callbacks then get what that one had."""
+    followed, = run.awaited
+    if followed.failure is not None:
+        raise Relayed(followed.failure)
+    return followed.result
+
+
 BUILTIN = {
     'zope_exec': BuiltinPlugin(check_zope_exec, zope_exec, 'evaluates a TALES expression'),
     'zope_call': BuiltinPlugin(check_zope_call, zope_call, 'calls a method or a function'),
+    AGGREGATE: BuiltinPlugin(check_aggregate, aggregate, 'waits for several other calls'),
 }
+
+#: What callers may name before any worker has told what it offers.
+NAMES = (*BUILTIN, SCHEDULE)
+
+#: What a worker and a direct run know besides.
+INTERNAL = {FOLLOW: BuiltinPlugin(None, follow, 'runs callbacks that were added late')}

@@ -41,7 +41,11 @@ class Call(NamedTuple):
 
     arguments -- pickle of (args, kwargs), bytes. put_at -- POSIX seconds, whole
     milliseconds. not_before -- POSIX seconds, 0.0 for at once. priority --
-    higher first. session -- browser id or None.
+    higher first. session -- browser id or None. expires_at -- POSIX seconds or None.
+    timeout_seconds -- seconds a run may take, or None. retry -- see
+    Options.stored_retry. key, series -- texts or None.
+    members -- Calls that are put with this one, which waits for their ends.
+    hurried -- it waits for the first failure of a member at most.
     """
 
     plugin: str
@@ -51,3 +55,10 @@ class Call(NamedTuple):
     priority: int = 0
     not_before: float = 0.0
     session: str | None = None
+    expires_at: float | None = None
+    timeout_seconds: float | None = None
+    retry: tuple | None = None
+    key: str | None = None
+    series: str | None = None
+    members: tuple = ()
+    hurried: bool = False

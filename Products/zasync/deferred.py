@@ -4,7 +4,7 @@ It is written only by events that are meant to defeat a running call: claim,
 checkpoint, give back, result, cancel, time-out, rescue. So whoever changes a
 call's fate while another does too loses at the commit, with a ConflictError (I5).
 
-Imports: interfaces, lifecycle, payload, call.
+Imports: interfaces, lifecycle, payload, call, board, failure, clock, errors.
 """
 
 from typing import NamedTuple
@@ -12,15 +12,32 @@ from typing import NamedTuple
 from persistent import Persistent
 from zope.interface import implementer
 
+from . import clock
 from . import lifecycle
 from . import payload
 from .call import Caller
+from .errors import Cancelled
+from .failure import Failure
+from .interfaces import CALLBACK
+from .interfaces import FAILED
 from .interfaces import IDeferred
 from .interfaces import NEW
+from .interfaces import RESOLVED
 
 
 #: Ended attempts that a deferred remembers; it is written at each transition.
 HISTORY_MOST = 10
+
+
+class Chain:
+    """What `callbacks` does for deferreds; it knows who adds a callback, which we must not.
+
+    add -- callable(deferred, success, failure). follow -- callable(deferred), which has
+    ended and has callbacks that nobody will run.
+    """
+
+    add = None
+    follow = None
 
 
 class Attempt(NamedTuple):
@@ -39,10 +56,11 @@ class Attempt(NamedTuple):
 class Deferred(Persistent):
     """See IDeferred. What a fresh call has is a class attribute: its pickle stays small."""
 
-    # Restricted Python may read these and nothing else.
+    # Restricted Python may use these and nothing else.
     __allow_access_to_unprotected_subobjects__ = {
         name: 1 for name in ('id', 'state', 'ended', 'plugin', 'put_at', 'started_at', 'ended_at',
-                             'attempts', 'result', 'failure', 'memo')}
+                             'attempts', 'result', 'failure', 'memo', 'progress', 'addCallbacks',
+                             'cancel')}
     __roles__ = None
     __zpublishable__ = False
 
@@ -50,24 +68,46 @@ class Deferred(Persistent):
     session = None
     owner = None
     attempt = 0
+    #: Attempts that ended with an exception, as retry policies count them.
+    failures = 0
     started_at = None
     ended_at = None
+    priority = 0
+    not_before = 0.0
+    expires_at = None
+    timeout_seconds = None
+    #: See Options.stored_retry.
+    retry = None
+    key = None
+    #: Deferreds whose ends this one waits for; and whether the first failure is enough.
+    after = ()
+    hurried = False
+    _series = None
+    _queue = None
     _result = None
     _failure = None
     _memo = None
     _history = ()
-    _priority = 0
+    # (success, failure, caller or None for ours), in the order they were added; the number
+    # of those that ran; and of the one that failed, if it was a callback that did.
+    _callbacks = ()
+    _called = 0
+    _broken = None
+    # How the call ends if its callbacks leave it with a failure: a lifecycle event.
+    _end_event = lifecycle.FAIL
 
-    def __init__(self, id, call):
+    def __init__(self, id, call, queue=None):
         self.id = id
         self.plugin = call.plugin
         self.put_at = call.put_at
         self._caller = tuple(call.caller)
         self._arguments = payload.stored(call.arguments)
-        if call.session is not None:
-            self.session = call.session
-        if call.priority:
-            self._priority = call.priority
+        if queue is not None:
+            self._queue = queue
+        for name in ('session', 'priority', 'not_before', 'expires_at', 'timeout_seconds',
+                     'retry', 'key', 'hurried'):
+            if getattr(call, name) != getattr(self, name):
+                setattr(self, name, getattr(call, name))
 
     # reading
 
@@ -82,14 +122,16 @@ class Deferred(Persistent):
         return Caller(*self._caller)
 
     @property
-    def priority(self):
-        """Higher first."""
-        return self._priority
+    def series(self):
+        """The text of its series, or None."""
+        return None if self._series is None else self._series.text
 
     @property
     def result(self):
         """See IDeferred."""
-        return None if self._result is None else payload.loads(self._result)
+        if self._result is None or self._failure is not None:
+            return None
+        return payload.loads(self._result)
 
     @property
     def failure(self):
@@ -100,6 +142,13 @@ class Deferred(Persistent):
     def memo(self):
         """See IDeferred."""
         return {} if self._memo is None else payload.loads(self._memo)
+
+    @property
+    def progress(self):
+        """See IDeferred."""
+        if self.ended or self._queue is None:
+            return None
+        return self._queue.board.get(self.id)
 
     @property
     def attempts(self):
@@ -118,6 +167,56 @@ class Deferred(Persistent):
         """Whether that attempt of that worker life still runs this call."""
         return self.owner == boot and self.attempt == attempt and not self.ended
 
+    def is_waiting(self):
+        """Whether a worker may claim it: it is new, or its callbacks lost their worker."""
+        return self.state == NEW or (self.state == CALLBACK and self.owner is None)
+
+    def is_expired(self, now):
+        """Whether nobody has begun it in time."""
+        return self.expires_at is not None and self.attempt == 0 and now >= self.expires_at
+
+    def is_blocked(self):
+        """Whether another call of its series runs."""
+        return self._series is not None and not self._series.is_free_for(self.id)
+
+    def is_held_up(self):
+        """Whether a call it waits for has not ended; with `hurried` a failure is enough."""
+        if self.hurried and any(each.ended and each.failure is not None for each in self.after):
+            return False
+        return not all(each.ended for each in self.after)
+
+    def next_callback(self):
+        """(success, failure, Caller) of the callback to run now, or None.
+
+        Only in the state CALLBACK; the two are None or what `callbacks` made of them.
+        """
+        if self._called >= len(self._callbacks):
+            return None
+        success, failure, caller = self._callbacks[self._called]
+        return success, failure, self.caller if caller is None else Caller(*caller)
+
+    # what callers do
+
+    def addCallbacks(self, success=None, failure=None):
+        """See IDeferred."""
+        Chain.add(self, success, failure)
+        return self
+
+    def cancel(self):
+        """See IDeferred."""
+        if self.ended:
+            return False
+        waited = self.is_waiting()
+        self._advance(lifecycle.CANCEL)
+        failure = Failure.from_exception(Cancelled('the call was cancelled'))
+        self._failure = payload.stored(payload.dumps(failure))
+        self._end(clock.SYSTEM.now())
+        if waited and self._queue is not None:
+            self._queue.note_cancelled(self)
+        if self.has_callbacks():
+            Chain.follow(self)
+        return True
+
     # events
 
     def accept(self, boot, now):
@@ -126,19 +225,25 @@ class Deferred(Persistent):
         self.owner = boot
         self.attempt += 1
         self.started_at = now
+        if self._series is not None:
+            self._series.hold(self.id)
 
-    def give_back(self, now, outcome):
-        """It goes back to the queue; `outcome` says why its attempt ended, in a word or two."""
+    def give_back(self, now, outcome, failed=False):
+        """It goes back to the queue; `outcome` says why its attempt ended, in a word or two.
+
+        failed -- the attempt counts as one of its retry policy.
+        """
         self._advance(lifecycle.GIVE_BACK)
-        attempt = (self.attempt, self.started_at, now, outcome)
-        self._history = (*self._history, attempt)[-HISTORY_MOST:]
-        self.owner = None
+        self._note_attempt(now, outcome)
+        if failed:
+            self.failures += 1
+        self._release()
 
     def unclaim(self):
         """It goes back to the queue as if it had not been claimed: no thread had begun it."""
         self._advance(lifecycle.GIVE_BACK)
         self.attempt -= 1
-        self.owner = None
+        self._release()
 
     def checkpoint(self, memo):
         """Keep the pickled `memo` for a later start."""
@@ -146,23 +251,123 @@ class Deferred(Persistent):
         self._memo = payload.stored(memo)
 
     def succeed(self, result, now):
-        """It ended well; `result` is pickled, or None for None."""
-        self._advance(lifecycle.SUCCEED)
+        """Its work is done; `result` is pickled, or None for None."""
+        self._end_of_work(lifecycle.SUCCEED, now)
         self._result = None if result is None else payload.stored(result)
-        self._end(now)
 
     def fail(self, failure, now):
-        """It ended badly, with that Failure."""
-        self._advance(lifecycle.FAIL)
+        """Its work failed for good, with that Failure."""
+        self._end_of_work(lifecycle.FAIL, now)
         self._failure = payload.stored(payload.dumps(failure))
-        self._end(now)
 
-    def _end(self, now):
-        self.owner = None
+    def relay(self, failure, now):
+        """It ends as another call did that failed: what went wrong is told there."""
+        self._end_of_work(lifecycle.SUCCEED, now)
+        self._failure = payload.stored(payload.dumps(failure))
+
+    def expire(self, failure, now):
+        """Nobody began it in time."""
+        self._end_of_work(lifecycle.EXPIRE, now)
+        self._failure = payload.stored(payload.dumps(failure))
+
+    def called_back(self, result, now):
+        """A callback has returned `result`, pickled, or None for None."""
+        self._result = None if result is None else payload.stored(result)
+        self._failure = None
+        self._next_callback(now)
+
+    def callback_failed(self, failure, now):
+        """A callback has raised, with that Failure. What it was given is kept for a retry."""
+        if self._failure is None:
+            self._broken = self._called
+        self._end_event = lifecycle.FAIL
+        self._failure = payload.stored(payload.dumps(failure))
+        self._next_callback(now)
+
+    def pass_callback(self, now):
+        """A callback has nothing for a value of this kind."""
+        self._next_callback(now)
+
+    def go_on(self, outcome, now):
+        """A callback was run at once, for a call that was run in a request and had ended.
+
+        outcome -- a Failure, or a pickled result or None.
+        """
+        failed = isinstance(outcome, Failure)
+        self._failure = payload.stored(payload.dumps(outcome)) if failed else None
+        if not failed:
+            self._result = None if outcome is None else payload.stored(outcome)
+        self.state = FAILED if failed else RESOLVED
         self.ended_at = now
 
-    def _advance(self, event):
-        self.state = lifecycle.advance(self.state, event)
+    def again(self):
+        """It failed for good and is to run once more; where a callback failed, from there."""
+        self._advance(lifecycle.RETRY)
+        self._note_attempt(self.ended_at, 'failed')
+        self.failures = 0
+        self.ended_at = None
+        self._failure = None
+        if self._broken is not None:
+            self._called, self.state = self._broken, CALLBACK
+            self._broken = None
+        else:
+            self._result = None
+            self._called = 0
+
+    def append_callback(self, success, failure, caller):
+        """One more callback; caller -- a Caller, or None for ours."""
+        self._callbacks = (*self._callbacks,
+                           (success, failure, None if caller is None else tuple(caller)))
+
+    def has_callbacks(self):
+        """Whether callbacks have not run."""
+        return self._called < len(self._callbacks)
+
+    def take_callbacks(self):
+        """Give away the callbacks that have not run; → as many (success, failure, caller)."""
+        left = self._callbacks[self._called:]
+        self._callbacks = self._callbacks[:self._called]
+        return left
+
+    def join_series(self, series):
+        """It is of that Series."""
+        self._series = series
+
+    def _next_callback(self, now):
+        self._called += 1
+        if not self.has_callbacks():
+            failed = self._failure is not None
+            self._advance(self._end_event if failed else lifecycle.SUCCEED)
+            self._end(now)
+
+    def _end_of_work(self, event, now):
+        # In the state CALLBACK this comes from outside (a time-out): what is left is dropped.
+        left = self.state != CALLBACK and self.has_callbacks()
+        self._advance(event, left)
+        if left:
+            self._end_event = event
+        else:
+            self._end(now)
+
+    def _end(self, now):
+        self.ended_at = now
+        self._release()
+
+    def let_go(self):
+        """Its work has ended in no thread; somebody else is to run its callbacks."""
+        self._release()
+
+    def _release(self):
+        self.owner = None
+        if self._series is not None:
+            self._series.release(self.id)
+
+    def _note_attempt(self, now, outcome):
+        attempt = (self.attempt, self.started_at, now, outcome)
+        self._history = (*self._history, attempt)[-HISTORY_MOST:]
+
+    def _advance(self, event, callbacks=False):
+        self.state = lifecycle.advance(self.state, event, callbacks)
 
     def __repr__(self):
         return f'<call {self.id} {self.plugin} {self.state}>'

@@ -26,6 +26,8 @@ class Desk(Persistent):
 
     boot -- id of the worker life that holds the desk, or None.
     n_ready, n_later -- calls taken in that wait for a thread, for their time.
+    n_aside -- calls taken in that wait for their series or for the ends of other calls.
+    n_born -- calls the worker itself has made here, so far.
     running -- {call id: Deferred} claimed and not yet archived. They hang here so
     that packing can't take a running call away.
     marks -- tuple of Marks; apart from the desk, or a claim would write all of them.
@@ -35,6 +37,8 @@ class Desk(Persistent):
         self.boot = None
         self.n_ready = 0
         self.n_later = 0
+        self.n_aside = 0
+        self.n_born = 0
         self.running = {}
         self.marks = tuple(Marks() for _ in range(-(-lanes // LANES_A_MARKS)))
 

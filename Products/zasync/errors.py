@@ -61,5 +61,13 @@ class CommitRefused(ZAsyncError):
     """A call that runs inside a request tried to commit the request's transaction."""
 
 
+class NoManager(ZAsyncError):
+    """There is neither a dispatcher nor a manager where the call is to be put."""
+
+
+class MemberFailed(ZAsyncError):
+    """A member of an aggregate failed, and the first failure was to be enough."""
+
+
 class IllegalTransition(ZAsyncError):
     """An event happened to a call in a state where it can't."""

@@ -31,6 +31,8 @@ class Failure:
     @classmethod
     def from_exception(cls, exception):
         """The account of `exception`, its traceback and its causes."""
+        if isinstance(exception, Relayed):
+            return exception.failure
         kind = type(exception)
         lines = traceback.format_exception(kind, exception, exception.__traceback__)
         return cls(type_name=_dotted_name(kind), text=_text_of(exception)[:TEXT_LIMIT],
@@ -52,3 +54,11 @@ def _text_of(exception):
         return str(exception)
     except Exception as broken:
         return f'(its text can not be shown: {type(broken).__name__})'
+
+
+class Relayed(Exception):
+    """Raised by a call that ends as another one did, with that one's Failure."""
+
+    def __init__(self, failure):
+        super().__init__(str(failure))
+        self.failure = failure

@@ -64,9 +64,35 @@ class IDeferred(Interface):
     result = Attribute('what the plugin returned; None before the end and after a failure')
     failure = Attribute('a Failure, or None')
     memo = Attribute('mapping given by the last checkpoint, {} at first')
+    progress = Attribute('Progress(done, total, message) of a call that runs, or None')
+
+    def addCallbacks(success=None, failure=None):
+        """Have a callback run after the call; → this deferred.
+
+        success, failure -- each None, a TALES expression (in which `result` or `failure`
+        is the value) or a callable that takes the value and can be found by name. They
+        chain as in Twisted. They run in order, as whoever adds them, each in a
+        transaction of its own. Those of the transaction that puts the call are part of
+        it: until they have run its state is CALLBACK, and `result` and `failure` are what
+        the chain made of them. Those added later begin with the value the call ended
+        with, and leave it as it is.
+
+        Raises BadCall. Historic contract A.6.
+        """
+
+    def cancel():
+        """End the call now, unless it has ended; → whether it did that.
+
+        A running one learns of it when it tells its progress, and can't commit any more.
+        Failure callbacks are given a Failure of Cancelled.
+        """
 
 
-class IAsynchronousCallManager(Interface):
+class ITakesCalls(Interface):
+    """A manager or a dispatcher: calls can be put to it."""
+
+
+class IAsynchronousCallManager(ITakesCalls):
     """A queue of calls in the ZODB, served by one worker (historic contract A.2-A.4)."""
 
     def putCall(plugin, *args, **kwargs):
@@ -80,8 +106,26 @@ class IAsynchronousCallManager(Interface):
         stored. Historic contract A.4.
         """
 
+    def putCallWith(options, plugin, *args, **kwargs):
+        """As putCall, with Options. With a key that a waiting call of the same caller has,
+        that call's deferred is returned and nothing is queued.
+        """
+
+    def putSessionCall(plugin, *args, **kwargs):
+        """As putCall; the deferred can be got from the same browser only (or by a Manager).
+
+        Raises BadCall where the browser can't be told from others: without a browser id
+        manager (Products.Sessions), or outside a request. Historic contract A.8.
+        """
+
     def _putCall(session, plugin, *args, **kwargs):
         """As putCall; `session` is None or ``(browser_id,)``. Historic contract A.4."""
+
+    def _getBrowserId():
+        """Id of the browser that sent the request, by the acquired browser id manager.
+
+        Raises BadCall. Historic contract A.4.
+        """
 
     def lenNewCalls():
         """Number of calls that wait for a worker or for their time, exact in this snapshot."""
@@ -103,19 +147,55 @@ class IAsynchronousCallManager(Interface):
 
         Raises KeyError with a sentence naming the id ("not yet" for one put less
         than five seconds ago: another process sees a commit a moment later), and
-        NotYours unless asked by the caller, or a Manager.
+        NotYours unless asked by the caller, for a session call from the same browser,
+        or by a Manager.
+        """
+
+    def calls(state=None, plugin=None, user=None, start=None, limit=100):
+        """A page of calls: list of IDeferreds, running ones first, newest first in a state.
+
+        state -- one of STATES. plugin -- its name. user -- id of the caller. start -- id of
+        the last call of the page before. limit -- most calls, and least work.
+        """
+
+    def cancel(id):
+        """Cancel a call; → 1, or 0 if it had ended. Raises KeyError."""
+
+    def retry(id=None):
+        """Have a call that failed for good run once more; all such calls without an id.
+
+        → how many; 0 for one that has not failed. Raises KeyError.
+        """
+
+    def pause():
+        """Have the worker claim nothing until resume() is called; → 1, 0 if it was so already.
+
+        What runs goes on; what is put waits, and a dispatcher puts elsewhere.
+        """
+
+    def resume():
+        """End a pause; → 1, or 0 if there was none."""
+
+    def purge(state, older_than):
+        """Drop ended calls of that final state that ended so many seconds ago; → how many.
+
+        Raises ValueError.
         """
 
 
 class IPlugin(Interface):
-    """What a plugin's handler is: a callable."""
+    """What a plugin's handler is: a callable.
 
-    def __call__(run, *args, **kwargs):
+    One that is zope-aware is called as ``handler(run, *args, **kwargs)``, with an IRun,
+    in a transaction and as the caller. It neither commits nor aborts;
+    ``run.checkpoint(**memo)`` commits what was done so far. Any other is called as
+    ``handler(*args, **kwargs)`` while no connection to the database is open.
+    """
+
+    def __call__(*args, **kwargs):
         """Do the work of one call and return its result.
 
-        run -- an IRun.
-        The arguments are those of putCall. The handler neither commits nor
-        aborts; ``run.checkpoint(**memo)`` commits what was done so far.
+        The arguments are those of putCall.
         A TransientError makes the worker start the call again, any other
         exception is stored as the call's failure.
         """
@@ -128,6 +208,15 @@ class IRun(Interface):
     attempt = Attribute('number of this attempt, 1 at first')
     memo = Attribute('mapping given to the last checkpoint, {} at first')
     app = Attribute('the application root, wrapped in the bare request of this run')
+    awaited = Attribute('tuple of the IDeferreds whose ends the call waited for')
+
+    def progress(done, total=None, message=''):
+        """Tell how far the call is; every process sees it within a second.
+
+        done, total -- numbers; message -- text for people. Costs no conflict and no
+        commit of the call. Raises Cancelled or TimedOut when the call was ended
+        meanwhile: let them through.
+        """
 
     def checkpoint(**memo):
         """Make sure of what was done so far, and keep `memo` for a later start.

@@ -2,23 +2,31 @@
 
 Here is security, publication and the door; the queue behind it is `queue`.
 
-Imports: zmi, door, queue, security, lanes, clock, permissions.
+Imports: zmi, callbacks, door, putting, listing, queue, security, sessions, clock, permissions.
 """
 
-import transaction
+import math
+
 from AccessControl import getSecurityManager
 from AccessControl.class_init import InitializeClass
 from AccessControl.SecurityInfo import ClassSecurityInfo
+from Acquisition import aq_base
+from Acquisition import aq_inner
+from Acquisition import aq_parent
 from OFS.SimpleItem import SimpleItem
 from zExceptions import BadRequest
 from zope.interface import implementer
 from ZPublisher import zpublish
 
+from . import callbacks  # noqa: F401 (deferreds find it)
 from . import clock
-from . import lanes
+from . import listing
 from . import permissions
+from . import putting
+from . import sessions
 from .door import make_call
 from .errors import NotYours
+from .interfaces import FAILED
 from .interfaces import IAsynchronousCallManager
 from .queue import parse_id
 from .queue import Queue
@@ -44,6 +52,8 @@ class AsynchronousCallManager(ManagerPages, SimpleItem):
     meta_type = 'Asynchronous Call Manager'
     zmi_icon = 'fas fa-tasks'
     title = ''
+    #: While it is true the worker claims nothing.
+    paused = False
     security = ClassSecurityInfo()
     security.declarePrivate('queue')
 
@@ -68,22 +78,45 @@ class AsynchronousCallManager(ManagerPages, SimpleItem):
         return self._put(None, plugin, args, kwargs)
 
     @zpublish(False)
+    @security.protected(permissions.MakeAsynchronousApplicationCalls)
+    def putCallWith(self, options, plugin, *args, **kwargs):
+        """See IAsynchronousCallManager."""
+        return self._put(None, plugin, args, kwargs, options)
+
+    @zpublish(False)
+    @security.protected(permissions.MakeAsynchronousSessionCalls)
+    def putSessionCall(self, plugin, *args, **kwargs):
+        """See IAsynchronousCallManager."""
+        return self._put((self._getBrowserId(),), plugin, args, kwargs)
+
+    @zpublish(False)
     @security.private
     def _putCall(self, session, plugin, *args, **kwargs):
         """See IAsynchronousCallManager."""
         return self._put(session, plugin, args, kwargs)
 
-    def _put(self, session, plugin, args, kwargs):
-        return self.put(make_call(self.queue.card.plugins, session, plugin, args, kwargs))
+    @zpublish(False)
+    @security.private
+    def _getBrowserId(self):
+        """See IAsynchronousCallManager."""
+        return sessions.browser_id(self)
+
+    def _put(self, session, plugin, args, kwargs, *options):
+        return self.put(make_call(self.queue.card.plugins, session, plugin, args, kwargs,
+                                  *options))
 
     @zpublish(False)
     @security.private
     def put(self, call):
         """Queue a Call in the current transaction; → its Deferred."""
-        queue = self.queue
-        deferred = queue.put(call, lanes.current())
-        _watch_commit(deferred)
-        return deferred
+        return putting.put(self.queue, self.names(), call, self.id)
+
+    @zpublish(False)
+    @security.private
+    def names(self):
+        """The Names of our calls: those of the dispatcher we lie in, else our own."""
+        shared = getattr(aq_base(aq_parent(aq_inner(self))), 'call_names', None)
+        return self.queue.names if shared is None else shared
 
     # asking
 
@@ -111,10 +144,65 @@ class AsynchronousCallManager(ManagerPages, SimpleItem):
         return deferred
 
     def _may_see(self, deferred):
-        me, caller = identity(), deferred.caller
-        if me[2] != 'nobody' and me == (caller.user_id, caller.folder, caller.special):
+        if getSecurityManager().checkPermission(permissions.ViewManagementScreens, self):
             return True
-        return bool(getSecurityManager().checkPermission(permissions.ViewManagementScreens, self))
+        if deferred.session is not None:
+            return deferred.session == sessions.known_browser_id(self)
+        me, caller = identity(), deferred.caller
+        return me[2] != 'nobody' and me == (caller.user_id, caller.folder, caller.special)
+
+    @zpublish(False)
+    @security.protected(permissions.ViewManagementScreens)
+    def calls(self, state=None, plugin=None, user=None, start=None, limit=100):
+        """See IAsynchronousCallManager."""
+        return listing.page(self.queue, state, plugin, user, start, limit)
+
+    # managing
+
+    @zpublish(False)
+    @security.protected(permissions.ViewManagementScreens)
+    def cancel(self, id):
+        """See IAsynchronousCallManager."""
+        return int(self.getDeferred(id).cancel())
+
+    @zpublish(False)
+    @security.protected(permissions.ViewManagementScreens)
+    def retry(self, id=None):
+        """See IAsynchronousCallManager."""
+        if id is not None:
+            chosen = [self.getDeferred(id)]
+        else:
+            chosen = self.calls(FAILED, limit=listing.MOST)
+        failed = [deferred for deferred in chosen if deferred.state == FAILED]
+        for deferred in failed:
+            putting.put_again(self.queue, deferred)
+        return len(failed)
+
+    @zpublish(False)
+    @security.protected(permissions.ViewManagementScreens)
+    def pause(self):
+        """See IAsynchronousCallManager."""
+        return self._set_paused(True)
+
+    @zpublish(False)
+    @security.protected(permissions.ViewManagementScreens)
+    def resume(self):
+        """See IAsynchronousCallManager."""
+        return self._set_paused(False)
+
+    def _set_paused(self, paused):
+        changed = self.paused != paused
+        if changed:
+            self.paused = paused
+        return int(changed)
+
+    @zpublish(False)
+    @security.protected(permissions.ViewManagementScreens)
+    def purge(self, state, older_than):
+        """See IAsynchronousCallManager."""
+        if not isinstance(older_than, (int, float)) or not 0 <= older_than < math.inf:
+            raise ValueError(f'older_than is a number of seconds, 0 or more, not {older_than!r}')
+        return listing.purge(self.queue, state, older_than, clock.SYSTEM.now())
 
     # signs of life
 
@@ -166,24 +254,6 @@ def refuse_to_go_with_open_calls(manager, event):
             f'{"/".join(manager.getPhysicalPath())} has {calls} calls that have not ended; they '
             'would be lost with it. Let its worker finish them first.')
     manager.queue.close()
-
-
-def _watch_commit(deferred):
-    """Have the end of this transaction tell us of our lane and of the storage's clock; once."""
-    current = transaction.get()
-    try:
-        current.data(_watch_commit)
-    except KeyError:
-        current.set_data(_watch_commit, True)
-        current.addAfterCommitHook(_after_commit, (deferred,))
-
-
-def _after_commit(committed, deferred):
-    if not committed:
-        lanes.move()
-    elif deferred._p_jar is not None:
-        name = deferred._p_jar.db().database_name
-        clock.storage_clock(name).observe(deferred._p_serial, clock.SYSTEM.monotonic())
 
 
 def _not_found(id):

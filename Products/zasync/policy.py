@@ -92,3 +92,39 @@ def claim_ahead(seconds_a_call, threads):
     if seconds_a_call is None:
         return 0
     return threads * min(AHEAD_MOST, int(AHEAD_SECONDS / max(seconds_a_call, 0.001)))
+
+
+#: Longest wait between two attempts of a call, unless its caller says otherwise; seconds.
+LONGEST_RETRY_SECONDS = 3600.0
+
+
+def retry_delay(failures, first, growth, longest):
+    """Seconds to wait before a call that failed is run again.
+
+    failures -- times it has failed, 1 or more. All but `growth` are seconds.
+    """
+    try:
+        return min(longest, first * growth ** (failures - 1))
+    except OverflowError:
+        return longest
+
+
+def next_try(retry, failures, kinds):
+    """Seconds until a call that has failed runs again, or None: it has failed for good.
+
+    retry -- (attempts, delay, growth, longest, on), see options.Retry; or None, or ()
+    for a call that may never run twice. failures -- times it has failed, this one
+    included. kinds -- dotted names of the exception's class and of its bases.
+    """
+    if not retry:
+        return None
+    attempts, delay, growth, longest, on = retry
+    if failures >= attempts or (on and not set(on) & set(kinds)):
+        return None
+    return retry_delay(failures, delay, growth, longest)
+
+
+def time_limit(asked, ceiling):
+    """Seconds a call may run, or None for as long as it likes; either may be None."""
+    limits = [limit for limit in (asked, ceiling) if limit is not None]
+    return min(limits, default=None)

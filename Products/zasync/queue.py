@@ -4,18 +4,23 @@ Who writes what (one kind of writer each, so puts meet nobody):
 
 =========================  =====================================================
 lanes                      putters (a trim included)
-desk, marks, ready, later, the beat of the worker that holds the desk
-archive, pulse
+desk, marks, waiting, the  the beat of the worker that holds the desk
+archive, failed, pulse,
+board
 card                       that worker, at its start
 ping                       whoever pings
+cancelled                  whoever cancels a call that waits; the beat empties it
+names                      puts with a key; claims and ends of calls of a series
 =========================  =====================================================
 
 No acquisition and no clock here: every time is an argument, POSIX seconds.
 
-Imports: deferred, lanes, desk, pulse, policy.
+Imports: deferred, lanes, desk, waiting, pulse, board, names, policy, failure.
 """
 
 import random
+from heapq import merge
+from operator import itemgetter
 
 from BTrees.LOBTree import LOBTree
 from BTrees.OOBTree import OOBTree
@@ -24,17 +29,32 @@ from ZODB.POSException import POSKeyError
 
 from . import lanes
 from . import policy
+from .board import Board
 from .deferred import Deferred
 from .desk import Desk
-from .interfaces import NEW
+from .errors import Expired
+from .failure import Failure
+from .interfaces import FAILED
+from .names import Names
 from .pulse import Ping
 from .pulse import Pulse
 from .pulse import WorkerCard
+from .waiting import Waiting
 
 
 #: Most entries taken in by one beat: a backlog of any size must not make a beat
 #: so long that the worker looks dead.
 TAKE_IN_MOST = 1_000
+
+#: The lane number in the ids of calls that a worker has made itself, on its desk.
+DESK_LANE = lanes.LANES
+
+#: What a lane's entry says of a call that is out of the ordinary, as a fifth item:
+#: 'place', where it is to wait if not by its own number (it runs once more); 'expires';
+#: 'after', it waits for the ends of others. A plain call has no fifth item.
+PLACE, EXPIRES, AFTER = 'place', 'expires', 'after'
+
+_by_place = itemgetter(0)
 
 
 class Queue(Persistent):
@@ -45,33 +65,62 @@ class Queue(Persistent):
     #: Its manager is being deleted.
     closed = False
 
+    def __getnewargs__(self):
+        """None; that there are some makes each call's reference to us 8 bytes, without a class."""
+        return ()
+
     def __init__(self):
         self.lanes = lanes.make_lanes()
         self.desk = Desk(len(self.lanes))
-        # What was taken in and can't run at once. A ready key is (−priority,
-        # put_at, lane, number). In `ready` it leads to the Deferred, in `later`
-        # (time, lane, number) leads to (ready key, Deferred).
-        self.ready = OOBTree()
-        self.later = OOBTree()
-        # (lane, number) → time in `later`, to find a call there.
-        self.later_times = OOBTree()
+        self.waiting = Waiting(self.desk)
         # End of the slice → {id: Deferred}; dropped slice by slice.
         self.archive = LOBTree()
+        # id → Deferred of what failed for good; kept until somebody takes it away.
+        self.failed = OOBTree()
+        self.cancelled = OOBTree()
+        self.names = Names()
+        self.board = Board()
         self.pulse = Pulse()
         self.ping = Ping()
         self.card = WorkerCard()
 
     # putters
 
-    def put(self, call, lane_number):
-        """Store `call` in that lane, in the current transaction; return its Deferred."""
+    def put(self, call, lane_number, series=None, after=()):
+        """Store `call` in that lane, in the current transaction; return its Deferred.
+
+        series -- the Series it is of, or None. after -- Deferreds whose ends it waits for.
+        """
         lane = self.lanes[lane_number]
         number = lanes.next_number(lane)
-        deferred = Deferred(make_id(lane_number, number, call.put_at), call)
-        lane[number] = (call.priority, call.put_at, call.not_before, deferred)
+        deferred = Deferred(make_id(lane_number, number, call.put_at), call, self)
+        extra = {}
+        if series is not None:
+            deferred.join_series(series)
+        if call.expires_at is not None:
+            extra[EXPIRES] = call.expires_at
+        if after:
+            deferred.after = tuple(after)
+            extra[AFTER] = True
+        self._enter(lane_number, lane, number, call.not_before, deferred, extra)
+        return deferred
+
+    def put_again(self, deferred, lane_number):
+        """Have a call that failed for good run once more, in the current transaction."""
+        deferred.again()
+        lane = self.lanes[lane_number]
+        self._enter(lane_number, lane, lanes.next_number(lane), 0.0, deferred,
+                    {PLACE: place_of(deferred)})
+
+    def _enter(self, lane_number, lane, number, not_before, deferred, extra):
+        entry = (deferred.priority, deferred.put_at, not_before, deferred)
+        lane[number] = (*entry, extra) if extra else entry
         if number % lanes.TRIM_EVERY == 0:
             lanes.trim(lane, self.desk.mark(lane_number)[0])
-        return deferred
+
+    def note_cancelled(self, deferred):
+        """A call that waited has been cancelled: the beat is to take it out."""
+        self.cancelled[deferred.id] = deferred
 
     def close(self):
         """Make every put fail that overlaps with this transaction, in either order."""
@@ -87,7 +136,7 @@ class Queue(Persistent):
         desk = self.desk
         in_lanes = sum(max(0, lanes.highest(lane) - desk.mark(number)[0])
                        for number, lane in enumerate(self.lanes))
-        return in_lanes + desk.n_ready + desk.n_later
+        return in_lanes + desk.n_ready + desk.n_later + desk.n_aside
 
     def length_accepted(self):
         """Calls claimed and not ended, exact in this snapshot."""
@@ -97,40 +146,21 @@ class Queue(Persistent):
         """The Deferred of that id, or None."""
         try:
             lane_number, number, put_at = parse_id(id)
-            lane = self.lanes[lane_number]
-        except (ValueError, IndexError, OverflowError):
-            return None
-        try:
-            entry = lane.get(number)
-        except (TypeError, OverflowError):  # a number no lane can hold
+            entry = None
+            if lane_number != DESK_LANE:
+                entry = self.lanes[lane_number].get(number)
+        except (ValueError, IndexError, TypeError, OverflowError):  # an id no lane can hold
             return None
         places = (lambda: entry and entry[3],
                   lambda: self.desk.running.get(id),
-                  lambda: self._find_ready(put_at, lane_number, number),
-                  lambda: self._find_later(lane_number, number),
+                  lambda: self.waiting.find(put_at, lane_number, number),
+                  lambda: self.failed.get(id),
                   lambda: self._find_archived(id))
         for look in places:
             deferred = look()
             if deferred is not None and deferred.id == id:
                 return deferred
         return None
-
-    def _find_ready(self, put_at, lane, number):
-        """Look once for each priority there is: few, however many calls wait."""
-        start = None
-        while True:
-            try:
-                priority = self.ready.minKey(start)[0]
-            except ValueError:  # nothing at or after `start`
-                return None
-            deferred = self.ready.get((priority, put_at, lane, number))
-            if deferred is not None:
-                return deferred
-            start = (priority, float('inf'))
-
-    def _find_later(self, lane, number):
-        time = self.later_times.get((lane, number))
-        return None if time is None else self.later[(time, lane, number)][1]
 
     def _find_archived(self, id):
         for end in reversed(self.archive.keys()):
@@ -145,47 +175,58 @@ class Queue(Persistent):
         Without a free slot new entries wait in their lanes until there are so many
         that the lanes want trimming.
         """
+        if self.cancelled:
+            return True
         if slots:
             due = self.next_due()
             return (self.desk.n_ready > 0 or (due is not None and due <= now)
                     or any(self._has_news(number, lane)
-                           for number, lane in enumerate(self.lanes)))
-        return self.length_new() - self.desk.n_ready - self.desk.n_later >= TAKE_IN_MOST // 2
+                           for number, lane in enumerate(self.lanes))
+                    or (self.desk.n_aside > 0 and self.waiting.any_unblocked()))
+        desk = self.desk
+        taken_in = desk.n_ready + desk.n_later + desk.n_aside
+        return self.length_new() - taken_in >= TAKE_IN_MOST // 2
 
     def next_due(self):
-        """When the first call that waits for its time is due, or None."""
-        return self.later.minKey()[0] if self.desk.n_later else None
+        """When the first call that waits for its time is due, or one expires; or None."""
+        return self.waiting.next_due()
 
     # the beat of the worker that holds the desk
 
-    def take_in_and_claim(self, boot, now, slots):
+    def take_in_and_claim(self, boot, now, slots, rotation_period):
         """Take in what is new or due and claim the first `slots` calls; → list of Deferreds.
 
-        What is ended already (cancelled where it waited) goes to nobody.
+        What has ended where it waited (cancelled, expired) goes to nobody.
         """
-        waiting = self._take_in(now) + self._take_due(now)
-        chosen = []
-        for deferred in self._first(waiting, slots):
-            if is_new(deferred):
-                deferred.accept(boot, now)
-                self.desk.add_running(deferred.id, deferred)
-                chosen.append(deferred)
-        return chosen
+        self._take_out_cancelled(rotation_period)
+        for deferred in self.waiting.take_expired(now):
+            self._expire(deferred, now, rotation_period)
+        waiting = self._take_in(now) + self.waiting.take_due(now, TAKE_IN_MOST)
+        if slots and self.desk.n_aside:
+            waiting += self.waiting.take_unblocked()
+        return self._claim(waiting, boot, now, slots, rotation_period)
 
     def _take_in(self, now):
-        """Advance the marks over new entries; → [(ready key, Deferred)] of those not delayed."""
+        """Advance the marks over new entries; → [(place, Deferred)] of those that may run."""
         found = []
         news = [(number, lane) for number, lane in enumerate(self.lanes)
                 if self._has_news(number, lane)]
         for lane_number, lane in news:
             most = max(1, TAKE_IN_MOST // len(news))
             for number, entry in self._new_entries(lane_number, lane, most):
-                priority, put_at, not_before, deferred = entry
-                key = (-priority, put_at, lane_number, number)
-                if not_before > now:
-                    self._add_later(not_before, key, deferred)
+                priority, put_at, not_before, deferred = entry[:4]
+                extra = entry[4] if len(entry) > 4 else {}
+                place = extra.get(PLACE) or (-priority, put_at, lane_number, number)
+                if PLACE in extra:
+                    self.failed.pop(deferred.id, None)
+                if EXPIRES in extra:
+                    self.waiting.note_expiry(place, deferred)
+                if AFTER in extra and deferred.is_held_up():
+                    self.waiting.add_parked(place, deferred)
+                elif not_before > now:
+                    self.waiting.add_later(not_before, place, deferred)
                 else:
-                    found.append((key, deferred))
+                    found.append((place, deferred))
         return found
 
     def _has_news(self, lane_number, lane):
@@ -214,72 +255,94 @@ class Queue(Persistent):
         return [item for item in entries if item[1][3] is not None]
 
     def _is_unknown(self, lane_number, number, entry):
-        priority, put_at, _, deferred = entry
-        return (is_new(deferred)
-                and (-priority, put_at, lane_number, number) not in self.ready
-                and (lane_number, number) not in self.later_times)
+        priority, put_at, _, deferred = entry[:4]
+        place = (-priority, put_at, lane_number, number)
+        if len(entry) > 4:
+            place = entry[4].get(PLACE) or place
+        return is_waiting(deferred) and place not in self.waiting
 
     def _drop_undone(self, lane_number):
         """Forget what was taken in from that lane and whose put was undone since."""
-        for key, deferred in list(self.ready.items()):
-            if key[2] == lane_number and not is_new(deferred):
-                del self.ready[key]
-                self.desk.n_ready -= 1
-        for key, (_, deferred) in list(self.later.items()):
-            if key[1] == lane_number and not is_new(deferred):
-                del self.later[key]
-                del self.later_times[key[1:]]
-                self.desk.n_later -= 1
+        for place, deferred in list(self.waiting.items()):
+            if place[2] == lane_number and not is_waiting(deferred):
+                self.waiting.remove(place, deferred)
 
-    def _take_due(self, now):
-        """Take out of `later` what is due; → [(ready key, Deferred)]."""
-        found = []
-        while self.desk.n_later and len(found) < TAKE_IN_MOST:
-            key = self.later.minKey()
-            if key[0] > now:
+    def _claim(self, waiting, boot, now, slots, rotation_period):
+        """Claim the first `slots` of `waiting` and `ready` together; the rest waits in `ready`."""
+        waiting.sort(key=_by_place)
+        waits_apart = {place for place, _ in waiting}
+        # As many of the ready ones as may be needed; they are looked at in order.
+        candidates = merge(waiting, self._ready_items(waits_apart), key=_by_place)
+        chosen, seen = [], 0
+        for place, deferred in candidates:
+            if len(chosen) == slots or seen == slots + TAKE_IN_MOST:
                 break
-            found.append(self.later.pop(key))
-            del self.later_times[key[1:]]
-            self.desk.n_later -= 1
-        return found
+            seen += 1
+            if place in waits_apart:
+                waits_apart.remove(place)
+            else:
+                self.waiting.remove(place, deferred)
+            if not is_waiting(deferred):
+                self._file_if_ended(deferred, rotation_period)
+            elif deferred.is_expired(now):
+                self._expire(deferred, now, rotation_period)
+            elif deferred.is_blocked():
+                self.waiting.add_blocked(place, deferred)
+            else:
+                deferred.accept(boot, now)
+                self.desk.add_running(deferred.id, deferred)
+                chosen.append(deferred)
+        for place, deferred in waiting:
+            if place in waits_apart:
+                self.waiting.add_ready(place, deferred)
+        return chosen
 
-    def _first(self, waiting, slots):
-        """The first `slots` of `waiting` and `ready` together; the rest is kept in `ready`."""
-        waiting.sort(key=lambda item: item[0])
+    def _ready_items(self, apart):
+        """[(place, Deferred)] of `ready` in order, robust against removals on the way."""
         if not self.desk.n_ready:
-            first, rest = waiting[:slots], waiting[slots:]
+            return
+        place = None
+        while True:
+            try:
+                place = self.waiting.ready.minKey(place)
+            except ValueError:  # no more
+                return
+            yield place, self.waiting.ready[place]
+            place = (*place, 0)  # the first possible one after it
+
+    def _take_out_cancelled(self, rotation_period):
+        """Archive what was cancelled where it waited; what is still in a lane is met there."""
+        for id, deferred in list(self.cancelled.items()):
+            place = self.waiting.find_place(deferred, *parse_id(id)[:2])
+            if place is not None:
+                self.waiting.remove(place, deferred)
+                self._file_if_ended(deferred, rotation_period)
+            del self.cancelled[id]
+
+    def _expire(self, deferred, now, rotation_period):
+        deferred.expire(_expired(deferred), now)
+        self._file_or_go_on(deferred, rotation_period)
+
+    def _file_or_go_on(self, deferred, rotation_period):
+        """A call has ended in no thread: archive it, or have its callbacks run."""
+        if deferred.ended:
+            self.file(deferred, rotation_period)
         else:
-            kept = []
-            for key, deferred in self.ready.items():
-                if len(kept) == slots:
-                    break
-                kept.append((key, deferred))
-            both = sorted(kept + waiting, key=lambda item: item[0])
-            first = both[:slots]
-            chosen = {key for key, _ in first}
-            for key, _ in kept:
-                if key in chosen:
-                    del self.ready[key]
-                    self.desk.n_ready -= 1
-            rest = [item for item in waiting if item[0] not in chosen]
-        for key, deferred in rest:
-            self._add_ready(key, deferred)
-        return [deferred for _, deferred in first]
+            deferred.let_go()
+            self.waiting.add_ready(place_of(deferred), deferred)
 
-    def _add_later(self, time, key, deferred):
-        place = key[2:]
-        self.later[(time, *place)] = (key, deferred)
-        self.later_times[place] = time
-        self.desk.n_later += 1
+    def _file_if_ended(self, deferred, rotation_period):
+        try:
+            ended = deferred.ended
+        except POSKeyError:  # its put was undone
+            return
+        if ended:
+            self.file(deferred, rotation_period)
 
-    def _add_ready(self, key, deferred):
-        self.ready[key] = deferred
-        self.desk.n_ready += 1
-
-    def give_back(self, id, now, outcome, until=0.0):
+    def give_back(self, id, now, outcome, until=0.0, failed=False):
         """Put a running call back among the waiting; it runs again at `until` or at once."""
         deferred = self.desk.remove_running(id)
-        deferred.give_back(now, outcome)
+        deferred.give_back(now, outcome, failed)
         self._add_waiting(deferred, now, until)
 
     def unclaim(self, id, now):
@@ -289,18 +352,48 @@ class Queue(Persistent):
         self._add_waiting(deferred, now, now)
 
     def _add_waiting(self, deferred, now, until):
-        key = ready_key(deferred)
+        place = place_of(deferred)
         if until > now:
-            self._add_later(until, key, deferred)
+            self.waiting.add_later(until, place, deferred)
         else:
-            self._add_ready(key, deferred)
+            self.waiting.add_ready(place, deferred)
 
-    def archive_ended(self, id, ended_at, rotation_period):
-        """File a call that ended under the slice of its end."""
-        end = policy.slice_of(ended_at, rotation_period)
-        if end not in self.archive:
-            self.archive[end] = OOBTree()
-        self.archive[end][id] = self.desk.remove_running(id)
+    def fail(self, id, failure, now, rotation_period):
+        """End a running call with that Failure, whatever its thread does."""
+        deferred = self.desk.running[id]
+        deferred.fail(failure, now)
+        self.desk.remove_running(id)
+        self._file_or_go_on(deferred, rotation_period)
+
+    def archive_ended(self, id, rotation_period):
+        """File a call of the desk that has ended."""
+        self.file(self.desk.remove_running(id), rotation_period)
+
+    def file(self, deferred, rotation_period):
+        """Keep an ended call: one that failed until somebody takes it away, others by slice.
+
+        What waited for its end may run now.
+        """
+        if deferred.state == FAILED:
+            self.failed[deferred.id] = deferred
+        else:
+            end = policy.slice_of(deferred.ended_at, rotation_period)
+            if end not in self.archive:
+                self.archive[end] = OOBTree()
+            self.archive[end][deferred.id] = deferred
+        if self.desk.n_aside:
+            for place, waiter in self.waiting.take_after(deferred.id):
+                self.waiting.add_ready(place, waiter)
+
+    def born(self, call, now):
+        """Take in a call that the worker makes itself, on its desk; → its Deferred."""
+        self.desk.n_born += 1
+        deferred = Deferred(make_id(DESK_LANE, self.desk.n_born, call.put_at), call, self)
+        place = place_of(deferred)
+        if deferred.expires_at is not None:
+            self.waiting.note_expiry(place, deferred)
+        self._add_waiting(deferred, now, call.not_before)
+        return deferred
 
     def drop_old(self, now, rotation_period):
         """Drop the oldest slice of the archive if all in it is too old; was one dropped?"""
@@ -334,18 +427,23 @@ def oid_at(lane, number):
     return None if entry is None or entry[3] is None else entry[3]._p_oid
 
 
-def is_new(deferred):
+def is_waiting(deferred):
     """Whether a call taken in is still to be run.
 
     One that was cancelled, or whose put was undone in the ZMI since, is not.
     """
     try:
-        return deferred is not None and deferred.state == NEW
+        return deferred is not None and deferred.is_waiting()
     except POSKeyError:
         return False
 
 
-def ready_key(deferred):
-    """Where a deferred stands in `ready`."""
+def place_of(deferred):
+    """Where a deferred stands among those that wait: see `waiting`."""
     lane, number, put_at = parse_id(deferred.id)
     return (-deferred.priority, put_at, lane, number)
+
+
+def _expired(deferred):
+    late = 'the call had expired before a worker took it'
+    return Failure.from_exception(Expired(late))

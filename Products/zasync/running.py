@@ -1,16 +1,21 @@
 """The call that this thread runs, as the code it runs may see it.
 
-Imports: errors, interfaces.
+Imports: board, errors, interfaces.
 """
 
+import math
 import threading
 from contextlib import contextmanager
 
 from zope.interface import implementer
 
+from .board import Progress
 from .errors import ZAsyncError
 from .interfaces import IRun
 
+
+#: Characters of a progress message that are kept.
+MESSAGE_MOST = 200
 
 _thread = threading.local()
 
@@ -20,19 +25,36 @@ class Run:
     """See IRun.
 
     commit -- callable(memo) that makes sure of what was done so far.
+    report -- callable(Progress) that shows it to others; raises what stops the call.
     """
 
-    def __init__(self, deferred, commit):
+    def __init__(self, deferred, commit, report):
         self.id = deferred.id
         self.attempt = deferred.attempt
         self.memo = deferred.memo
+        self.awaited = deferred.after
         self.app = None
         self._commit = commit
+        self._report = report
 
     def checkpoint(self, **memo):
         """See IRun."""
         self._commit(memo)
         self.memo = memo
+
+    def progress(self, done, total=None, message=''):
+        """See IRun."""
+        self._report(made_progress(done, total, message))
+
+
+def made_progress(done, total, message):
+    """A Progress of what a call says; raises ValueError for what is none."""
+    for value in (done, total):
+        if not (value is None or (isinstance(value, (int, float)) and math.isfinite(value))):
+            raise ValueError(f'progress is told in numbers, not {value!r}')
+    if done is None:
+        raise ValueError('progress is told in numbers: how much is done?')
+    return Progress(done, total, str(message)[:MESSAGE_MOST])
 
 
 def current():
@@ -57,3 +79,13 @@ def checkpoint(**memo):
     if run is None:
         raise ZAsyncError('checkpoint() was called outside a running call')
     run.checkpoint(**memo)
+
+
+def progress(done, total=None, message=''):
+    """From inside a running call: tell how far it is, see IRun.progress.
+
+    Outside one it does nothing: the same code may run in a request.
+    """
+    run = current()
+    if run is not None:
+        run.progress(done, total, message)

@@ -11,6 +11,7 @@ Its deferred is not stored: the caller holds the only one, and it has ended.
 Imports: zasync.
 """
 
+import functools
 import logging
 import random
 
@@ -18,6 +19,7 @@ import transaction
 from Acquisition import aq_base
 from transaction.interfaces import TransientError
 
+from Products.zasync import callbacks
 from Products.zasync import clock
 from Products.zasync import payload
 from Products.zasync.builtin import BUILTIN
@@ -33,25 +35,75 @@ from Products.zasync.security import restored
 log = logging.getLogger('zasync.direct')
 
 
-def can_run(call):
-    """Whether `call` can run in a web process: only the built-in plugins are known there."""
-    return call.plugin in BUILTIN
+def can_run(call, names):
+    """Whether `call` can run in a web process, now.
+
+    Only the built-in plugins are known there. What is delayed waits in a queue, and so
+    does what is of a series in which a call runs, or is to be got by a browser later.
+    """
+    if call.not_before or call.session is not None:
+        return False
+    if call.series is not None and names.series(call.series).holder is not None:
+        return False
+    plugin = BUILTIN.get(call.plugin)
+    return (plugin is not None and plugin.run is not None
+            and all(can_run(member, names) for member in call.members))
 
 
-def run(root, call):
+def run(root, call, names):
     """Run `call` now, inside the current transaction; → its Deferred, ended.
 
-    root -- the application root of this connection.
+    root -- the application root of this connection. names -- a Names.
     Raises TransientErrors of the call, and CommitRefused when it tried to commit
     or abort the transaction of the request: then the request must fail.
     """
     deferred = Deferred(f'direct-{random.getrandbits(64):016x}', call)
+    deferred.after = tuple(run(root, member, names) for member in call.members)
+    if call.series is not None:
+        deferred.join_series(names.series(call.series))
+    # A call of the same series that a worker begins meanwhile meets this write.
     deferred.accept('direct', clock.SYSTEM.now())
+    plugin = BUILTIN[call.plugin]
+
+    def work(step):
+        args, kwargs = deferred.arguments()
+        return plugin.run(step, *args, **kwargs)
+
+    outcome = _inside(root, deferred, deferred.caller, work)
+    if isinstance(outcome, Failure):
+        deferred.fail(outcome, clock.SYSTEM.now())
+        log.warning('call %s failed in the request: %s', deferred.id, deferred.failure)
+    else:
+        deferred.succeed(outcome, clock.SYSTEM.now())
+        log.info('call %s resolved in the request in %.2f s', deferred.id,
+                 deferred.ended_at - deferred.started_at)
+    deferred._v_continue = functools.partial(_call_back, root, deferred)
+    return deferred
+
+
+def _call_back(root, deferred, success, failure, caller):
+    """Run a callback that was added to a call that has ended here."""
+    value = deferred.failure or deferred.result
+    chosen = failure if isinstance(value, Failure) else success
+    if chosen is None:
+        return
+    outcome = _inside(root, deferred, caller, lambda step: callbacks.run(step, chosen, value))
+    deferred.go_on(outcome, clock.SYSTEM.now())
+    if isinstance(outcome, Failure):
+        log.warning('a callback of call %s failed in the request: %s', deferred.id, outcome)
+
+
+def _inside(root, deferred, caller, work):
+    """Do work(step) as `caller`; → its pickled value, or a Failure: then nothing of it is left."""
     current = transaction.get()
     savepoint = transaction.savepoint(optimistic=True)
     guard = _CommitGuard(current)
+    step = Run(deferred, lambda memo: transaction.savepoint(optimistic=True), _nothing)
     try:
-        result = payload.dumps(_execute(root, deferred), BadResult, 'the result')
+        with restored(caller, aq_base(root)) as app, running(step):
+            step.app = app
+            result = work(step)
+            result = None if result is None else payload.dumps(result, BadResult, 'the result')
         guard.check()
     except TransientError:
         guard.check()
@@ -59,23 +111,14 @@ def run(root, call):
     except BaseException as error:  # SystemExit too: a call must not stop the web server
         guard.check()
         savepoint.rollback()
-        deferred.fail(Failure.from_exception(error), clock.SYSTEM.now())
-        log.warning('call %s failed in the request: %s', deferred.id, deferred.failure)
-    else:
-        deferred.succeed(result, clock.SYSTEM.now())
-        log.info('call %s resolved in the request in %.2f s', deferred.id,
-                 deferred.ended_at - deferred.started_at)
+        return Failure.from_exception(error)
     finally:
         guard.lift()
-    return deferred
+    return result
 
 
-def _execute(root, deferred):
-    args, kwargs = deferred.arguments()
-    step = Run(deferred, commit=lambda memo: transaction.savepoint(optimistic=True))
-    with restored(deferred.caller, aq_base(root)) as app, running(step):
-        step.app = app
-        return BUILTIN[deferred.plugin].run(step, *args, **kwargs)
+def _nothing(progress):
+    """Nobody can see the progress of a request."""
 
 
 class _CommitGuard:

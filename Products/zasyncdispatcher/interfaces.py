@@ -1,10 +1,11 @@
 """The contract of the dispatcher.
 
-Imports: nothing of ours.
+Imports: zasync.
 """
 
 from zope.interface import Attribute
-from zope.interface import Interface
+
+from Products.zasync.interfaces import ITakesCalls
 
 
 #: What to do with a call when no worker lives: run it in the request, leave it
@@ -15,7 +16,7 @@ REFUSE = 'refuse'
 NO_WORKER_CHOICES = (RUN, QUEUE, REFUSE)
 
 
-class IAsynchronousCallDispatcher(Interface):
+class IAsynchronousCallDispatcher(ITakesCalls):
     """A folder of managers that gives each call to the least loaded one whose worker lives.
 
     Historic contract C.
@@ -33,4 +34,15 @@ class IAsynchronousCallDispatcher(Interface):
 
         Raises what IAsynchronousCallManager.putCall raises. Never waits, never
         sleeps, never asks a worker. Historic contract C.4.
+        """
+
+    def putCallWith(options, plugin, *args, **kwargs):
+        """As putCall, with Options. A call that joins a waiting one by its key gets that one's
+        manager id and deferred; a delayed one, or one whose series is busy, is left with a
+        manager when no worker lives, whatever `no_worker` says, but for 'refuse'.
+        """
+
+    def putSessionCall(plugin, *args, **kwargs):
+        """As putCall, for the browser of this request, see
+        IAsynchronousCallManager.putSessionCall. Left with a manager when no worker lives.
         """

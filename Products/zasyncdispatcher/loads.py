@@ -24,7 +24,7 @@ def load_of(manager, max_idle_seconds):
     """The Load of `manager` in this connection's snapshot."""
     pulse = manager.queue.pulse
     alive = False
-    if pulse.accepting and pulse._p_jar is not None:
+    if pulse.accepting and not manager.paused and pulse._p_jar is not None:
         alive = policy.is_alive(clock.serial_seconds(pulse._p_serial), _storage_now(pulse._p_jar),
                                 max_idle_seconds)
     return Load(manager.getId(), pulse.new + pulse.accepted + _ours(pulse), alive)

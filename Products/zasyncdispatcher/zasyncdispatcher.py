@@ -12,11 +12,15 @@ from zExceptions import BadRequest
 from zope.interface import implementer
 from ZPublisher import zpublish
 
-from Products.zasync.builtin import BUILTIN
 from Products.zasync.door import make_call
+from Products.zasync.door import plugins_wanted
 from Products.zasync.errors import NoWorker
 from Products.zasync.interfaces import IAsynchronousCallManager
+from Products.zasync.names import Names
 from Products.zasync.permissions import MakeAsynchronousApplicationCalls
+from Products.zasync.permissions import MakeAsynchronousSessionCalls
+from Products.zasync.putting import find_joined
+from Products.zasync.sessions import browser_id
 
 from . import direct
 from . import loads
@@ -59,6 +63,8 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
 
     def __init__(self, id='asynchronous_call_dispatcher'):
         super().__init__(id)
+        #: Keys and series of the calls of all our managers.
+        self.call_names = Names()
 
     def _setPropValue(self, id, value):
         """Refuse what no dispatcher can work with, before anything is changed."""
@@ -78,19 +84,36 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
         """See IAsynchronousCallDispatcher."""
         return self._dispatch(None, plugin, args, kwargs)
 
-    def _dispatch(self, session, plugin, args, kwargs):
+    @zpublish(False)
+    @security.protected(MakeAsynchronousApplicationCalls)
+    def putCallWith(self, options, plugin, *args, **kwargs):
+        """See IAsynchronousCallDispatcher."""
+        return self._dispatch(None, plugin, args, kwargs, options)
+
+    @zpublish(False)
+    @security.protected(MakeAsynchronousSessionCalls)
+    def putSessionCall(self, plugin, *args, **kwargs):
+        """See IAsynchronousCallDispatcher."""
+        return self._dispatch((browser_id(self),), plugin, args, kwargs)
+
+    def _dispatch(self, session, plugin, args, kwargs, *options):
         managers, offered = self.managers(), ()
-        if isinstance(plugin, str) and plugin not in BUILTIN:
-            managers = [manager for manager in managers if plugin in manager.queue.card.plugins]
-            offered = [plugin] if managers else ()
-        call = make_call(offered, session, plugin, args, kwargs)
+        wanted = plugins_wanted(plugin, args, kwargs)
+        if wanted:
+            managers = [manager for manager in managers
+                        if wanted <= set(manager.queue.card.plugins)]
+            offered = wanted if managers else ()
+        call = make_call(offered, session, plugin, args, kwargs, *options)
+        joined = find_joined(self.call_names, call)
+        if joined is not None:
+            return joined
         known = [self.load_of(manager) for manager in managers]
         chosen = choose(known, random.random())
         if chosen is None:
             if self.no_worker == REFUSE or (not managers and self.no_worker != RUN):
                 raise NoWorker(f'no worker of {"/".join(self.getPhysicalPath())} lives')
-            if self.no_worker == RUN and direct.can_run(call):
-                return None, direct.run(self.getPhysicalRoot(), call)
+            if self.no_worker == RUN and direct.can_run(call, self.call_names):
+                return None, direct.run(self.getPhysicalRoot(), call, self.call_names)
             if not managers:
                 raise NoWorker(f'no worker lives, and {plugin!r} runs in workers only')
             chosen = choose([load._replace(alive=True) for load in known], random.random())

@@ -14,7 +14,7 @@ from ZODB.DemoStorage import DemoStorage
 from Products.zasync.clock import ManualClock
 from Products.zasync.manager import AsynchronousCallManager
 from tests.client import jobs
-from zasync_client import worker as module
+from zasync_client import beat as module
 from zasync_client.config import Config
 from zasync_client.config import Plugin
 from zasync_client.database import Database
@@ -22,6 +22,7 @@ from zasync_client.errors import DeskLost
 from zasync_client.errors import PoolBroken
 from zasync_client.errors import TargetAway
 from zasync_client.wakeup import Wakeup
+from zasync_client.worker import UNBEGUN_SECONDS
 from zasync_client.worker import Worker
 
 
@@ -44,9 +45,11 @@ class Bench:
 
     def config(self, threads=1, plugins=()):
         from Products.zasync.builtin import BUILTIN
-        offered = {name: Plugin(name, plugin.run, plugin.description)
-                   for name, plugin in BUILTIN.items()}
-        offered.update({name: Plugin(name, handler, '') for name, handler in plugins})
+        from Products.zasync.builtin import INTERNAL
+        offered = {name: Plugin(name, plugin.run, plugin.description, zope_aware=True)
+                   for name, plugin in {**BUILTIN, **INTERNAL}.items()}
+        offered.update({name: Plugin(name, handler, '', zope_aware=True)
+                        for name, handler in plugins})
         return Config(path='', target=('', 'zam'), threads=threads, max_conflict_attempts=3,
                       initial_retry_seconds=1.0, retry_growth=1.1, max_total_retry_seconds=10.0,
                       drain_seconds=5.0, plugins=offered, zope=None, handlers=None)
@@ -187,7 +190,7 @@ def test_what_no_thread_has_begun_goes_back_as_if_it_had_not_been_claimed(bench)
     calls = [bench.put('zope_call', jobs.add, number, 0) for number in range(2)]
     bench.step(worker)
     assert [call.state for call in calls] == ['accepted', 'accepted']
-    bench.clock.advance(module.UNBEGUN_SECONDS)
+    bench.clock.advance(UNBEGUN_SECONDS)
     bench.step(worker)
     transaction.begin()
     # Given back and, since the slots are free again, claimed once more by the same beat.

@@ -12,7 +12,7 @@ from Products.zasync.deferred import Deferred
 from Products.zasync.interfaces import IClock
 from Products.zasync.queue import make_id
 from Products.zasync.queue import parse_id
-from Products.zasync.queue import ready_key
+from Products.zasync.queue import place_of
 from tests.fakes import make_call
 
 
@@ -113,4 +113,4 @@ def test_the_place_in_ready_is_the_same_from_the_entry_and_from_the_deferred():
     for milliseconds in range(1_700_000_000_000, 1_700_000_002_000, 7):
         call = make_call(put_at=milliseconds / 1000, priority=3)
         deferred = Deferred(make_id(1, 2, call.put_at), call)
-        assert ready_key(deferred) == (-call.priority, call.put_at, 1, 2)
+        assert place_of(deferred) == (-call.priority, call.put_at, 1, 2)

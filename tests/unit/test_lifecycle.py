@@ -18,7 +18,7 @@ from tests.fakes import BOB
 from tests.fakes import make_call
 
 
-EVENTS = ('claim', 'give back', 'checkpoint', 'succeed', 'fail', 'cancel', 'expire')
+EVENTS = ('claim', 'give back', 'checkpoint', 'succeed', 'fail', 'cancel', 'expire', 'retry')
 
 #: The whole table, written out a second time: what is not here must be refused.
 ALLOWED = {
@@ -30,6 +30,14 @@ ALLOWED = {
     ('accepted', 'succeed'): 'resolved',
     ('accepted', 'fail'): 'failed',
     ('accepted', 'cancel'): 'cancelled',
+    ('callback', 'claim'): 'callback',
+    ('callback', 'give back'): 'callback',
+    ('callback', 'checkpoint'): 'callback',
+    ('callback', 'succeed'): 'resolved',
+    ('callback', 'fail'): 'failed',
+    ('callback', 'cancel'): 'cancelled',
+    ('callback', 'expire'): 'expired',
+    ('failed', 'retry'): 'new',
 }
 
 
@@ -47,9 +55,16 @@ def test_an_event_leads_where_the_table_says_or_is_refused(state, event):
         assert state in str(refusal.value) and event in str(refusal.value)
 
 
+@pytest.mark.parametrize('state, event', sorted(ALLOWED))
+def test_an_end_leads_to_the_callbacks_first_if_there_are_any(state, event):
+    ends = event in ('succeed', 'fail', 'expire')
+    assert lifecycle.advance(state, event, callbacks=True) == (
+        'callback' if ends else ALLOWED[state, event])
+
+
 @pytest.mark.parametrize('state', STATES)
-def test_a_final_state_is_one_that_nothing_leaves(state):
-    leaves = {start for start, _ in lifecycle.TRANSITIONS}
+def test_a_final_state_is_one_that_nothing_leaves_but_a_retry(state):
+    leaves = {start for start, event in lifecycle.TRANSITIONS if event != 'retry'}
     if lifecycle.is_final(state):
         assert state not in leaves
     assert lifecycle.is_final(state) == (state in FINAL_STATES)

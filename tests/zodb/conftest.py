@@ -63,7 +63,9 @@ class Client:
 
     def beat(self, now, slots=0, boot='boot'):
         """Take in and claim in a transaction of its own; → ids of the calls claimed."""
-        claimed = [deferred.id for deferred in self.begin().take_in_and_claim(boot, now, slots)]
+        queue = self.begin()
+        claimed = [deferred.id
+                   for deferred in queue.take_in_and_claim(boot, now, slots, 86_400)]
         self.commit()
         return claimed
 

@@ -4,7 +4,6 @@ import pytest
 
 from Products.zasync import policy
 from Products.zasync.interfaces import ACCEPTED
-from Products.zasync.interfaces import CANCELLED
 from Products.zasync.interfaces import NEW
 from Products.zasync.interfaces import RESOLVED
 from Products.zasync.queue import make_id
@@ -263,7 +262,7 @@ def test_an_ended_call_is_archived_and_found_until_its_rotation_period_is_over(s
     assert 1 not in worker.begin().lanes[0]
     end(worker, id, LATE + 1)
     assert worker.begin().length_accepted() == 62
-    worker.queue.archive_ended(id, LATE + 1, DAY)
+    worker.queue.archive_ended(id, DAY)
     worker.commit()
     assert id not in worker.begin().desk.running
     assert caller.begin().find(id).state == RESOLVED
@@ -292,7 +291,7 @@ def test_slices_are_dropped_oldest_first_one_a_beat(store):
     times = [LATE, LATE + DAY, LATE + 2 * DAY]
     for id, time in zip(ids, times, strict=True):
         end(worker, id, time)
-        worker.begin().archive_ended(id, time, DAY)
+        worker.begin().archive_ended(id, DAY)
         worker.commit()
     queue = worker.begin()
     assert len(queue.archive) == 3
@@ -312,7 +311,7 @@ def test_calls_of_one_slice_are_dropped_together(store):
         end(worker, id, LATE + 1)
     queue = worker.begin()
     for id in ids:
-        queue.archive_ended(id, LATE + 1, DAY)
+        queue.archive_ended(id, DAY)
     worker.commit()
     assert len(worker.begin().archive) == 1
 
@@ -325,7 +324,7 @@ def test_a_call_is_found_by_its_id_wherever_it_is(store):
     places['archive'] = caller.put(make_call(1))
     assert worker.beat(LATE, 1) == [places['archive']]
     end(worker, places['archive'], LATE)
-    worker.begin().archive_ended(places['archive'], LATE, DAY)
+    worker.begin().archive_ended(places['archive'], DAY)
     worker.commit()
     places['running'] = caller.put(make_call(2))
     assert worker.beat(LATE, 1) == [places['running']]
@@ -392,7 +391,7 @@ def test_a_call_that_was_cancelled_where_it_waited_is_claimed_by_nobody(store, t
     cancelled, other = caller.put(make_call(1)), caller.put(make_call(2))
     if taken_in:
         worker.beat(LATE, 0)
-    caller.begin().find(cancelled).state = CANCELLED
+    assert caller.begin().find(cancelled).cancel()
     caller.commit()
     claimed = worker.beat(LATE, 1) + worker.beat(LATE, 1)
     assert claimed == [other]

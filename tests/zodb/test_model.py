@@ -93,7 +93,7 @@ class Run:
     def archive(self, client):
         queue = client.begin()
         for id in sorted(self.model.ended):
-            queue.archive_ended(id, queue.find(id).ended_at, PERIOD)
+            queue.archive_ended(id, PERIOD)
             self.model.archived[id] = queue.find(id).ended_at
         client.commit()
         self.model.ended.clear()

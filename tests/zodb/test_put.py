@@ -247,7 +247,7 @@ def test_puts_and_a_beat_do_not_meet_in_any_order_of_commits(store, state, order
 
     ids = [one.begin().put(make_call(300), 0).id, two.begin().put(make_call(301), 1).id]
     claimed += [deferred.id for deferred in
-                worker.begin().take_in_and_claim('boot', NOW + 1_000, 3)]
+                worker.begin().take_in_and_claim('boot', NOW + 1_000, 3, 86_400)]
     clients = (one, two, worker)
     for index in order:
         clients[index].commit()
@@ -273,7 +273,7 @@ def test_puts_and_a_beat_that_archives_do_not_meet_in_any_order_of_commits(store
 
     ids = [one.begin().put(make_call(300), 0).id, two.begin().put(make_call(301), 1).id]
     queue = worker.begin()
-    queue.archive_ended(done, NOW + 11, 86_400)
+    queue.archive_ended(done, 86_400)
     queue.give_back(given_back, NOW + 12, 'conflicts', NOW + 60)
     queue.pulse.write(1, 0, 0.0, 2, 1, 0)
     clients = (one, two, worker)

@@ -44,7 +44,7 @@ def test_of_two_beats_that_claim_the_same_call_the_second_is_refused(store):
     one, two, caller = store.client(), store.client(), store.client()
     id = caller.put(make_call())
     for client, boot in ((one, 'first'), (two, 'second')):
-        [deferred] = client.begin().take_in_and_claim(boot, LATE, 1)
+        [deferred] = client.begin().take_in_and_claim(boot, LATE, 1, 86_400)
         assert deferred.id == id
     one.commit()
     with pytest.raises(ConflictError):
@@ -58,7 +58,7 @@ def test_a_beat_meets_whoever_takes_the_desk(store):
     zombie, rescuer, caller = store.client(), store.client(), store.client()
     id = caller.put(make_call())
     rescuer.begin().desk.boot = 'rescuer'
-    zombie.begin().take_in_and_claim('zombie', LATE, 1)
+    zombie.begin().take_in_and_claim('zombie', LATE, 1, 86_400)
     rescuer.commit()
     with pytest.raises(ConflictError):
         zombie.commit()
@@ -71,7 +71,7 @@ def test_results_of_different_calls_do_not_meet_each_other_nor_a_beat(store):
     worker.beat(LATE, 2)
     one.begin().find(ids[0]).succeed(None, LATE + 1)
     two.begin().find(ids[1]).succeed(None, LATE + 1)
-    worker.begin().take_in_and_claim('boot', LATE, 1)
+    worker.begin().take_in_and_claim('boot', LATE, 1, 86_400)
     for client in (worker, one, two):
         client.commit()
     assert caller.begin().length_accepted() == 1
@@ -83,7 +83,7 @@ def test_a_ping_meets_neither_a_put_nor_a_beat(store):
     one.begin().ping.asked_at = NOW
     two.begin().put(make_call(1), 0)
     queue = worker.begin()
-    queue.take_in_and_claim('boot', LATE, 1)
+    queue.take_in_and_claim('boot', LATE, 1, 86_400)
     queue.pulse.write(1, 1, 0.0, 1, 1, 0)
     for client in (worker, one, two):
         client.commit()

@@ -86,7 +86,7 @@ def test_a_look_at_the_whole_lane_after_an_undo_takes_no_call_twice(file_store):
     ended, running = caller.put(make_call(1)), caller.put(make_call(2))
     assert worker.beat(LATE, 2) == [ended, running]
     worker.begin().find(ended).succeed(None, LATE)
-    worker.queue.archive_ended(ended, LATE, 86_400)
+    worker.queue.archive_ended(ended, 86_400)
     worker.commit()
     waiting = caller.put(make_call(3))
     caller.put(make_call(4, not_before=LATE + 500))
@@ -99,7 +99,7 @@ def test_a_look_at_the_whole_lane_after_an_undo_takes_no_call_twice(file_store):
     queue = worker.begin()
     assert queue.find(running).state == ACCEPTED
     assert queue.desk.n_later == 1
-    assert len(queue.later) == 1
+    assert len(queue.waiting.later) == 1
     claimed = worker.beat(LATE, 10)
     claimed += worker.beat(LATE, 10)
     assert claimed == [new]

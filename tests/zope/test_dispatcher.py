@@ -276,17 +276,17 @@ def test_historic_defect_3_a_call_nobody_takes_does_not_fail_for_ever(lonely):
 
 
 def test_what_only_workers_know_is_queued_when_nobody_lives(lonely):
-    sign_on(lonely.zam1, ['schedule'])
-    id, deferred = lonely.putCall('schedule', 5)
+    sign_on(lonely.zam1, ['resize'])
+    id, deferred = lonely.putCall('resize', 5)
     assert id in ('zam1', 'zam2', 'zam3')
     assert deferred.state == 'new'
 
 
 def test_a_call_goes_only_to_a_manager_whose_worker_knows_its_plugin(zad):
     """The others' workers would have to fail it."""
-    sign_on(zad.zam2, ['schedule'])
+    sign_on(zad.zam2, ['resize'])
     transaction.commit()
-    assert {zad.putCall('schedule', 5)[0] for _ in range(12)} == {'zam2'}
+    assert {zad.putCall('resize', 5)[0] for _ in range(12)} == {'zam2'}
 
 
 def test_nothing_sleeps_and_no_time_passes_while_a_call_is_placed(lonely, now, monkeypatch):

@@ -69,7 +69,7 @@ def test_a_plugin_name_that_is_no_text_is_an_unknown_plugin(manager, plugin):
 
 
 def test_an_unknown_plugin_is_told_what_is_known(manager):
-    sign_on(manager, ['schedule'])
+    sign_on(manager, ['resize'])
     with pytest.raises(UnknownPlugin) as refusal:
         manager.putCall('scheduel', 1)
     assert "'scheduel'" in str(refusal.value)
@@ -223,7 +223,7 @@ def busy(site, app, manager):
     site.login('admin')
     put(manager)
     put(manager)
-    manager.queue.take_in_and_claim('boot', NOW, 1)
+    manager.queue.take_in_and_claim('boot', NOW, 1, 86_400)
     transaction.commit()
     return manager
 
@@ -310,7 +310,7 @@ def test_a_manager_without_open_calls_is_deleted(site, app, manager):
 
 def test_a_manager_whose_calls_have_all_ended_is_deleted(site, app, manager):
     deferred = put(manager)
-    manager.queue.take_in_and_claim('boot', NOW, 1)
+    manager.queue.take_in_and_claim('boot', NOW, 1, 86_400)
     deferred.succeed(None, NOW)
     assert manager.open_calls() == 0
     site.browser('admin').post('/manage_delObjects', {'ids:list': 'zam'})

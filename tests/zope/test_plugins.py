@@ -25,7 +25,7 @@ def run(site, app):
     """A function: (plugin, *args) → what the plugin returns as the user logged in now."""
     def execute(plugin, *args, **kwargs):
         args, kwargs = BUILTIN[plugin].check(args, kwargs)
-        step = Run(Deferred('0-1-0-0', make_call()), lambda memo: None)
+        step = Run(Deferred('0-1-0-0', make_call()), lambda memo: None, lambda progress: None)
         with restored(capture(), app.aq_base) as root, running(step):
             step.app = root
             return BUILTIN[plugin].run(step, *args, **kwargs)
@@ -135,7 +135,7 @@ def put_and_run(site, app):
         caller = capture()
 
         def execute():
-            step = Run(Deferred('0-1-0-0', make_call()), lambda memo: None)
+            step = Run(Deferred('0-1-0-0', make_call()), lambda memo: None, lambda progress: None)
             with restored(caller, app.aq_base) as root, running(step):
                 step.app = root
                 return BUILTIN[plugin].run(step, *args, **kwargs)
@@ -192,7 +192,7 @@ def test_restricted_code_can_not_put_what_it_may_not_call(site, app, folder, tex
 
 def test_a_tuple_that_looks_like_a_reference_is_none_when_the_call_runs(site, app):
     """Also where a site gives the handler another name, whose arguments nobody checked."""
-    step = Run(Deferred('0-1-0-0', make_call()), lambda memo: None)
+    step = Run(Deferred('0-1-0-0', make_call()), lambda memo: None, lambda progress: None)
     step.app = app
     for forged in (('function', 'os', 'getcwd'), ('function', 'os', 'getcwd', False),
                    ('method', ('',), 'objectIds', False), 'os.getcwd'):
@@ -204,7 +204,7 @@ def test_a_method_that_is_gone_when_the_call_runs_is_an_error(site, app, folder,
     site.login('admin')
     args, kwargs = check_zope_call((folder.inner.title_or_id,), {})
     folder._delObject('inner')
-    step = Run(Deferred('0-1-0-0', make_call()), lambda memo: None)
+    step = Run(Deferred('0-1-0-0', make_call()), lambda memo: None, lambda progress: None)
     with restored(capture(), app.aq_base) as root, pytest.raises(LookupError) as refusal:
         step.app = root
         BUILTIN['zope_call'].run(step, *args, **kwargs)

@@ -1,0 +1,45 @@
+"""Board: how far the running calls of a queue are. One writer, the beat of the desk's holder.
+
+It is apart from the deferreds: a call that tells of its progress must not meet
+itself at its own commit.
+
+Imports: nothing of ours.
+"""
+
+from typing import NamedTuple
+
+from persistent import Persistent
+
+
+class Progress(NamedTuple):
+    """How far a call is: done of total (None: nobody knows), and a message for people."""
+
+    # Restricted Python may read all three.
+    __allow_access_to_unprotected_subobjects__ = 1
+
+    done: float
+    total: float | None = None
+    message: str = ''
+
+
+class Board(Persistent):
+    """{call id: (done, total, message)} of calls that run."""
+
+    def __init__(self):
+        self._of = {}
+
+    def get(self, id):
+        """The Progress of that call, or None."""
+        entry = self._of.get(id)
+        return None if entry is None else Progress(*entry)
+
+    def ids(self):
+        """The calls that have told of their progress."""
+        return set(self._of)
+
+    def write(self, reports, gone=()):
+        """Note {id: Progress} of `reports`, and forget the ids in `gone`."""
+        self._of.update((id, tuple(progress)) for id, progress in reports.items())
+        for id in gone:
+            self._of.pop(id, None)
+        self._p_changed = True

@@ -1,0 +1,114 @@
+"""Callbacks: what runs after a call, with what it returned or with its failure.
+
+As in Twisted, callbacks are pairs in a chain. Each is given the value of the one
+before it, at first the call's: its `success` a result, its `failure` a Failure. What it
+returns is the next one's result, what it raises the next one's failure, and a pair that
+has nothing for the kind of value is passed over.
+
+Callbacks given before the call is committed are kept with it. Those given later must not
+write the call, whose commit would fail: they are a call of their own, a *follower*, that
+waits for the end of the first and begins its chain with the value that one has.
+
+A callback runs as whoever added it, in a transaction of its own.
+
+Imports: deferred, expression, builtin, security, putting, payload, call, clock, errors.
+"""
+
+import transaction
+
+from . import clock
+from . import expression
+from . import payload
+from . import putting
+from .builtin import FOLLOW
+from .builtin import reference
+from .builtin import zope_call
+from .call import Call
+from .deferred import Chain
+from .errors import BadCall
+from .failure import Failure
+from .security import capture
+
+
+#: What a connection gives an object that was never stored.
+NO_SERIAL = b'\0' * 8
+
+
+def add(deferred, success, failure):
+    """Add a pair of callbacks, each a TALES expression, a callable or None.
+
+    Raises BadCall for what can't be evaluated or found again by name; then nothing is added.
+    """
+    success, failure = made(success, 'success'), made(failure, 'failure')
+    if success is failure is None:
+        raise BadCall('addCallbacks takes a callback for success, one for failure, or both')
+    caller = capture()
+    if deferred._queue is None:
+        deferred._v_continue(success, failure, caller)
+    elif deferred._p_serial in (None, NO_SERIAL) and not deferred.ended:
+        # The call is not committed: nobody else has seen it.
+        deferred.append_callback(success, failure, None if caller == deferred.caller else caller)
+    else:
+        _follower(deferred, caller).append_callback(success, failure, caller)
+
+
+def follow(deferred):
+    """Have the callbacks of a call that was cancelled run by a follower."""
+    left = deferred.take_callbacks()
+    follower = _new_follower(deferred, deferred.caller)
+    for success, failure, caller in left:
+        follower.append_callback(success, failure, caller)
+
+
+def _follower(deferred, caller):
+    """The follower this transaction has put for `deferred`, else a new one."""
+    current = transaction.get()
+    try:
+        found = current.data(deferred)
+    except KeyError:
+        found = None
+    # A savepoint that was rolled back may have taken it out of its lane.
+    if found is None or deferred._queue.find(found.id) is not found:
+        found = _new_follower(deferred, caller)
+        current.set_data(deferred, found)
+    return found
+
+
+def _new_follower(deferred, caller):
+    put_at = round(clock.SYSTEM.now() * 1000) / 1000
+    call = Call(FOLLOW, payload.dump_arguments((deferred.id,), {}), caller, put_at,
+                session=deferred.session)
+    return putting.put_after(deferred._queue, call, (deferred,))
+
+
+def made(callback, kind):
+    """What is stored of a callback: None, a TALES text or a Reference."""
+    if callback is None:
+        return None
+    if isinstance(callback, str):
+        expression.check(callback)
+        return callback
+    if not callable(callback):
+        raise BadCall(f'the {kind} callback is a TALES expression or a callable, '
+                      f'not {callback!r}')
+    return reference(callback)
+
+
+def run(run, callback, value):
+    """Run one callback (see `made`) on a result or a Failure; → what it returns.
+
+    run -- an IRun with its `app`. The names in an expression: `result` and `failure`, of
+    which one is None; `here`, `home` and `root`, the application root; `request`; `user`,
+    `modules`, `nothing`.
+    """
+    if not isinstance(callback, str):
+        return zope_call(run, callback, value)
+    failed = isinstance(value, Failure)
+    return expression.evaluate(callback, {
+        'result': None if failed else value, 'failure': value if failed else None,
+        'here': run.app, 'context': run.app, 'container': run.app, 'home': run.app,
+        'root': run.app, 'request': run.app.REQUEST})
+
+
+Chain.add = staticmethod(add)
+Chain.follow = staticmethod(follow)

@@ -1,0 +1,159 @@
+"""Options and Retry: what a caller may ask of the way its call is run.
+
+Both are checked when they are made: a call with an option that makes no sense is
+refused where it was written, not when it runs.
+
+Imports: errors.
+"""
+
+import datetime
+import math
+from dataclasses import dataclass
+
+from .errors import BadCall
+
+
+#: Longest key or series, in characters.
+NAME_MOST = 200
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often a call that raises an exception is run, and when again.
+
+    attempts -- in all, 1 or more. delay -- seconds before the second. growth --
+    factor from each wait to the next, 1 or more. longest -- most seconds of a wait.
+    on -- exception classes, or their dotted names, that are worth another attempt, with
+    all that inherit from them; () for any.
+
+    Conflicts, lost connections and interruptions have rules of their own and do not
+    count. Raises BadCall.
+    """
+
+    attempts: int = 3
+    delay: float = 5.0
+    growth: float = 2.0
+    longest: float = 3600.0
+    on: tuple = ()
+
+    def __post_init__(self):
+        if not _is_whole(self.attempts) or self.attempts < 1:
+            raise BadCall(f'attempts is a whole number, 1 or more, not {self.attempts!r}')
+        for name, least in (('delay', 0), ('growth', 1), ('longest', 0)):
+            value = getattr(self, name)
+            if not _is_number(value) or value < least:
+                raise BadCall(f'{name} of a retry is a number, {least} or more, not {value!r}')
+        on = (self.on,) if isinstance(self.on, (str, type)) else self.on
+        if not isinstance(on, (tuple, list)):
+            raise BadCall(f'the exceptions to retry on are a tuple, not {self.on!r}')
+        object.__setattr__(self, 'on', tuple(_exception_name(kind) for kind in on))
+
+    def as_tuple(self):
+        """What is stored with a call, and what policy.next_try takes."""
+        return self.attempts, self.delay, self.growth, self.longest, self.on
+
+
+@dataclass(frozen=True)
+class Options:
+    """See api: putCallWith(Options(priority=5), 'zope_exec', …).
+
+    priority -- whole number, higher first. not_before -- aware datetime, or timedelta from
+    the put. expires -- the same: a call that nobody has begun by then is not run.
+    timeout -- seconds that one run may take. retry -- a Retry, a number of attempts, False
+    for a call that must never run twice, None for what its plugin says.
+    key -- text: while the caller has a call with this key that waits, a second put returns
+    that one. series -- text: calls of one series never run at the same time.
+
+    Raises BadCall.
+    """
+
+    priority: int = 0
+    not_before: datetime.datetime | datetime.timedelta | None = None
+    expires: datetime.datetime | datetime.timedelta | None = None
+    timeout: float | None = None
+    retry: Retry | int | bool | None = None
+    key: str | None = None
+    series: str | None = None
+
+    def __post_init__(self):
+        if not _is_whole(self.priority) or abs(self.priority) > 2 ** 31:
+            raise BadCall(f'the priority is a whole number, not {self.priority!r}')
+        for name in ('not_before', 'expires'):
+            _check_moment(name, getattr(self, name))
+        if self.timeout is not None and not (_is_number(self.timeout) and self.timeout > 0):
+            raise BadCall(f'the timeout is a number of seconds, more than 0, not {self.timeout!r}')
+        if _is_whole(self.retry):
+            object.__setattr__(self, 'retry', Retry(self.retry))
+        elif not (self.retry is None or self.retry is False or isinstance(self.retry, Retry)):
+            raise BadCall('retry is a Retry, a number of attempts, False or None, not '
+                          f'{self.retry!r}')
+        for name in ('key', 'series'):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str) and 0 < len(value) <= NAME_MOST):
+                raise BadCall(f'the {name} is a text of 1 to {NAME_MOST} characters, '
+                              f'not {value!r:.300}')
+
+    def times(self, put_at):
+        """(not_before, expires_at) in POSIX seconds, 0.0 and None when there is none.
+
+        Raises BadCall if the call would expire before it may begin.
+        """
+        not_before = _seconds(self.not_before, put_at) or 0.0
+        expires_at = _seconds(self.expires, put_at)
+        if expires_at is not None and expires_at <= max(not_before, put_at):
+            raise BadCall('the call would expire before it may begin')
+        return not_before, expires_at
+
+    def stored_retry(self):
+        """What is stored with a call: None, () for never twice, or Retry.as_tuple()."""
+        if self.retry is None:
+            return None
+        return () if self.retry is False else self.retry.as_tuple()
+
+
+def _is_whole(value):
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_moment(name, value):
+    if value is None:
+        return
+    if isinstance(value, datetime.timedelta):
+        if value < datetime.timedelta(0):
+            raise BadCall(f'{name} is a negative delay: {value}')
+    elif not isinstance(value, datetime.datetime):
+        raise BadCall(f'{name} is an aware datetime or a timedelta, not {value!r}')
+    elif value.tzinfo is None or value.utcoffset() is None:
+        raise BadCall(f'{name} is a datetime without a time zone: {value!r}')
+
+
+def _seconds(value, put_at):
+    if value is None:
+        return None
+    if isinstance(value, datetime.timedelta):
+        return put_at + value.total_seconds()
+    return value.timestamp()
+
+
+def _exception_name(kind):
+    if isinstance(kind, type) and issubclass(kind, BaseException):
+        return class_name(kind)
+    if isinstance(kind, str) and kind:
+        return kind.removeprefix('builtins.')
+    raise BadCall(f'{kind!r} is no exception class and no dotted name of one')
+
+
+def class_name(kind):
+    """The dotted name of a class; one of Python's own has no module in it."""
+    if kind.__module__ == 'builtins':
+        return kind.__qualname__
+    return f'{kind.__module__}.{kind.__qualname__}'
+
+
+def class_names(kind):
+    """The dotted names of a class and of all it inherits from."""
+    return tuple(class_name(base) for base in kind.__mro__)

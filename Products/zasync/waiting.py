@@ -1,0 +1,210 @@
+"""Waiting: the calls a worker has taken in and can't run at once. One writer, its beat.
+
+A call waits in one of four trees:
+
+=========  =============================================  ===========================
+ready      for a thread                                   place → Deferred
+later      for its time                                   (time, lane, number) → (place, Deferred)
+blocked    for its series, in which another call runs     (series, *place) → Deferred
+parked     for the ends of other calls                    place → Deferred
+=========  =============================================  ===========================
+
+A *place* is (−priority, put_at, lane, number): in this order calls are run. Where a
+call waits is noted by (lane, number), but for `ready`, through which most calls pass.
+
+Imports: desk.
+"""
+
+from BTrees.OOBTree import OOBTree
+from persistent import Persistent
+
+
+class Waiting(Persistent):
+    """See the module. Its counts are on the desk, which the beat writes anyway."""
+
+    def __init__(self, desk):
+        self._desk = desk
+        self.ready = OOBTree()
+        self.later = OOBTree()
+        self.blocked = OOBTree()
+        self.parked = OOBTree()
+        # (lane, number) → ('later', time), ('blocked', series) or ('parked', None)
+        self._where = OOBTree()
+        # id of a call whose end is awaited → tuple of places in `parked`
+        self._awaited = OOBTree()
+        # (time, lane, number) → Deferred, of the calls that expire
+        self._expiring = OOBTree()
+
+    # putting in
+
+    def add_ready(self, place, deferred):
+        """It waits for a thread."""
+        self.ready[place] = deferred
+        self._desk.n_ready += 1
+
+    def add_later(self, time, place, deferred):
+        """It waits until `time`, POSIX seconds."""
+        self.later[(time, *place[2:])] = (place, deferred)
+        self._where[place[2:]] = 'later', time
+        self._desk.n_later += 1
+
+    def add_blocked(self, place, deferred):
+        """It waits until no other call of its series runs."""
+        self.blocked[(deferred.series, *place)] = deferred
+        self._where[place[2:]] = 'blocked', deferred.series
+        self._desk.n_aside += 1
+
+    def add_parked(self, place, deferred):
+        """It waits for the ends of the calls it is `after`."""
+        self.parked[place] = deferred
+        self._where[place[2:]] = 'parked', None
+        self._desk.n_aside += 1
+        for awaited in deferred.after:
+            if not awaited.ended:
+                self._awaited[awaited.id] = (*self._awaited.get(awaited.id, ()), place)
+
+    def note_expiry(self, place, deferred):
+        """Look at it when its time is over, if it still waits then."""
+        self._expiring[(deferred.expires_at, *place[2:])] = deferred
+
+    # taking out
+
+    def take_due(self, now, most):
+        """Take out of `later` what is due, at most so many; → [(place, Deferred)]."""
+        found = []
+        while self._desk.n_later and len(found) < most:
+            key = self.later.minKey()
+            if key[0] > now:
+                break
+            found.append(self.later.pop(key))
+            del self._where[key[1:]]
+            self._desk.n_later -= 1
+        return found
+
+    def take_unblocked(self):
+        """Take out the first call of each series in which none runs; → [(place, Deferred)]."""
+        found = []
+        for key, deferred in self._first_of_series():
+            if not deferred.is_blocked():
+                del self.blocked[key]
+                del self._where[key[3:]]
+                self._desk.n_aside -= 1
+                found.append((key[1:], deferred))
+        return found
+
+    def take_after(self, id):
+        """Take out what needs to wait no longer now that the call `id` has ended.
+
+        → [(place, Deferred)]
+        """
+        found = []
+        for place in self._awaited.pop(id, ()):
+            deferred = self.parked.get(place)
+            if deferred is not None and not deferred.is_held_up():
+                self.remove(place, deferred)
+                found.append((place, deferred))
+        return found
+
+    def take_expired(self, now):
+        """Take out what waits and has expired; → list of Deferreds."""
+        found = []
+        while self._expiring:
+            key = self._expiring.minKey()
+            if key[0] > now:
+                break
+            deferred = self._expiring.pop(key)
+            place = self.find_place(deferred, *key[1:])
+            if place is not None and deferred.is_expired(now):
+                self.remove(place, deferred)
+                found.append(deferred)
+        return found
+
+    def remove(self, place, deferred):
+        """Take one call out, wherever it waits."""
+        where = self._where.pop(place[2:], None)
+        if where is None:
+            del self.ready[place]
+            self._desk.n_ready -= 1
+        elif where[0] == 'later':
+            del self.later[(where[1], *place[2:])]
+            self._desk.n_later -= 1
+        else:
+            tree, key = ((self.blocked, (where[1], *place)) if where[0] == 'blocked'
+                         else (self.parked, place))
+            del tree[key]
+            self._desk.n_aside -= 1
+
+    # looking
+
+    def find(self, put_at, lane, number):
+        """The Deferred of that lane and number, or None."""
+        where = self._where.get((lane, number))
+        if where is None:
+            return self._find_ready(put_at, lane, number)[1]
+        if where[0] == 'later':
+            return self.later[(where[1], lane, number)][1]
+        if where[0] == 'blocked':
+            return self._find_by_priority(self.blocked, (where[1],), put_at, lane, number)[1]
+        return self._find_by_priority(self.parked, (), put_at, lane, number)[1]
+
+    def find_place(self, deferred, lane, number):
+        """The place of a call that waits here; None for one that does not."""
+        place = (-deferred.priority, deferred.put_at, lane, number)
+        return place if (lane, number) in self._where or place in self.ready else None
+
+    def __contains__(self, place):
+        return place[2:] in self._where or place in self.ready
+
+    def next_due(self):
+        """When the first call is due or expires, or None."""
+        times = []
+        if self._desk.n_later:
+            times.append(self.later.minKey()[0])
+        if self._expiring:
+            times.append(self._expiring.minKey()[0])
+        return min(times, default=None)
+
+    def any_unblocked(self):
+        """Whether a series that calls wait for is free."""
+        return any(not deferred.is_blocked() for _, deferred in self._first_of_series())
+
+    def is_awaited(self, id):
+        """Whether calls wait for the end of the call `id`."""
+        return id in self._awaited
+
+    def items(self):
+        """All [(place, Deferred)], in no order that matters."""
+        yield from self.ready.items()
+        yield from self.later.values()
+        for key, deferred in self.blocked.items():
+            yield key[1:], deferred
+        yield from self.parked.items()
+
+    def _first_of_series(self):
+        key = None
+        while True:
+            try:
+                key = self.blocked.minKey(key)
+            except ValueError:  # no more
+                return
+            yield key, self.blocked[key]
+            key = (key[0], float('inf'))
+
+    def _find_ready(self, put_at, lane, number):
+        return self._find_by_priority(self.ready, (), put_at, lane, number)
+
+    def _find_by_priority(self, tree, prefix, put_at, lane, number):
+        """Look once for each priority there is: few, however many calls wait."""
+        start = prefix or None
+        while True:
+            try:
+                key = tree.minKey(start)
+            except ValueError:  # nothing at or after `start`
+                return None, None
+            if key[:len(prefix)] != prefix:
+                return None, None
+            priority = key[len(prefix)]
+            wanted = (*prefix, priority, put_at, lane, number)
+            if wanted in tree:
+                return wanted, tree[wanted]
+            start = (*prefix, priority, float('inf'))

@@ -1,0 +1,285 @@
+"""The body of a beat: all that a worker does to its manager's queue in one transaction.
+
+It takes in what is new, claims what there are threads for, archives what ended, ends what
+ran too long, shows progress, makes the calls that are due by the calendar, and writes the
+pulse. It only decides and writes; what has to be done once that is committed it returns.
+
+Imports: claims, runs, pace, rules, errors, zasync.
+"""
+
+import logging
+from typing import NamedTuple
+
+from Products.zasync import policy
+from Products.zasync.errors import Cancelled
+from Products.zasync.errors import Interrupted
+from Products.zasync.errors import TimedOut
+from Products.zasync.failure import Failure
+from Products.zasync.interfaces import ACCEPTED
+from Products.zasync.options import class_names
+
+from .claims import Claim
+from .claims import ENDED
+from .claims import GIVE_BACK
+from .claims import LOST
+from .claims import UNBEGUN
+from .errors import DeskLost
+from .rules import may_run_twice
+from .rules import retry_of
+
+
+log = logging.getLogger('zasync')
+
+#: A heartbeat at least this often, in seconds: 1.2 MB a day in an idle database.
+#: Must stay well below the dispatcher's max_idle_time.
+BEAT_SECONDS = 10.0
+
+#: Ended calls wait for a beat that has more to do, at most this long, in seconds: their
+#: results are to be seen at once, only the archive waits.
+SWEEP_SECONDS = BEAT_SECONDS
+#: When so many have ended they do not wait; the desk, written at each claim, names them.
+SWEEP_AT = 20
+
+#: The desk is compared with the pool this often, in seconds: what nobody runs
+#: (after an undo, a restored backup) is given out again.
+RECONCILE_SECONDS = 60.0
+
+#: Progress is written this often at most, in seconds: every process sees it within a second.
+BOARD_SECONDS = 0.9
+
+
+class DeskFree(Exception):
+    """Nobody holds the desk that this worker took."""
+
+
+class Done(NamedTuple):
+    """What a beat that committed did: the Claims to run, whether it filed the ended calls,
+    the claims whose time-out it stored, the progress it wrote, whether it compared the desk.
+    """
+
+    claims: tuple
+    filed: bool
+    timed_out: tuple
+    reports: dict
+    reconciled: bool
+
+
+class Beat:
+    """The beats of one worker life. Times of the clock are monotonic seconds."""
+
+    def __init__(self, boot, config, clock, pace, runs):
+        self._boot = boot
+        self._config = config
+        self._clock = clock
+        self._pace = pace
+        self._runs = runs
+        self.draining = False
+        self.poll_seconds = BEAT_SECONDS
+        #: POSIX seconds at which a call that waits is due; None for no such call.
+        self.next_due = None
+        self._beat_at = self._reconciled_at = self._board_at = float('-inf')
+
+    def in_transaction(self, manager, now, ends, held, hurry):
+        """Do what is to be done in the current transaction; → Done, or None if it was nothing.
+
+        now -- POSIX seconds. ends -- Ends that are not filed. held -- ids of the calls that
+        have a thread or wait for one. hurry -- file and beat even if that could wait.
+        Filing waits otherwise: a claim should write as little as it can.
+        Raises DeskFree, DeskLost.
+        """
+        queue = manager.queue
+        if queue.desk.boot is None:
+            raise DeskFree
+        if queue.desk.boot != self._boot:
+            raise DeskLost(f'another worker serves {"/".join(self._config.target)} now: process '
+                           f'{queue.card.pid} on {queue.card.host}')
+        self.poll_seconds = manager.poll_interval
+        idle = self.draining or manager.paused
+        slots = 0 if idle else self._free_slots(held)
+        self._tell_what_ended(queue, held)
+        overdue = self._overdue(queue)
+        reports = self._reports(queue)
+        filing = self._must_sweep(queue, ends, hurry)
+        reconciling = self.must_reconcile()
+        self.next_due = queue.next_due() if slots else None
+        if not (filing or overdue or reports is not None or reconciling
+                or (not self.draining and queue.has_work(now, slots))
+                or self._must_beat(queue, idle)):
+            return None
+        period = manager.rotation_period
+        if filing:
+            self._file(queue, ends, period, now)
+        for claim in overdue:
+            self._time_out(queue, claim, period, now)
+        if reconciling:
+            self.reconcile(manager, now, held | {end.claim.id for end in ends}, 'nobody ran it')
+        queue.drop_old(now, period)
+        claims = ()
+        if not self.draining:
+            claims = tuple(self._claim(deferred) for deferred in queue.take_in_and_claim(
+                self._boot, now, slots, period))
+        self.next_due = queue.next_due() if slots > len(claims) else None
+        if reports is not None:
+            queue.board.write(reports, queue.board.ids() - set(queue.desk.running))
+        self.write_pulse(queue, 0 if filing else len(ends), idle)
+        return Done(claims, filing, tuple(overdue), reports or {}, reconciling)
+
+    def note(self, done):
+        """A beat is in the database now."""
+        self._beat_at = self._clock.monotonic()
+        if done.reconciled:
+            self._reconciled_at = self._beat_at
+        if done.reports:
+            self._board_at = self._beat_at
+            self._runs.written(done.reports)
+        for claim in done.timed_out:
+            self._runs.forget_deadline(claim)
+            self._runs.stop(claim.id, _timed_out(claim))
+
+    def doubt(self):
+        """The outcome of a claim that was under way is unknown: compare soon."""
+        self._reconciled_at = float('-inf')
+
+    def seconds_to_sleep(self, now):
+        """How long there is nothing to do by the clock; now -- POSIX seconds."""
+        monotonic = self._clock.monotonic()
+        waits = [self.poll_seconds, self._beat_at + BEAT_SECONDS - monotonic]
+        if self.next_due is not None:
+            waits.append(self.next_due - now)
+        if self._runs.changed():
+            waits.append(self._board_at + BOARD_SECONDS - monotonic)
+        deadline = self._runs.next_deadline()
+        if deadline is not None:
+            waits.append(deadline - monotonic)
+        return min(waits)
+
+    # whether there is something to do
+
+    def _free_slots(self, held):
+        ahead = policy.claim_ahead(self._pace.seconds_a_call, self._config.threads)
+        return max(0, self._config.threads + ahead - len(held))
+
+    def _must_sweep(self, queue, ends, hurry):
+        return bool(ends) and (
+            hurry or len(ends) >= SWEEP_AT
+            or self._clock.monotonic() - ends[0].monotonic >= SWEEP_SECONDS
+            or any(end.how in (GIVE_BACK, UNBEGUN, LOST) for end in ends)
+            or (queue.desk.n_aside > 0
+                and any(queue.waiting.is_awaited(end.claim.id) for end in ends)))
+
+    def _must_beat(self, queue, idle):
+        return (self._clock.monotonic() - self._beat_at >= BEAT_SECONDS
+                or is_unanswered(queue) or queue.pulse.accepting == idle)
+
+    def must_reconcile(self):
+        """Whether the desk is to be compared with the pool."""
+        return self._clock.monotonic() - self._reconciled_at >= RECONCILE_SECONDS
+
+    def _tell_what_ended(self, queue, held):
+        """Have calls that somebody ended while they run here learn of it."""
+        for id in held:
+            deferred = queue.desk.running.get(id)
+            if deferred is not None and deferred.ended:
+                self._runs.stop(id, Cancelled(f'the call {id} was {deferred.state}'))
+
+    def _overdue(self, queue):
+        found = []
+        for claim in self._runs.overdue():
+            deferred = queue.desk.running.get(claim.id)
+            if deferred is not None and deferred.is_owned_by(self._boot, claim.attempt):
+                found.append(claim)
+            else:
+                self._runs.forget_deadline(claim)
+        return found
+
+    def _reports(self, queue):
+        """{id: Progress} to be written now; None for nothing to write."""
+        changed = self._runs.changed()
+        if changed and self._clock.monotonic() - self._board_at < BOARD_SECONDS:
+            return None
+        if changed or (self._must_beat(queue, False)
+                       and queue.board.ids() - set(queue.desk.running)):
+            return changed
+        return None
+
+    # what is done
+
+    def _claim(self, deferred):
+        plugin = self._config.plugins.get(deferred.plugin)
+        limit = policy.time_limit(deferred.timeout_seconds,
+                                  None if plugin is None else plugin.timeout_seconds)
+        return Claim(deferred.id, deferred._p_jar.db().database_name, deferred._p_oid,
+                     deferred.attempt, limit)
+
+    def _file(self, queue, ends, rotation_period, now):
+        """Archive what ended, put back what could not run."""
+        for end in ends:
+            id = end.claim.id
+            deferred = queue.desk.running.get(id)
+            if deferred is None:
+                continue
+            if deferred.ended:
+                queue.archive_ended(id, rotation_period)
+            elif end.how == ENDED:  # and its end was undone since
+                queue.give_back(id, now, 'undone')
+            elif deferred.is_owned_by(self._boot, end.claim.attempt):
+                if end.how == UNBEGUN:
+                    queue.unclaim(id, now)
+                else:
+                    queue.give_back(id, now, end.why or end.how, end.until, end.failed)
+                log.info('call %s goes back to the queue (%s)', id, end.why or end.how)
+
+    def _time_out(self, queue, claim, rotation_period, now):
+        """End a call that runs too long: its thread goes on, but can't commit any more."""
+        deferred = queue.desk.running[claim.id]
+        error = _timed_out(claim)
+        delay = policy.next_try(
+            retry_of(deferred, self._config.plugins.get(deferred.plugin)), deferred.failures + 1,
+            class_names(TimedOut))
+        if delay is None or deferred.state != ACCEPTED:
+            queue.fail(claim.id, Failure.from_exception(error), now, rotation_period)
+            log.warning('call %s failed: %s', claim.id, error)
+        else:
+            queue.give_back(claim.id, now, f'timed out: {error}', now + delay, failed=True)
+            log.warning('call %s goes back to the queue for %.1f s: %s', claim.id, delay, error)
+
+    def reconcile(self, manager, now, held, outcome):
+        """Give out again the calls on the desk that nobody runs, or that may not run twice: fail.
+        """
+        queue = manager.queue
+        for id, deferred in list(queue.desk.running.items()):
+            if id in held:
+                continue
+            plugin = self._config.plugins.get(deferred.plugin)
+            if deferred.ended:
+                queue.archive_ended(id, manager.rotation_period)
+            elif deferred.state == ACCEPTED and not may_run_twice(deferred, plugin):
+                failure = Failure.from_exception(Interrupted(
+                    f'attempt {deferred.attempt} of the call was interrupted, and it may not run '
+                    'twice'))
+                queue.fail(id, failure, now, manager.rotation_period)
+                log.warning('call %s failed: %s', id, failure)
+            else:
+                queue.give_back(id, now, outcome)
+                log.info('call %s is taken up again (%s)', id, outcome)
+
+    def write_pulse(self, queue, unfiled, idle):
+        """The numbers that dispatchers read; unfiled -- ended calls still on the desk."""
+        pulse, asked = queue.pulse, queue.ping.asked_at
+        pong = pulse.pong_at
+        if is_unanswered(queue):
+            pong = self._clock.now()
+        pulse.write(
+            new=queue.length_new(), accepted=max(0, len(queue.desk.running) - unfiled),
+            rate=round(self._pace.calls_a_second(self._clock.monotonic()), 2),
+            beat=pulse.beat + 1, accepting=int(not idle), pong_at=pong, answered=asked or 0)
+
+
+def is_unanswered(queue):
+    """Whether somebody pinged since the last answer; no two clocks are compared."""
+    asked = queue.ping.asked_at
+    return asked is not None and asked != queue.pulse.answered
+
+
+def _timed_out(claim):
+    return TimedOut(f'the call ran for longer than its time-out, {claim.timeout_seconds:g} s')

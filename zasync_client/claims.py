@@ -1,0 +1,43 @@
+"""Claim and End: what goes from the beat to a thread, and what comes back.
+
+Imports: nothing of ours.
+"""
+
+from typing import NamedTuple
+
+
+ENDED = 'ended'
+GIVE_BACK = 'give back'
+LOST = 'lost'
+UNBEGUN = 'not begun'
+
+
+class Claim(NamedTuple):
+    """A call this worker has claimed; database_name and oid are of its deferred.
+
+    timeout_seconds -- how long its run may take, or None.
+    """
+
+    id: str
+    database_name: str
+    oid: bytes
+    attempt: int
+    timeout_seconds: float | None = None
+
+
+class End(NamedTuple):
+    """How a run ended: ENDED, GIVE_BACK, LOST to another run, or UNBEGUN.
+
+    at, until -- POSIX seconds; what goes back to the queue waits until then.
+    monotonic -- monotonic seconds of the end. seconds -- how long it took.
+    failed -- it goes back because it raised an exception, by its retry policy.
+    """
+
+    claim: Claim
+    how: str
+    at: float
+    monotonic: float
+    seconds: float
+    until: float = 0.0
+    why: str = ''
+    failed: bool = False

@@ -1,0 +1,39 @@
+"""Pace: how fast calls end, which says how many to claim ahead.
+
+Imports: nothing of ours.
+"""
+
+#: A rate is taken over at least so many seconds.
+RATE_SECONDS = 10.0
+
+
+class Pace:
+    """Seconds a call and calls a second, smoothed. Times are monotonic seconds."""
+
+    #: Weight of the newest call.
+    WEIGHT = 0.1
+
+    def __init__(self):
+        self.seconds_a_call = None
+        self._ended = 0
+        self._since = None
+        self._rate = 0.0
+
+    def note(self, seconds, at):
+        """A call ended at `at` after so many seconds."""
+        old = seconds if self.seconds_a_call is None else self.seconds_a_call
+        self.seconds_a_call = old + self.WEIGHT * (seconds - old)
+        self._ended += 1
+        if self._since is None:
+            self._since = at
+
+    def forget(self):
+        """Calls are not as short as they were: claim no more than there are threads for."""
+        self.seconds_a_call = None
+
+    def calls_a_second(self, now):
+        """Calls ended a second, over the last ten seconds or so."""
+        if self._since is not None and now - self._since >= RATE_SECONDS:
+            self._rate = self._ended / (now - self._since)
+            self._ended, self._since = 0, now
+        return self._rate
