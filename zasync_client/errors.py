@@ -17,6 +17,10 @@ class ConfigurationError(WorkerError):
     """The configuration file can't be used."""
 
 
+class WrongUse(WorkerError):
+    """The command line makes no sense."""
+
+
 class BadTarget(WorkerError):
     """The target is not an asynchronous call manager."""
 

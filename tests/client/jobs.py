@@ -86,3 +86,8 @@ def unpicklable():
     """A result that can't be stored, after an effect."""
     set_mark('unpicklable', True)
     return lambda: None
+
+
+def print_word(word):
+    """Something on standard output."""
+    print(word, flush=True)
