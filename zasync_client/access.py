@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import transaction
 from AccessControl.SecurityManagement import newSecurityManager
 from AccessControl.SecurityManagement import noSecurityManager
-from AccessControl.SpecialUsers import system
+from AccessControl.users import system
 from transaction.interfaces import TransientError
 from ZEO.Exceptions import ClientDisconnected
 

@@ -165,16 +165,17 @@ def stop(config, clock):
         raise NotSo(f'the worker is {found}, in another container or on another machine: '
                     'stop it there')
     _send(found, signal.SIGTERM)
-    drain_seconds = max(config.drain_seconds, _number(found.told.get('drain_seconds')))
-    seconds = drain_seconds + STOP_MARGIN_SECONDS
+    seconds = STOP_MARGIN_SECONDS
+    if found.serving:  # else nothing runs in it
+        seconds += max(config.drain_seconds, _number(found.told.get('drain_seconds')))
     if _has_gone(config.pid_path, found.pid, seconds, clock):
         print(f'stopped: process {found.pid}')
         return 0
     _send(found, signal.SIGKILL)
     if not _has_gone(config.pid_path, found.pid, KILL_SECONDS, clock):
         raise NotSo(f'process {found.pid} is still there after KILL: the kernel holds it')
-    print(f'killed: process {found.pid} had not ended {seconds:g} s after TERM; what it ran runs '
-          'again at the next start')
+    print(f'killed: process {found.pid} had not ended {seconds:g} s after TERM; what it ran, if '
+          'anything, runs again at the next start')
     return 0
 
 

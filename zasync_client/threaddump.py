@@ -32,7 +32,7 @@ class ThreadDump:
 
     def install(self):
         """Become the handler of USR1."""
-        self._fd = os.dup(2)
+        self._fd = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         self.reopen()
         # faulthandler calls this handler after its own work.
         signal.signal(signal.SIGUSR1, self._say)
@@ -40,11 +40,14 @@ class ThreadDump:
 
     def reopen(self):
         """Write to the file that has the name now: logrotate has moved the old one."""
-        fd = 2 if self._path is None else os.open(
-            self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fd = os.dup(2) if self._path is None else os.open(
+                self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as reason:
+            log.error('USR1 has nowhere to tell of the threads: %s', reason)
+            return
         os.dup2(fd, self._fd, inheritable=False)
-        if fd != 2:
-            os.close(fd)
+        os.close(fd)
 
     def _say(self, number, frame):
         _thread.start_new_thread(

@@ -142,8 +142,8 @@ def test_stop_kills_what_does_not_end_and_says_so(site, operator):
     pid = operator.pid()
     os.kill(pid, signal.SIGSTOP)
     assert operator.gets('stop') == (
-        f'killed: process {pid} had not ended 10 s after TERM; what it ran runs again at the '
-        'next start\n')
+        f'killed: process {pid} had not ended 10 s after TERM; what it ran, if anything, runs '
+        'again at the next start\n')
     assert operator.pid() is None
 
 
@@ -178,9 +178,8 @@ def test_start_shows_the_output_of_a_worker_that_ends_without_a_word(site, opera
         'if "run" in sys.argv:\n    print("no way\\x1b[2J", flush=True)\n    os._exit(7)\n')
     operator.configure(more='<plugin fatal>\n  handler fatal.handler\n</plugin>')
     output = operator.home / 'log' / 'zasync_output.log'
-    assert operator.refused('start') == (
-        1, f'the worker ended with code 7 before it served. The end of {output}:\n'
-           '    no way\\x1b[2J')
+    sentence = f'the worker ended with code 7 before it served. The end of {output}:\n'
+    assert operator.refused('start') == (1, sentence + '    no way\\x1b[2J')
 
 
 @pytest.mark.slow
@@ -194,6 +193,7 @@ def test_start_tells_that_the_worker_waits_for_its_server(site, operator):
     output = operator.gets('status')
     assert re.match(rf'running, process {pid} since .* UTC, not serving /zam1 yet; '
                     'the database can not be ', output)
+    assert re.match(rf'(stopped|killed): process {pid}', operator.gets('stop'))
 
 
 def test_a_PID_file_that_can_not_be_written_is_refused(site, operator):

@@ -13,12 +13,13 @@ from zasync_client import callview
 
 def call(**more):
     """What a Deferred has, as the view reads it."""
-    facts = dict(
-        id='3f-1-1a20c469d04-042b5603', plugin='zope_exec', state='new', ended=False,
-        caller=Caller('bob', ('', 'acl_users')), session=None, put_at=1_000_000.0,
-        started_at=None, ended_at=None, not_before=0.0, expires_at=None, priority=0,
-        timeout_seconds=None, retry=None, key=None, series=None, attempts=(), memo={},
-        progress=None, result=None, failure=None, arguments=lambda: ((1,), {'a': 2}))
+    facts = {
+        'id': '3f-1-1a20c469d04-042b5603', 'plugin': 'zope_exec', 'state': 'new', 'ended': False,
+        'caller': Caller('bob', ('', 'acl_users')), 'session': None, 'put_at': 1_000_000.0,
+        'started_at': None, 'ended_at': None, 'not_before': 0.0, 'expires_at': None,
+        'priority': 0, 'timeout_seconds': None, 'retry': None, 'key': None, 'series': None,
+        'attempts': (), 'memo': {}, 'progress': None, 'result': None, 'failure': None,
+        'arguments': lambda: ((1,), {'a': 2})}
     return SimpleNamespace(**{**facts, **more})
 
 

@@ -23,8 +23,8 @@ def test_lines_stay_lines_and_tabs_become_spaces():
 
 
 def test_columns_are_aligned_whatever_is_in_them():
-    lines = plaintext.table(('ID', 'NAME', 'REMARK'),
-                            [('1', '日本', 'x'), ('22', 'e\u0301', ''), ('3', 'a\nb', 'long text')])
+    rows = [('1', '日本', 'x'), ('22', 'e\u0301', ''), ('3', 'a\nb', 'long text')]
+    lines = plaintext.table(('ID', 'NAME', 'REMARK'), rows)
     assert lines == ['ID  NAME  REMARK',
                      '1   日本  x',
                      '22  e\u0301',
