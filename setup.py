@@ -16,7 +16,8 @@ HERE = Path(__file__).resolve().parent
 
 MAIL = ['IMAPClient >= 3.1']
 DEMO = MAIL + ['Zope[wsgi] >= 5.13', 'pymap >= 0.36', 'requests']
-TEST = DEMO + [
+SESSIONS = ['Products.Sessions', 'Products.TemporaryFolder']
+TEST = DEMO + SESSIONS + [
     'WebTest',
     'beautifulsoup4',
     'grimp',
@@ -94,7 +95,7 @@ setup(
     ],
     extras_require={
         'mail': MAIL,
-        'sessions': ['Products.Sessions', 'Products.TemporaryFolder'],
+        'sessions': SESSIONS,
         'relstorage': ['RelStorage[postgresql]'],
         'metrics': ['prometheus-client'],
         'demo': DEMO,

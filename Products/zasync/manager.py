@@ -6,6 +6,7 @@ Imports: zmi, callbacks, door, putting, listing, queue, security, sessions, cloc
 """
 
 import math
+from html import escape
 
 from AccessControl import getSecurityManager
 from AccessControl.class_init import InitializeClass
@@ -31,6 +32,7 @@ from .interfaces import IAsynchronousCallManager
 from .queue import parse_id
 from .queue import Queue
 from .security import identity
+from .zmi.callpages import CallPages
 from .zmi.managerforms import constructAsynchronousCallManager  # noqa: F401 (historic place)
 from .zmi.managerforms import constructAsynchronousCallManagerForm  # noqa: F401
 from .zmi.managerforms import ManagerPages
@@ -42,7 +44,7 @@ NOT_YET_SECONDS = 5.0
 
 
 @implementer(IAsynchronousCallManager)
-class AsynchronousCallManager(ManagerPages, SimpleItem):
+class AsynchronousCallManager(ManagerPages, CallPages, SimpleItem):
     """See IAsynchronousCallManager.
 
     poll_interval -- seconds between two looks of the worker when nothing wakes
@@ -260,7 +262,8 @@ def _not_found(id):
     try:
         age = clock.SYSTEM.now() - parse_id(id)[2]
     except (ValueError, AttributeError, OverflowError, TypeError):
-        return f'{id!r} is no id of a call'
+        # Somebody's page may show it as it is: Zope does.
+        return f'{escape(repr(id)[:100], quote=False)} is no id of a call'
     if age < NOT_YET_SECONDS:
         return f'the call {id} is not to be seen yet: ask again in a moment'
     return f'there is no call {id}; results are dropped after the rotation period'

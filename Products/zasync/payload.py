@@ -81,6 +81,11 @@ def stored(data):
     return data if len(data) <= SMALL_BYTES else Payload(data)
 
 
+def pickled(kept):
+    """The bytes of what `stored` returned."""
+    return kept.data if isinstance(kept, Payload) else kept
+
+
 def loads(kept):
     """The value of what `stored` returned."""
-    return pickle.loads(kept.data if isinstance(kept, Payload) else kept)
+    return pickle.loads(pickled(kept))

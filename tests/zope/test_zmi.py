@@ -11,6 +11,7 @@ from ZPublisher import zpublish_marked
 
 from Products.zasync.manager import AsynchronousCallManager
 from Products.zasync.queue import Queue
+from Products.zasync.zmi.callpages import CallPages
 from Products.zasync.zmi.managerforms import ManagerPages
 from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
 from Products.zasyncdispatcher.zmi.dispatcherforms import DispatcherPages
@@ -334,13 +335,17 @@ def test_the_defaults_are_the_historic_ones():
 CHANGES = [(MANAGER_ADD, {'id': 'new'}), (DISPATCHER_ADD, {'id': 'new'}),
            (DISPATCHER_ADD + 'WithManagers', {'id': 'new', 'managers': '1'}),
            ('/zam/manage_changeSettings', {'poll_interval': '9', 'rotation_period': '9'}),
-           ('/zam/manage_ping', {})]
+           ('/zam/manage_ping', {}), ('/zam/manage_pause', {}), ('/zam/manage_resume', {}),
+           ('/zam/manage_retryAll', {}), ('/zam/manage_retryCall', {'id': '0-1-0-0'}),
+           ('/zam/manage_cancelCall', {'id': '0-1-0-0'}),
+           ('/zam/manage_purge', {'state': 'failed', 'hours': '0'})]
 PAGES = [MANAGER_ADD + 'Form', DISPATCHER_ADD + 'Form', '/zam/manage_main',
-         '/zam/manage_workspace', '/zad/manage_overview']
+         '/zam/manage_workspace', '/zam/manage_calls', '/zam/manage_call?id=0-1-0-0',
+         '/zad/manage_overview']
 
 
 def state(app):
-    return (app.objectIds(), app.zam.poll_interval, app.zam.getLastPing())
+    return (app.objectIds(), app.zam.poll_interval, app.zam.getLastPing(), app.zam.paused)
 
 
 @pytest.fixture
@@ -373,7 +378,9 @@ def test_a_page_is_refused_to_whoever_is_no_manager(site, furnished, path, user)
 
 
 @pytest.mark.parametrize('name', [
-    'queue', 'queue/desk', 'queue/pulse', 'queue/ready', 'queue/find', 'queue/length_new',
+    'queue', 'queue/desk', 'queue/pulse', 'queue/waiting',
+    'queue/failed', 'putCallWith', 'putSessionCall', 'cancel', 'retry', 'pause', 'resume',
+    'purge', 'calls', 'names', 'queue/find', 'queue/length_new',
     'queue/lanes', 'putCall', '_putCall', 'put', 'ping', 'lenNewCalls', 'lenAcceptedCalls',
     'getLastPing', 'getLastPong', 'getDeferred', 'open_calls', 'set_times', '_status',
     '_settings_page', 'security'])
@@ -410,7 +417,9 @@ def test_a_page_template_of_a_user_can_not_reach_the_queue(site, manager):
             manager.restrictedTraverse(name)
 
 
-PUBLISHED = (AsynchronousCallManager, ManagerPages, ZAsyncDispatcher, DispatcherPages)
+PUBLISHED = (AsynchronousCallManager, ManagerPages, CallPages, ZAsyncDispatcher, DispatcherPages)
+CHANGING = ('manage_change', 'manage_ping', 'manage_add', 'manage_del', 'manage_cancel',
+            'manage_retry', 'manage_purge', 'manage_pause', 'manage_resume')
 
 
 @pytest.mark.parametrize('cls', PUBLISHED)
@@ -428,7 +437,7 @@ def test_what_is_published_is_a_page_and_what_changes_something_is_posted(cls):
             mark = zpublish_mark(value)
             if mark:
                 assert name.startswith('manage_'), name
-            if name.startswith(('manage_change', 'manage_ping', 'manage_add', 'manage_del')):
+            if name.startswith(CHANGING):
                 assert mark == ('POST',), (name, mark)
 
 

@@ -105,6 +105,7 @@ class ManagerPages:
 
     manage_options = (
         {'label': 'Settings', 'action': 'manage_main'},
+        {'label': 'Calls', 'action': 'manage_calls'},
         {'label': 'Security', 'action': 'manage_access'},
     )
 

@@ -1,0 +1,78 @@
+"""Showing pickled values to people, without running anything of theirs.
+
+A page that lists calls must not import the classes of their arguments, nor call what a
+pickle tells it to call: it shows what is written there.
+
+Imports: payload.
+"""
+
+import io
+import pickle
+import reprlib
+
+from . import payload
+
+
+#: Longest text that is shown of a value, in characters.
+MOST = 2_000
+
+#: What is made for real: plain values, and our own names for callables and failures.
+_PLAIN = {('builtins', name) for name in ('set', 'frozenset', 'bytearray', 'complex', 'range')} | {
+    ('datetime', name) for name in ('datetime', 'date', 'time', 'timedelta', 'timezone')} | {
+    ('decimal', 'Decimal'), ('fractions', 'Fraction'), ('uuid', 'UUID'),
+    ('Products.zasync.builtin', 'Reference'), ('Products.zasync.failure', 'Failure')}
+
+
+class _Foreign:
+    """Stands for an object of a class that is not made: shows its name and what it was given."""
+
+    def __init__(self, *args, **kwargs):
+        self.given = [*args, *kwargs.values()]
+
+    def __setstate__(self, state):
+        self.given.append(state)
+
+    def append(self, item):
+        """As a list, which it may be."""
+        self.given.append(item)
+
+    def extend(self, items):
+        """As a list, which it may be."""
+        self.given.extend(items)
+
+    def __setitem__(self, key, value):
+        self.given.append((key, value))
+
+    def __call__(self, *args):
+        return type(self)(*self.given, *args)
+
+    def __repr__(self):
+        return f"{type(self).__name__}({', '.join(_repr(item) for item in self.given)})"
+
+
+class _Unpickler(pickle.Unpickler):
+
+    def find_class(self, module, name):
+        if (module, name) in _PLAIN:
+            return super().find_class(module, name)
+        if (module, name) in (('copyreg', '_reconstructor'), ('copyreg', '__newobj__')):
+            return lambda kind, *rest: kind()
+        return type(f'{module}.{name}', (_Foreign,), {})
+
+
+def shown(data):
+    """A text for the value whose pickle is `data`; it never raises."""
+    if data is None:
+        return 'None'
+    try:
+        return _repr(_Unpickler(io.BytesIO(payload.pickled(data))).load())[:MOST]
+    except Exception as reason:  # the pickle of a class that does odd things
+        return f'(can not be shown: {type(reason).__name__}: {reason})'
+
+
+def _repr(value):
+    short = reprlib.Repr()
+    short.maxdict = short.maxlist = short.maxtuple = short.maxset = 20
+    short.maxstring = short.maxother = 400
+    short.maxlevel = 4
+    return short.repr(value)

@@ -1,0 +1,213 @@
+"""The tab "Calls": lists, one call in full, and what a person does there."""
+
+import re
+
+import pytest
+import transaction
+from bs4 import BeautifulSoup
+
+from Products.zasync.board import Progress
+from Products.zasync.failure import Failure
+from Products.zasync.options import Options
+from tests.fakes import NOW
+
+
+XSS = '"><script>alert(1)</script>'
+
+
+class Trap:
+    """Would tell if it were made."""
+
+    made = []
+
+    def __reduce__(self):
+        return Trap.made.append, ('made',)
+
+
+def put(manager, *more, **options):
+    return manager.putCallWith(Options(**options), 'zope_exec', '/', {}, 'nothing', *more)
+
+
+@pytest.fixture
+def calls(site, manager, now):
+    """{state: deferred}: one of each that the page can show."""
+    site.login('bob')
+    made = {name: put(manager) for name in ('resolved', 'failed', 'accepted', 'cancelled')}
+    queue = manager.queue
+    transaction.commit()
+    made['cancelled'].cancel()
+    assert len(queue.take_in_and_claim('boot', NOW, 9, 86_400)) == 3
+    made['resolved'].succeed(b'\x80\x04K*.', NOW + 1)
+    made['failed'].fail(Failure('ValueError', f'no {XSS}', f'Traceback {XSS}'), NOW + 2)
+    queue.archive_ended(made['resolved'].id, 86_400)
+    queue.archive_ended(made['failed'].id, 86_400)
+    queue.board.write({made['accepted'].id: Progress(3, 4, f'of {XSS}')})
+    made['new'] = put(manager)
+    transaction.commit()
+    site.logout()
+    return made
+
+
+def listed(answer):
+    """{id: text of its row}"""
+    soup = BeautifulSoup(answer.text, 'html.parser')
+    return {row.td.get_text(strip=True): row.get_text(' ', strip=True)
+            for row in soup.select('#calls tbody tr')}
+
+
+def test_all_calls_are_listed_with_what_they_are(site, calls):
+    rows = listed(site.browser('admin').get('/zam/manage_calls'))
+    assert set(rows) == {deferred.id for deferred in calls.values()}
+    for state, deferred in calls.items():
+        assert state in rows[deferred.id]
+        assert 'bob of /acl_users' in rows[deferred.id]
+    assert '3 of 4' in rows[calls['accepted'].id]
+    assert 'ValueError: no' in rows[calls['failed'].id]
+
+
+@pytest.mark.parametrize('state', ['new', 'accepted', 'resolved', 'failed', 'cancelled'])
+def test_a_state_can_be_asked_for(site, calls, state):
+    answer = site.browser('admin').get('/zam/manage_calls', params={'state': state})
+    assert set(listed(answer)) == {calls[state].id}
+
+
+@pytest.mark.parametrize('asked, number', [
+    ({'plugin': 'zope_exec'}, 5), ({'plugin': 'zope_call'}, 0), ({'user': 'bob'}, 5),
+    ({'user': 'eve'}, 0), ({'state': 'no such state'}, 5)])
+def test_plugin_and_user_can_be_asked_for(site, calls, asked, number):
+    assert len(listed(site.browser('admin').get('/zam/manage_calls', params=asked))) == number
+
+
+def test_what_a_call_says_is_text_on_every_page(site, calls):
+    browser = site.browser('admin')
+    pages = [browser.get('/zam/manage_calls', params={'plugin': XSS, 'user': XSS, 'state': XSS}),
+             browser.get('/zam/manage_calls')]
+    pages += [browser.get('/zam/manage_call', params={'id': deferred.id})
+              for deferred in calls.values()]
+    for page in pages:
+        assert page.status_int == 200
+        assert '<script>alert' not in page.text
+
+
+def test_a_long_list_comes_in_pages_and_each_call_once(site, manager):
+    for _ in range(120):
+        put(manager)
+    browser, url, seen = site.browser('admin'), '/zam/manage_calls?state=new', []
+    for _ in range(5):
+        answer = browser.get(url)
+        seen += listed(answer)
+        link = BeautifulSoup(answer.text, 'html.parser').find('a', string='Next page')
+        if link is None:
+            break
+        url = link['href']
+    assert len(seen) == 120 == len(set(seen))
+
+
+def facts(answer):
+    soup = BeautifulSoup(answer.text, 'html.parser')
+    return {row.th.get_text(strip=True): row.td.get_text(strip=True)
+            for row in soup.select('#facts tr')}
+
+
+def test_one_call_is_shown_in_full(site, calls):
+    browser = site.browser('admin')
+    found = facts(browser.get('/zam/manage_call', params={'id': calls['resolved'].id}))
+    assert found['Result'] == '42'
+    assert "'nothing'" in found['Arguments']
+    assert found['Caller'] == 'bob of /acl_users'
+    failed = browser.get('/zam/manage_call', params={'id': calls['failed'].id})
+    soup = BeautifulSoup(failed.text, 'html.parser')
+    assert soup.find(id='traceback').get_text() == f'Traceback {XSS}'
+    assert len(soup.select('#attempts tr')) == 2
+
+
+def test_the_options_of_a_call_are_shown(site, manager):
+    deferred = put(manager, priority=3, timeout=60, key='once', series='post')
+    found = facts(site.browser('admin').get('/zam/manage_call', params={'id': deferred.id}))
+    assert (found['Priority'], found['Time-out'], found['Key'], found['Series']) == (
+        '3', '60 s', 'once', 'post')
+
+
+def test_showing_a_call_makes_nothing_of_what_it_was_given(site, manager):
+    deferred = put(manager, {'trap': Trap()})
+    text = facts(site.browser('admin').get('/zam/manage_call', params={'id': deferred.id}))
+    assert 'trap' in text['Arguments'] and 'append' in text['Arguments']
+    assert Trap.made == []
+
+
+@pytest.mark.parametrize('id', ['', 'no', '0-1-0-0', XSS])
+def test_a_call_that_is_not_there_is_not_found(site, manager, id):
+    answer = site.browser('admin').get('/zam/manage_call', params={'id': id})
+    assert answer.status_int == 404
+    assert '<script>alert' not in answer.text
+
+
+def after_redirect(browser, answer):
+    assert answer.status_int == 302
+    return browser.get(re.sub('^http://localhost(:80)?', '', answer.location)).text
+
+
+def test_a_call_is_cancelled_by_its_button(site, calls):
+    browser = site.browser('admin')
+    answer = browser.post('/zam/manage_cancelCall', {'id': calls['new'].id})
+    assert 'The call is cancelled' in after_redirect(browser, answer)
+    assert calls['new'].state == 'cancelled'
+    answer = browser.post('/zam/manage_cancelCall', {'id': calls['resolved'].id})
+    assert 'had ended already' in after_redirect(browser, answer)
+    assert calls['resolved'].state == 'resolved'
+
+
+def test_a_call_that_failed_runs_again_by_its_button(site, calls, manager):
+    browser = site.browser('admin')
+    answer = browser.post('/zam/manage_retryCall', {'id': calls['failed'].id})
+    assert 'will run once more' in after_redirect(browser, answer)
+    assert calls['failed'].state == 'new'
+    again = manager.queue.take_in_and_claim('boot', NOW, 9, 86_400)
+    assert calls['failed'] in again
+    answer = browser.post('/zam/manage_retryCall', {'id': calls['resolved'].id})
+    assert 'Only a call that has failed' in after_redirect(browser, answer)
+
+
+def test_all_calls_that_failed_run_again_by_one_button(site, calls, manager):
+    browser = site.browser('admin')
+    answer = browser.post('/zam/manage_retryAll')
+    assert '1 call will run once more' in after_redirect(browser, answer)
+    assert manager.calls('failed') == []
+
+
+def test_ended_calls_are_dropped_by_state_and_age(site, calls, manager, now):
+    browser = site.browser('admin')
+    now.time = NOW + 2 * 3600
+    answer = browser.post('/zam/manage_purge', {'state': 'resolved', 'hours': '24'})
+    assert '0 calls dropped' in after_redirect(browser, answer)
+    answer = browser.post('/zam/manage_purge', {'state': 'resolved', 'hours': '1'})
+    assert '1 call dropped' in after_redirect(browser, answer)
+    assert manager.calls('resolved') == []
+    assert len(manager.calls('failed')) == 1
+
+
+@pytest.mark.parametrize('values', [
+    {}, {'state': 'new', 'hours': '0'}, {'state': 'failed', 'hours': 'many'},
+    {'state': 'failed', 'hours': '-1'}, {'state': 'failed', 'hours': 'nan'}, {'state': XSS}])
+def test_a_wrong_purge_drops_nothing_and_says_so(site, calls, manager, values):
+    browser = site.browser('admin')
+    page = after_redirect(browser, browser.post('/zam/manage_purge', values))
+    assert 'nothing was dropped' in page.replace('\n', ' ')
+    assert '<script>alert' not in page
+    assert len(manager.calls()) == 5
+
+
+def test_a_manager_is_paused_and_resumed(site, manager):
+    browser = site.browser('admin')
+    assert 'Paused' in after_redirect(browser, browser.post('/zam/manage_pause'))
+    assert manager.paused
+    assert 'paused' in browser.get('/zam/manage_calls').text
+    assert 'takes calls again' in after_redirect(browser, browser.post('/zam/manage_resume'))
+    assert not manager.paused
+
+
+def test_looking_at_calls_writes_nothing(site, calls):
+    last = site.db.lastTransaction()
+    site.browser('admin').get('/zam/manage_calls')
+    site.browser('admin').get('/zam/manage_call', params={'id': calls['failed'].id})
+    assert site.db.lastTransaction() == last
