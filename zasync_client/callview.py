@@ -3,12 +3,12 @@
 Imports: plaintext, zasync.
 """
 
+from Products.zasync.interfaces import RESOLVED
+from Products.zasync.showing import shown
+
 from . import plaintext
 from .plaintext import moment
 
-
-#: Longest result, argument or memo that is shown, in characters.
-VALUE_MOST = 2_000
 
 #: The last column of a list, in characters.
 REMARK_MOST = 60
@@ -46,8 +46,9 @@ def details(deferred):
         'priority': deferred.priority, 'timeout_seconds': deferred.timeout_seconds,
         'retry': _retry(deferred.retry), 'key': deferred.key, 'series': deferred.series,
         'attempts': [attempt._asdict() for attempt in deferred.attempts],
-        'arguments': shown(deferred.arguments), 'memo': shown(lambda: deferred.memo),
-        'result': shown(lambda: deferred.result) if deferred.ended else None,
+        'arguments': shown(deferred._arguments),
+        'memo': None if deferred._memo is None else shown(deferred._memo),
+        'result': shown(deferred._result) if deferred.state == RESOLVED else None,
         'failure': None if failure is None else {
             'type_name': failure.type_name, 'text': failure.text,
             'traceback_text': failure.traceback_text}}
@@ -67,10 +68,7 @@ def lines(call):
     if call['progress'] is not None:
         facts.append(('progress', _progress_text(call['progress'])))
     facts.append(('arguments', call['arguments']))
-    if call['memo'] != '{}':
-        facts.append(('memo', call['memo']))
-    if call['state'] == 'resolved':
-        facts.append(('result', call['result']))
+    facts += [(what, call[what]) for what in ('memo', 'result') if call[what] is not None]
     if failure is not None:
         kind, text = failure['type_name'], failure['text']
         facts.append(('failure', f'{kind}: {text}' if text else kind))
@@ -83,24 +81,6 @@ def lines(call):
     if failure is not None and failure['traceback_text']:
         found += ['', *plaintext.safe_lines(failure['traceback_text'])]
     return found
-
-
-def shown(get):
-    """The repr of get(), bounded; a sentence if that can't be had.
-
-    A call may hold objects of classes that this process lacks, or whose code fails.
-    """
-    try:
-        value = get()
-    except Exception as reason:
-        return f'(can not be shown here: {type(reason).__name__}: {reason})'
-    try:
-        text = repr(value)
-    except Exception as reason:
-        return f'(has no text: {type(reason).__name__}: {reason})'
-    if len(text) > VALUE_MOST:
-        return f'{text[:VALUE_MOST]}… ({len(text):,} characters)'
-    return text
 
 
 def _progress(progress):
