@@ -3,7 +3,7 @@
 The schema extends Zope's own, so whatever a zope.conf says may stand in a
 zasync.conf, directly or by ``%include``.
 
-Imports: errors.
+Imports: errors, plugins.
 """
 
 import os
@@ -20,6 +20,7 @@ from Products.zasync.builtin import INTERNAL
 from Products.zasync.payload import LARGEST_BYTES
 
 from .errors import ConfigurationError
+from .plugins import HANDLERS
 
 
 SCHEMA = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'schema.xml')
@@ -86,7 +87,8 @@ def load(path):
     except (OSError, UnicodeDecodeError) as reason:
         raise ConfigurationError(f'{path} can not be read: {reason}') from reason
     root = options.configroot
-    plugins = {name: Plugin(name, builtin.run, builtin.description, zope_aware=True)
+    plugins = {name: Plugin(name, builtin.run or HANDLERS[name], builtin.description,
+                            zope_aware=builtin.run is not None)
                for name, builtin in {**BUILTIN, **INTERNAL}.items()}
     plugins.update({plugin.name: plugin for plugin in root.plugins})
     return Config(
