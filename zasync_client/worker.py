@@ -65,10 +65,13 @@ class Worker:
         """Serve the manager until `stopping` is set; then drain."""
         self.register()
         self._pool.start()
-        while not self.stopping.is_set():
-            if not self.step(self._clock.now()):
-                self._wakeup.wait(self._seconds_to_sleep(self._clock.now()))
-        self.drain()
+        try:
+            while not self.stopping.is_set():
+                if not self.step(self._clock.now()):
+                    self._wakeup.wait(self._seconds_to_sleep(self._clock.now()))
+            self.drain()
+        finally:  # the process may go on without this worker
+            self._pool.stop()
 
     def register(self):
         """Take the desk, and give out again what a previous life had not finished.
