@@ -95,6 +95,7 @@ setup(
     ],
     extras_require={
         'mail': MAIL,
+        'ldap': ['python-ldap >= 3.4.5'],
         'sessions': SESSIONS,
         'relstorage': ['RelStorage[postgresql]'],
         'metrics': ['prometheus-client'],

@@ -3,7 +3,7 @@
 The schema extends Zope's own, so whatever a zope.conf says may stand in a
 zasync.conf, directly or by ``%include``.
 
-Imports: errors.
+Imports: errors, plugins.
 """
 
 import os
@@ -20,6 +20,7 @@ from Products.zasync.builtin import INTERNAL
 from Products.zasync.payload import LARGEST_BYTES
 
 from .errors import ConfigurationError
+from .plugins import HANDLERS
 
 
 SCHEMA = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'schema.xml')
@@ -95,7 +96,8 @@ def load(path):
 
 def offered(plugins):
     """{name: Plugin} of the built-in plugins and of those Plugins, which come first."""
-    found = {name: Plugin(name, builtin.run, builtin.description, zope_aware=True)
+    found = {name: Plugin(name, builtin.run or HANDLERS[name], builtin.description,
+                          zope_aware=builtin.run is not None)
              for name, builtin in {**BUILTIN, **INTERNAL}.items()}
     found.update({plugin.name: plugin for plugin in plugins})
     return found

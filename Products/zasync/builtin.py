@@ -3,7 +3,7 @@
 The put needs the first half, worker and direct run the second; so both halves of
 a plugin stand together here. More plugins are named in the worker's configuration.
 
-Imports: expression, errors, failure, security, call.
+Imports: expression, errors, failure, ldapcall, security, call.
 """
 
 import sys
@@ -16,6 +16,7 @@ from Acquisition import aq_parent
 from zExceptions import Unauthorized
 
 from . import expression
+from . import ldapcall
 from .errors import BadCall
 from .errors import MemberFailed
 from .failure import Relayed
@@ -32,7 +33,10 @@ FOLLOW = 'follow'
 
 
 class BuiltinPlugin(NamedTuple):
-    """check -- (args, kwargs) → the same, normalised, or BadCall. run -- a zope-aware IPlugin."""
+    """check -- (args, kwargs) → the same, normalised, or BadCall. run -- a zope-aware IPlugin.
+
+    run is None where only a worker has what does the work, see zasync_client.plugins.
+    """
 
     check: callable
     run: callable
@@ -195,6 +199,16 @@ def _as_names(mapping, what):
     return dict(mapping.items())
 
 
+def check_echo(args, kwargs):
+    """Anything will do."""
+    return args, kwargs
+
+
+def echo(run, *args, **kwargs):
+    """What it was given: its one argument, or else the pair (arguments, keywords)."""
+    return args[0] if len(args) == 1 and not kwargs else (args, kwargs)
+
+
 def check_aggregate(args, kwargs):
     """Nothing is left to check: the door has made calls of the members."""
     return args, kwargs
@@ -227,6 +241,11 @@ BUILTIN = {
     'zope_exec': BuiltinPlugin(check_zope_exec, zope_exec, 'evaluates a TALES expression'),
     'zope_call': BuiltinPlugin(check_zope_call, zope_call, 'calls a method or a function'),
     AGGREGATE: BuiltinPlugin(check_aggregate, aggregate, 'waits for several other calls'),
+    'echo': BuiltinPlugin(check_echo, echo, 'returns what it is given'),
+    'unprotected_ldap': BuiltinPlugin(
+        ldapcall.check_unprotected, None, 'asks an LDAP server, without encryption'),
+    'protected_ldap': BuiltinPlugin(
+        ldapcall.check_protected, None, 'asks an LDAP server, by TLS'),
 }
 
 #: What callers may name before any worker has told what it offers.

@@ -70,8 +70,22 @@ def shown(data):
         return f'(can not be shown: {type(reason).__name__}: {reason})'
 
 
+class _Hidden:
+
+    def __repr__(self):
+        return '(hidden)'
+
+
+class _Short(reprlib.Repr):
+    """Short reprs, without the values of keywords of that name: the LDAP plugins take one."""
+
+    def repr_dict(self, x, level):
+        return super().repr_dict({key: _Hidden() if key == 'password' and value is not None
+                                  else value for key, value in x.items()}, level)
+
+
 def _repr(value):
-    short = reprlib.Repr()
+    short = _Short()
     short.maxdict = short.maxlist = short.maxtuple = short.maxset = 20
     short.maxstring = short.maxother = 400
     short.maxlevel = 4

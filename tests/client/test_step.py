@@ -215,8 +215,8 @@ def test_what_nobody_runs_is_found_by_comparing_desk_and_pool(bench):
 
 
 def test_a_call_whose_plugin_the_worker_lost_waits_and_does_not_fail(bench):
-    first = bench.worker(plugins=[('echo', lambda run, value: value)])
-    deferred = bench.put('echo', 'hello')
+    first = bench.worker(plugins=[('parrot', lambda run, value: value)])
+    deferred = bench.put('parrot', 'hello')
     bench.stop(first)
     second = bench.worker()
     bench.step(second)
@@ -226,7 +226,7 @@ def test_a_call_whose_plugin_the_worker_lost_waits_and_does_not_fail(bench):
     assert deferred.state == 'new'
     assert bench.manager.lenNewCalls() == 1
     bench.stop(second)
-    third = bench.worker(plugins=[('echo', lambda run, value: value)])
+    third = bench.worker(plugins=[('parrot', lambda run, value: value)])
     bench.clock.advance(60)
     bench.step(third)
     bench.settle(third)

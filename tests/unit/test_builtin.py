@@ -12,6 +12,7 @@ from Products.zasync.builtin import check_zope_call
 from Products.zasync.builtin import check_zope_exec
 from Products.zasync.builtin import reference
 from Products.zasync.errors import BadCall
+from zasync_client.plugins import HANDLERS
 
 
 GOOD = ('/', {}, 'python:1', {})
@@ -184,5 +185,19 @@ def test_zope_call_refuses_a_method_of_a_class_even_if_its_objects_have_paths():
 
 
 def test_the_built_in_plugins_are_there_with_a_sentence_each():
-    assert {'zope_exec', 'zope_call', 'aggregate'} <= set(builtin.BUILTIN)
+    assert set(builtin.BUILTIN) == {'zope_exec', 'zope_call', 'aggregate', 'echo',
+                                    'unprotected_ldap', 'protected_ldap'}
     assert all(plugin.description for plugin in builtin.BUILTIN.values())
+
+
+def test_what_only_a_worker_can_run_has_a_handler_there():
+    assert set(HANDLERS) == {name for name, plugin in builtin.BUILTIN.items()
+                             if plugin.run is None}
+
+
+@pytest.mark.parametrize('args, kwargs, expected', [
+    ((5,), {}, 5), (((1, 2),), {}, (1, 2)), ((None,), {}, None),
+    ((), {}, ((), {})), ((1, 2), {}, ((1, 2), {})), ((1,), {'a': 2}, ((1,), {'a': 2}))])
+def test_echo_takes_anything_and_gives_it_back(args, kwargs, expected):
+    assert builtin.check_echo(args, kwargs) == (args, kwargs)
+    assert builtin.echo(None, *args, **kwargs) == expected

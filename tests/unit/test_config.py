@@ -5,8 +5,10 @@ import dataclasses
 import pytest
 
 from Products.zasync.builtin import BUILTIN
+from Products.zasync.builtin import INTERNAL
 from zasync_client import config
 from zasync_client.errors import ConfigurationError
+from zasync_client.plugins import HANDLERS
 
 
 # the datatypes
@@ -94,9 +96,10 @@ def test_a_file_that_says_nothing_has_the_historic_defaults(conf):
     assert loaded.retry_growth == 1.1
     assert loaded.max_total_retry_seconds == 3600.0
     assert (loaded.threads, loaded.drain_seconds) == (4, 20.0)
-    assert set(loaded.plugins) == set(BUILTIN)
     assert {name: plugin.handler for name, plugin in loaded.plugins.items()} == {
-        name: plugin.run for name, plugin in BUILTIN.items()}
+        name: plugin.run or HANDLERS[name] for name, plugin in {**BUILTIN, **INTERNAL}.items()}
+    assert {name for name, plugin in loaded.plugins.items() if not plugin.zope_aware} == set(
+        HANDLERS)
 
 
 def test_every_directive_reaches_the_configuration(conf):

@@ -75,7 +75,8 @@ def test_an_unknown_plugin_is_told_what_is_known(manager):
     with pytest.raises(UnknownPlugin) as refusal:
         manager.putCall('scheduel', 1)
     assert "'scheduel'" in str(refusal.value)
-    assert 'schedule, zope_call, zope_exec' in str(refusal.value)
+    for known in ('resize', 'schedule', 'zope_call', 'zope_exec'):
+        assert known in str(refusal.value)
 
 
 def test_every_argument_of_a_plugin_goes_to_it(manager):
