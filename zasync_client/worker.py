@@ -63,8 +63,7 @@ class Worker:
 
     def run(self):
         """Serve the manager until `stopping` is set; then drain."""
-        self.register()
-        self._pool.start()
+        self.begin()
         try:
             while not self.stopping.is_set():
                 if not self.step(self._clock.now()):
@@ -72,6 +71,19 @@ class Worker:
             self.drain()
         finally:  # the process may go on without this worker
             self._pool.stop()
+
+    def begin(self):
+        """Take the desk and start the threads; raises what `register` raises."""
+        self.register()
+        self._pool.start()
+
+    def held(self):
+        """Ids of the calls that wait or run here."""
+        return self._pool.held()
+
+    def join(self, seconds):
+        """After the end: wait for the threads, so long at most; → whether all ended."""
+        return self._pool.join(seconds)
 
     def register(self):
         """Take the desk, and give out again what a previous life had not finished.

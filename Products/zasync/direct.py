@@ -6,19 +6,52 @@ commit inside. The code has its own security context (the caller's user, not the
 caller's stack with its proxy roles) and its own bare request: it can neither redirect
 nor expire the cookies of the real one.
 
-Imports: security, running, payload, errors.
+Imports: callbacks, security, running, payload, failure, clock, errors.
 """
+
+import logging
 
 import transaction
 from Acquisition import aq_base
 from transaction.interfaces import TransientError
 
+from . import callbacks
+from . import clock
 from . import payload
 from .errors import BadResult
 from .errors import CommitRefused
+from .failure import Failure
 from .running import Run
 from .running import running
 from .security import restored
+
+
+log = logging.getLogger('zasync.direct')
+
+#: What is no failure of the call: the transaction is lost with it.
+FATAL = (TransientError, CommitRefused)
+
+
+def outcome_of(root, deferred, caller, work):
+    """As `inside`; → what work(step) raises as a Failure, but for what is FATAL."""
+    try:
+        return inside(root, deferred, caller, work)
+    except FATAL:
+        raise
+    except BaseException as error:  # SystemExit too: a call must not stop the web server
+        return Failure.from_exception(error)
+
+
+def go_on(root, deferred, success, failure, caller):
+    """Run a callback that was added to a call that has ended in this transaction."""
+    value = deferred.failure or deferred.result
+    chosen = failure if isinstance(value, Failure) else success
+    if chosen is None:
+        return
+    outcome = outcome_of(root, deferred, caller, lambda step: callbacks.run(step, chosen, value))
+    deferred.go_on(outcome, clock.SYSTEM.now())
+    if isinstance(outcome, Failure):
+        log.warning('a callback of call %s failed in the request: %s', deferred.id, outcome)
 
 
 def inside(root, deferred, caller, work):

@@ -1,6 +1,7 @@
 """A call run in the request that put it, because no worker lives.
 
 How such code runs is told in Products.zasync.direct.
+
 Its deferred is not stored: the caller holds the only one, and it has ended.
 
 Imports: zasync.
@@ -10,14 +11,11 @@ import functools
 import logging
 import random
 
-from transaction.interfaces import TransientError
-
-from Products.zasync import callbacks
 from Products.zasync import clock
 from Products.zasync.builtin import BUILTIN
 from Products.zasync.deferred import Deferred
-from Products.zasync.direct import inside
-from Products.zasync.errors import CommitRefused
+from Products.zasync.direct import go_on
+from Products.zasync.direct import outcome_of
 from Products.zasync.failure import Failure
 
 
@@ -58,7 +56,7 @@ def run(root, call, names):
         args, kwargs = deferred.arguments()
         return plugin.run(step, *args, **kwargs)
 
-    outcome = _outcome(root, deferred, deferred.caller, work)
+    outcome = outcome_of(root, deferred, deferred.caller, work)
     if isinstance(outcome, Failure):
         deferred.fail(outcome, clock.SYSTEM.now())
         log.warning('call %s failed in the request: %s', deferred.id, deferred.failure)
@@ -66,27 +64,5 @@ def run(root, call, names):
         deferred.succeed(outcome, clock.SYSTEM.now())
         log.info('call %s resolved in the request in %.2f s', deferred.id,
                  deferred.ended_at - deferred.started_at)
-    deferred._v_continue = functools.partial(_call_back, root, deferred)
+    deferred._v_continue = functools.partial(go_on, root, deferred)
     return deferred
-
-
-def _call_back(root, deferred, success, failure, caller):
-    """Run a callback that was added to a call that has ended here."""
-    value = deferred.failure or deferred.result
-    chosen = failure if isinstance(value, Failure) else success
-    if chosen is None:
-        return
-    outcome = _outcome(root, deferred, caller, lambda step: callbacks.run(step, chosen, value))
-    deferred.go_on(outcome, clock.SYSTEM.now())
-    if isinstance(outcome, Failure):
-        log.warning('a callback of call %s failed in the request: %s', deferred.id, outcome)
-
-
-def _outcome(root, deferred, caller, work):
-    """Do work(step) as `caller`; → its pickled value, or a Failure: then nothing of it is left."""
-    try:
-        return inside(root, deferred, caller, work)
-    except (TransientError, CommitRefused):
-        raise
-    except BaseException as error:  # SystemExit too: a call must not stop the web server
-        return Failure.from_exception(error)

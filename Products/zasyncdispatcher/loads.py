@@ -4,13 +4,14 @@ One small record is read for each manager, the pulse. Between two pulses a
 process counts what it has put itself, else twenty calls put at once would all
 go to the manager that was idle when the first came.
 
-Imports: balancing, zasync.clock, zasync.policy.
+Imports: balancing, zasync.
 """
 
 import threading
 
 from Products.zasync import clock
 from Products.zasync import policy
+from Products.zasync.putting import StandIn
 
 from .balancing import Load
 
@@ -23,8 +24,8 @@ _put_since = {}
 def load_of(manager, max_idle_seconds):
     """The Load of `manager` in this connection's snapshot."""
     pulse = manager.queue.pulse
-    alive = False
-    if pulse.accepting and not manager.paused and pulse._p_jar is not None:
+    alive = StandIn.serve is not None
+    if not alive and pulse.accepting and not manager.paused and pulse._p_jar is not None:
         alive = policy.is_alive(clock.serial_seconds(pulse._p_serial), _storage_now(pulse._p_jar),
                                 max_idle_seconds)
     return Load(manager.getId(), pulse.new + pulse.accepted + _ours(pulse), alive)
