@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 import threading
 
 import pytest
@@ -24,6 +25,7 @@ from Products.zasync.manager import AsynchronousCallManager
 from tests.client import jobs
 from zasync_client import config
 from zasync_client import inprocess
+from zasync_client import signals
 from zasync_client.inprocess import InProcess
 from zasync_client.inprocess import Section
 from zasync_client.inprocess import Workers
@@ -138,6 +140,32 @@ def test_a_zope_without_a_section_starts_nothing(monkeypatch):
     before = threading.active_count()
     assert inprocess.start_workers(ProcessStarting()) is None
     assert threading.active_count() == before
+
+
+@pytest.fixture
+def term():
+    """What TERM did before the test is what it does after."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_term_that_would_cut_the_process_off_ends_it_in_order(term):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    elsewhere(signals.end_in_order)  # a web server may start Zope in another thread
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    signals.end_in_order()
+    with pytest.raises(SystemExit):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_web_server_keeps_its_own_handler_of_term(term):
+    def own(number, frame):
+        """Not called."""
+
+    signal.signal(signal.SIGTERM, own)
+    signals.end_in_order()
+    assert signal.getsignal(signal.SIGTERM) is own
 
 
 # commits of this process
@@ -293,9 +321,16 @@ class Place:
         for worker in self.workers:
             worker.stop()
             assert worker.join(LIMIT)
+        # What ran beyond the drain limit ends before the database does.
+        assert wait_until(lambda: not our_threads(), LIMIT)
         transaction.abort()
         self.connection.close()
         self.db.close()
+
+
+def our_threads():
+    return sorted(thread.name for thread in threading.enumerate()
+                  if thread.name.startswith('zasync'))
 
 
 @pytest.fixture
@@ -361,10 +396,11 @@ def test_a_stop_ends_after_the_drain_limit_whatever_runs(place, tmp_path):
     assert worker.join(AT_ONCE + 0.2)
     transaction.begin()
     assert deferred.state == 'accepted'
+    place.start()  # the next life runs it again, whatever the first run does
+    place.wait(lambda: deferred.attempt == 2)
     open(gate, 'w', encoding='ascii').close()
-    place.start()  # the next life runs it again
     place.wait(lambda: deferred.ended)
-    assert deferred.attempt == 2
+    assert (deferred.state, deferred.attempt) == ('resolved', 2)
 
 
 def test_an_error_nobody_expected_ends_a_life_of_the_worker_and_nothing_else(
@@ -380,14 +416,13 @@ def test_an_error_nobody_expected_ends_a_life_of_the_worker_and_nothing_else(
         return real(self, *args, **kwargs)
 
     monkeypatch.setattr(inprocess.Worker, 'step', step)
-    before = {thread.name for thread in threading.enumerate()}
     place.start()
     deferred = place.put(jobs.add, 1, 2)
     place.wait(lambda: deferred.ended)
     assert 'RuntimeError: a bug' in caplog.text
     # The threads of the first life have gone.
-    names = [thread.name for thread in threading.enumerate() if thread.name not in before]
-    assert sorted(names) == ['zasync-1', 'zasync-2', 'zasync-worker-first']
+    assert wait_until(
+        lambda: our_threads() == ['zasync-1', 'zasync-2', 'zasync-worker-first'], LIMIT)
 
 
 def test_of_two_sections_with_one_target_the_second_is_not_started(place, caplog):
