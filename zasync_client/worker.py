@@ -79,7 +79,7 @@ class Worker:
         self._pool.start()
 
     def held(self):
-        """Ids of the calls that wait or run here."""
+        """The Claims that wait or run here."""
         return self._pool.held()
 
     def join(self, seconds):

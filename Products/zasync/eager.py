@@ -23,8 +23,8 @@ from .options import class_names
 class AtOnce(threading.local):
     """Runs what was put in the transaction of the put; its state is of one thread.
 
-    plugins -- {name: Plugin of zasync_client}. retry_of -- callable(deferred, Plugin) → its
-    retry policy, see policy.next_try. propagate -- whether what a call raises is raised here, too.
+    plugins -- {name: Plugin of zasync_client}. retry_of -- callable(retry of the
+    call, Plugin) → its retry policy, see policy.next_try. propagate -- whether what a call raises is raised here, too.
     """
 
     def __init__(self, plugins, retry_of, propagate):
@@ -94,7 +94,7 @@ class AtOnce(threading.local):
 
     def _fail(self, queue, deferred, found, error):
         now = clock.SYSTEM.now()
-        delay = policy.next_try(self._retry_of(deferred, found), deferred.failures + 1,
+        delay = policy.next_try(self._retry_of(deferred.retry, found), deferred.failures + 1,
                                 class_names(type(error)))
         if delay is None:
             deferred.fail(Failure.from_exception(error), now)

@@ -218,7 +218,7 @@ class Stepper:
         while held := self._worker.held():
             if not self._bell.rung.wait(HANGS_SECONDS):
                 raise TimeoutError(f'after {HANGS_SECONDS:.0f} s a call still runs: '
-                                   f'{", ".join(sorted(held))}')
+                                   f'{", ".join(sorted(claim.id for claim in held))}')
             self._bell.rung.clear()
         return worked
 
