@@ -23,8 +23,9 @@ from .options import class_names
 class AtOnce(threading.local):
     """Runs what was put in the transaction of the put; its state is of one thread.
 
-    plugins -- {name: Plugin of zasync_client}. retry_of -- callable(retry of the
-    call, Plugin) → its retry policy, see policy.next_try. propagate -- whether what a call raises is raised here, too.
+    plugins -- {name: Plugin of zasync_client}. retry_of -- callable(retry of the call, Plugin)
+    → its retry policy, see policy.next_try. propagate -- whether what a call raises is raised
+    here, too.
     """
 
     def __init__(self, plugins, retry_of, propagate):
