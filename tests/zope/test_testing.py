@@ -419,6 +419,17 @@ def test_further_attempts_come_when_the_clock_was_moved(zam):
         assert deferred.state == 'failed'
 
 
+def test_a_periodic_call_comes_when_the_clock_was_moved(app, zam):
+    with make_worker(zam) as worker:
+        zam.setPeriodicCall('hourly', '@hourly', 'UTC', 'zope_call', (jobs.mark, 'came'))
+        transaction.commit()
+        worker.run_until_idle()
+        assert marks(app) is None
+        worker.clock.advance(3_600)
+        worker.run_until_idle()
+        assert marks(app) == 'came'
+
+
 def test_a_call_that_is_too_old_expires(zam):
     with make_worker(zam) as worker:
         deferred = put(zam, 'echo', 1, expires=HOUR)
