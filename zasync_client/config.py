@@ -87,18 +87,23 @@ def load(path):
     except (OSError, UnicodeDecodeError) as reason:
         raise ConfigurationError(f'{path} can not be read: {reason}') from reason
     root = options.configroot
-    plugins = {name: Plugin(name, builtin.run or HANDLERS[name], builtin.description,
-                            zope_aware=builtin.run is not None)
-               for name, builtin in {**BUILTIN, **INTERNAL}.items()}
-    plugins.update({plugin.name: plugin for plugin in root.plugins})
     return Config(
         path=path, target=root.target, threads=root.threads,
         max_conflict_attempts=root.max_conflict_resolution_attempts,
         initial_retry_seconds=root.initial_retry_delay,
         retry_growth=root.retry_exponential_backoff,
         max_total_retry_seconds=root.max_total_retry, drain_seconds=root.drain_seconds,
-        plugins=plugins, pid_path=_pid_path(root, path), zope=root,
+        plugins=offered(root.plugins), pid_path=_pid_path(root, path), zope=root,
         handlers=options.confighandlers)
+
+
+def offered(plugins):
+    """{name: Plugin} of the built-in plugins and of those Plugins, which come first."""
+    found = {name: Plugin(name, builtin.run or HANDLERS[name], builtin.description,
+                          zope_aware=builtin.run is not None)
+             for name, builtin in {**BUILTIN, **INTERNAL}.items()}
+    found.update({plugin.name: plugin for plugin in plugins})
+    return found
 
 
 def _pid_path(root, path):

@@ -43,13 +43,15 @@ def add(deferred, success, failure):
     if success is failure is None:
         raise BadCall('addCallbacks takes a callback for success, one for failure, or both')
     caller = capture()
-    if deferred._queue is None:
-        deferred._v_continue(success, failure, caller)
-    elif deferred._p_serial in (None, NO_SERIAL) and not deferred.ended:
-        # The call is not committed: nobody else has seen it.
+    # A call that is not committed nobody else has seen.
+    new, go_on = deferred._p_serial in (None, NO_SERIAL), getattr(deferred, '_v_continue', None)
+    if new and go_on is not None:
+        go_on(success, failure, caller)
+    elif new and not deferred.ended:
         deferred.append_callback(success, failure, None if caller == deferred.caller else caller)
     else:
         _follower(deferred, caller).append_callback(success, failure, caller)
+        putting.after_put(deferred._queue)
 
 
 def follow(deferred):
@@ -58,6 +60,7 @@ def follow(deferred):
     follower = _new_follower(deferred, deferred.caller)
     for success, failure, caller in left:
         follower.append_callback(success, failure, caller)
+    putting.after_put(deferred._queue)
 
 
 def _follower(deferred, caller):

@@ -108,7 +108,7 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
         wanted = plugins_wanted(plugin, args, kwargs)
         if wanted:
             managers = [manager for manager in managers
-                        if wanted <= set(manager.queue.card.plugins)]
+                        if wanted <= set(manager.offered())]
             offered = wanted if managers else ()
         call = make_call(offered, session, plugin, args, kwargs, *options)
         joined = find_joined(self.call_names, call)
