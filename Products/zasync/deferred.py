@@ -10,6 +10,7 @@ Imports: interfaces, lifecycle, payload, call, board, failure, clock, errors.
 from typing import NamedTuple
 
 from persistent import Persistent
+from ZODB.POSException import POSKeyError
 from zope.interface import implementer
 
 from . import clock
@@ -175,17 +176,23 @@ class Deferred(Persistent):
 
     def is_expired(self, now):
         """Whether nobody has begun it in time."""
-        return self.expires_at is not None and self.attempt == 0 and now >= self.expires_at
+        return (self.expires_at is not None and self.state == NEW and self.attempt == 0
+                and now >= self.expires_at)
 
     def is_blocked(self):
         """Whether another call of its series runs."""
         return self._series is not None and not self._series.is_free_for(self.id)
 
     def is_held_up(self):
-        """Whether a call it waits for has not ended; with `hurried` a failure is enough."""
-        if self.hurried and any(each.ended and each.failure is not None for each in self.after):
+        """Whether a call it waits for has not ended; with `hurried` a failure is enough.
+
+        One that has begun waits for nobody any more.
+        """
+        if self.state != NEW or not self.after:
             return False
-        return not all(each.ended for each in self.after)
+        if self.hurried and any(has_failed(each) for each in self.after):
+            return False
+        return any(not has_ended(each) for each in self.after)
 
     def step(self):
         """Which part of the call is to be done: −1 its work, else the number of a callback."""
@@ -257,14 +264,22 @@ class Deferred(Persistent):
         self._memo = payload.stored(memo)
 
     def succeed(self, result, now):
-        """Its work is done; `result` is pickled, or None for None."""
-        self._end_of_work(lifecycle.SUCCEED, now)
-        self._result = None if result is None else payload.stored(result)
+        """Its work, or the callback that runs, is done; `result` is pickled, or None for None."""
+        kept = None if result is None else payload.stored(result)
+        if self.state == CALLBACK:
+            self._result, self._failure = kept, None
+            self._next_callback(now)
+        else:
+            self._end_of_work(lifecycle.SUCCEED, now)
+            self._result = kept
 
     def fail(self, failure, now):
-        """Its work failed for good, with that Failure."""
-        self._end_of_work(lifecycle.FAIL, now)
-        self._failure = payload.stored(payload.dumps(failure))
+        """Its work, or the callback that runs, failed for good, with that Failure."""
+        if self.state == CALLBACK:
+            self._callback_failed(failure, now)
+        else:
+            self._end_of_work(lifecycle.FAIL, now)
+            self._failure = payload.stored(payload.dumps(failure))
 
     def relay(self, failure, now):
         """It ends as another call did that failed: what went wrong is told there."""
@@ -275,20 +290,6 @@ class Deferred(Persistent):
         """Nobody began it in time."""
         self._end_of_work(lifecycle.EXPIRE, now)
         self._failure = payload.stored(payload.dumps(failure))
-
-    def called_back(self, result, now):
-        """A callback has returned `result`, pickled, or None for None."""
-        self._result = None if result is None else payload.stored(result)
-        self._failure = None
-        self._next_callback(now)
-
-    def callback_failed(self, failure, now):
-        """A callback has raised, with that Failure. What it was given is kept for a retry."""
-        if self._failure is None:
-            self._broken = self._called
-        self._end_event = lifecycle.FAIL
-        self._failure = payload.stored(payload.dumps(failure))
-        self._next_callback(now)
 
     def pass_callback(self, now):
         """A callback has nothing for a value of this kind."""
@@ -309,7 +310,7 @@ class Deferred(Persistent):
     def again(self):
         """It failed for good and is to run once more; where a callback failed, from there."""
         self._advance(lifecycle.RETRY)
-        self._note_attempt(self.ended_at, f'failed: {self.failure}'[:OUTCOME_MOST])
+        self._note_failed(self.ended_at)
         self.failures = 0
         self.ended_at = None
         self._failure = None
@@ -339,6 +340,15 @@ class Deferred(Persistent):
         """It is of that Series."""
         self._series = series
 
+    def _callback_failed(self, failure, now):
+        if self._failure is None:
+            # What it was given is still in `_result`: it can be given that again.
+            self._broken = self._called
+        if failure != self.failure:  # else it has handed on what it was given
+            self._end_event = lifecycle.FAIL
+            self._failure = payload.stored(payload.dumps(failure))
+        self._next_callback(now)
+
     def _next_callback(self, now):
         self._called += 1
         if not self.has_callbacks():
@@ -347,8 +357,7 @@ class Deferred(Persistent):
             self._end(now)
 
     def _end_of_work(self, event, now):
-        # In the state CALLBACK this comes from outside (a time-out): what is left is dropped.
-        left = self.state != CALLBACK and self.has_callbacks()
+        left = self.has_callbacks()
         self._advance(event, left)
         if left:
             self._end_event = event
@@ -359,14 +368,19 @@ class Deferred(Persistent):
         self.ended_at = now
         self._release()
 
-    def let_go(self):
-        """Its work has ended in no thread; somebody else is to run its callbacks."""
+    def let_go(self, now):
+        """What it did has failed in no thread; its callbacks are for its next attempt."""
+        if self.attempt:
+            self._note_failed(now)
         self._release()
 
     def _release(self):
         self.owner = None
         if self._series is not None:
             self._series.release(self.id)
+
+    def _note_failed(self, now):
+        self._note_attempt(now, f'failed: {self.failure}'[:OUTCOME_MOST])
 
     def _note_attempt(self, now, outcome):
         attempt = (self.attempt, self.started_at, now, outcome)
@@ -377,3 +391,19 @@ class Deferred(Persistent):
 
     def __repr__(self):
         return f'<call {self.id} {self.plugin} {self.state}>'
+
+
+def has_ended(deferred):
+    """Whether nobody need wait for that call: it has ended, or its put was undone."""
+    try:
+        return deferred.ended
+    except POSKeyError:
+        return True
+
+
+def has_failed(deferred):
+    """Whether it has ended, and not well; what was undone never will."""
+    try:
+        return deferred.ended and deferred.failure is not None
+    except POSKeyError:
+        return True

@@ -32,10 +32,15 @@ log = logging.getLogger('zasync.direct')
 FATAL = (TransientError, CommitRefused)
 
 
-def outcome_of(root, deferred, caller, work):
+def _checkpoint(memo):
+    """Nothing is sure before the transaction is committed."""
+    transaction.savepoint(optimistic=True)
+
+
+def outcome_of(root, deferred, caller, work, commit=_checkpoint):
     """As `inside`; → what work(step) raises as a Failure, but for what is FATAL."""
     try:
-        return inside(root, deferred, caller, work)
+        return inside(root, deferred, caller, work, commit)
     except FATAL:
         raise
     except BaseException as error:  # SystemExit too: a call must not stop the web server
@@ -44,32 +49,39 @@ def outcome_of(root, deferred, caller, work):
 
 def go_on(root, deferred, success, failure, caller):
     """Run a callback that was added to a call that has ended in this transaction."""
-    value = deferred.failure or deferred.result
-    chosen = failure if isinstance(value, Failure) else success
+    chosen = success if deferred.failure is None else failure
     if chosen is None:
         return
-    outcome = outcome_of(root, deferred, caller, lambda step: callbacks.run(step, chosen, value))
+
+    def work(step):
+        value = deferred.result if deferred.failure is None else deferred.failure
+        return callbacks.run(step, chosen, value)
+
+    outcome = outcome_of(root, deferred, caller, work, callbacks.no_checkpoint)
     deferred.go_on(outcome, clock.SYSTEM.now())
     if isinstance(outcome, Failure):
         log.warning('a callback of call %s failed in the request: %s', deferred.id, outcome)
 
 
-def inside(root, deferred, caller, work):
+def inside(root, deferred, caller, work, commit=_checkpoint):
     """Do work(step) as `caller`, for the call `deferred`; → its value, pickled, or None for None.
 
-    root -- the application root of this connection. step -- an IRun.
+    A Failure that it returns comes back as it is: its effects stay, but it is one.
+
+    root -- the application root of this connection. step -- an IRun. commit -- see running.Run.
     Raises what the work raises, and then nothing of it is left. After a TransientError, and
     after CommitRefused (it tried to commit or to abort), the transaction must not go on.
     """
     current = transaction.get()
     savepoint = transaction.savepoint(optimistic=True)
     guard = _CommitGuard(current)
-    step = Run(deferred, lambda memo: transaction.savepoint(optimistic=True), _nothing)
+    step = Run(deferred, commit, _nothing)
     try:
         with restored(caller, aq_base(root)) as app, running(step):
             step.app = app
             result = work(step)
-            result = None if result is None else payload.dumps(result, BadResult, 'the result')
+            if result is not None and not isinstance(result, Failure):
+                result = payload.dumps(result, BadResult, 'the result')
         guard.check()
     except TransientError:
         guard.check()

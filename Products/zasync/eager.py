@@ -90,7 +90,10 @@ class AtOnce(threading.local):
             self._fail(queue, deferred, found, error)
             return error
         else:
-            deferred.succeed(result, clock.SYSTEM.now())
+            if isinstance(result, Failure):
+                deferred.fail(result, clock.SYSTEM.now())
+            else:
+                deferred.succeed(result, clock.SYSTEM.now())
         return None
 
     def _fail(self, queue, deferred, found, error):
@@ -110,17 +113,21 @@ class AtOnce(threading.local):
         if chosen is None:
             deferred.pass_callback(clock.SYSTEM.now())
             return None
-        if value is None:
-            value = deferred.result
+
+        def work(step):
+            return callbacks.run(step, chosen, deferred.result if value is None else value)
+
         try:
-            result = inside(root, deferred, caller,
-                            lambda step: callbacks.run(step, chosen, value))
+            result = inside(root, deferred, caller, work, callbacks.no_checkpoint)
         except (*FATAL, KeyboardInterrupt):
             raise
         except BaseException as error:
-            deferred.callback_failed(Failure.from_exception(error), clock.SYSTEM.now())
+            deferred.fail(Failure.from_exception(error), clock.SYSTEM.now())
             return error
-        deferred.called_back(result, clock.SYSTEM.now())
+        if isinstance(result, Failure):
+            deferred.fail(result, clock.SYSTEM.now())
+        else:
+            deferred.succeed(result, clock.SYSTEM.now())
         return None
 
 

@@ -34,7 +34,6 @@ from .deferred import Deferred
 from .desk import Desk
 from .errors import Expired
 from .failure import Failure
-from .interfaces import CALLBACK
 from .interfaces import FAILED
 from .interfaces import RESOLVED
 from .names import Names
@@ -144,18 +143,16 @@ class Queue(Persistent):
 
     def length_accepted(self):
         """Calls claimed and not ended, exact in this snapshot."""
-        return sum(1 for deferred in self.desk.running.values() if not deferred.ended)
+        return sum(1 for deferred in self.desk.running.values() if deferred.owner is not None)
 
     def find(self, id):
         """The Deferred of that id, or None."""
         try:
             lane_number, number, put_at = parse_id(id)
-            entry = None
-            if lane_number != DESK_LANE:
-                entry = self.lanes[lane_number].get(number)
+            not_taken_in = self._find_in_lane(lane_number, number)
         except (ValueError, IndexError, TypeError, OverflowError):  # an id no lane can hold
             return None
-        places = (lambda: entry and entry[3],
+        places = (lambda: not_taken_in,
                   lambda: self.desk.running.get(id),
                   lambda: self.waiting.find(put_at, lane_number, number),
                   lambda: self.failed.get(id),
@@ -165,6 +162,17 @@ class Queue(Persistent):
             if deferred is not None and deferred.id == id:
                 return deferred
         return None
+
+    def _find_in_lane(self, lane_number, number):
+        """What is in a lane and not taken in: what is, hangs elsewhere, or was dropped."""
+        if lane_number == DESK_LANE:
+            return None
+        lane = self.lanes[lane_number]
+        mark, oid = self.desk.mark(lane_number)
+        if number <= mark and oid_at(lane, mark) == oid:
+            return None
+        entry = lane.get(number)
+        return entry and entry[3]
 
     def _find_archived(self, id):
         for slices in (self.archive, self.withdrawn):
@@ -203,18 +211,18 @@ class Queue(Persistent):
 
         What has ended where it waited (cancelled, expired) goes to nobody.
         """
-        for deferred in self.waiting.take_expired(now):
+        news = self._take_in(now)
+        self._take_out_cancelled(news, rotation_period)
+        for deferred in self.waiting.take_expired(now, news):
             self._expire(deferred, now, rotation_period)
-        waiting = self._take_in(now) + self.waiting.take_due(now, TAKE_IN_MOST)
+        waiting = [*news.items(), *self.waiting.take_due(now, TAKE_IN_MOST)]
         if slots and self.desk.n_aside:
             waiting += self.waiting.take_unblocked()
-        claimed = self._claim(waiting, boot, now, slots, rotation_period)
-        self._take_out_cancelled(rotation_period)
-        return claimed
+        return self._claim(waiting, boot, now, slots, rotation_period)
 
     def _take_in(self, now):
-        """Advance the marks over new entries; → [(place, Deferred)] of those that may run."""
-        found = []
+        """Advance the marks over new entries; → {place: Deferred} of those that may run."""
+        found = {}
         news = [(number, lane) for number, lane in enumerate(self.lanes)
                 if self._has_news(number, lane)]
         for lane_number, lane in news:
@@ -224,7 +232,7 @@ class Queue(Persistent):
                 extra = entry[4] if len(entry) > 4 else {}
                 place = extra.get(PLACE) or (-priority, put_at, lane_number, number)
                 if PLACE in extra:
-                    self.failed.pop(deferred.id, None)
+                    self._leave_ended(deferred.id)
                 if EXPIRES in extra:
                     self.waiting.note_expiry(place, deferred)
                 if AFTER in extra and deferred.is_held_up():
@@ -232,8 +240,14 @@ class Queue(Persistent):
                 elif not_before > now:
                     self.waiting.add_later(not_before, place, deferred)
                 else:
-                    found.append((place, deferred))
+                    found[place] = deferred
         return found
+
+    def _leave_ended(self, id):
+        """A call that had failed runs once more; it may not have been filed."""
+        self.failed.pop(id, None)
+        if id in self.desk.running:
+            self.desk.remove_running(id)
 
     def _has_news(self, lane_number, lane):
         number, oid = self.desk.mark(lane_number)
@@ -272,6 +286,8 @@ class Queue(Persistent):
         for place, deferred in list(self.waiting.items()):
             if place[2] == lane_number and not is_waiting(deferred):
                 self.waiting.remove(place, deferred)
+        for place, deferred in self.waiting.take_not_held_up():
+            self.waiting.add_ready(place, deferred)
 
     def _claim(self, waiting, boot, now, slots, rotation_period):
         """Claim the first `slots` of `waiting` and `ready` together; the rest waits in `ready`."""
@@ -292,6 +308,8 @@ class Queue(Persistent):
                 self._file_if_ended(deferred, rotation_period)
             elif deferred.is_expired(now):
                 self._expire(deferred, now, rotation_period)
+            elif deferred.is_held_up():  # a call it waited for runs once more
+                self.waiting.add_parked(place, deferred)
             elif deferred.is_blocked():
                 self.waiting.add_blocked(place, deferred)
             else:
@@ -316,28 +334,33 @@ class Queue(Persistent):
             yield place, self.waiting.ready[place]
             place = (*place, 0)  # the first possible one after it
 
-    def _take_out_cancelled(self, rotation_period):
-        """Archive what was cancelled where it waits; what is still in a lane is left for later."""
+    def _take_out_cancelled(self, news, rotation_period):
+        """Archive what was cancelled where it waited; `news` is what was just taken in.
+
+        What is in a lane still is left for the beat that takes it in.
+        """
         for id, deferred in list(self.cancelled.items()):
-            lane_number, number = parse_id(id)[:2]
-            if lane_number != DESK_LANE and number > self.desk.mark(lane_number)[0]:
-                continue
-            place = self.waiting.find_place(deferred, lane_number, number)
-            if place is not None:
+            lane, number, _ = parse_id(id)
+            place = place_of(deferred)
+            if place in self.waiting:
                 self.waiting.remove(place, deferred)
-                self._file_if_ended(deferred, rotation_period)
+            elif place in news:
+                del news[place]
+            elif lane != DESK_LANE and number > self.desk.mark(lane)[0]:
+                continue
+            self._file_if_ended(deferred, rotation_period)
             del self.cancelled[id]
 
     def _expire(self, deferred, now, rotation_period):
         deferred.expire(_expired(deferred), now)
-        self._file_or_go_on(deferred, rotation_period)
+        self._file_or_go_on(deferred, now, rotation_period)
 
-    def _file_or_go_on(self, deferred, rotation_period):
+    def _file_or_go_on(self, deferred, now, rotation_period):
         """A call has ended in no thread: archive it, or have its callbacks run."""
         if deferred.ended:
             self.file(deferred, rotation_period)
         else:
-            deferred.let_go()
+            deferred.let_go(now)
             self.waiting.add_ready(place_of(deferred), deferred)
 
     def _file_if_ended(self, deferred, rotation_period):
@@ -370,11 +393,8 @@ class Queue(Persistent):
     def fail(self, id, failure, now, rotation_period):
         """End a running call, or its callback, with that Failure, whatever its thread does."""
         deferred = self.desk.remove_running(id)
-        if deferred.state == CALLBACK:
-            deferred.callback_failed(failure, now)
-        else:
-            deferred.fail(failure, now)
-        self._file_or_go_on(deferred, rotation_period)
+        deferred.fail(failure, now)
+        self._file_or_go_on(deferred, now, rotation_period)
 
     def take_off(self, id):
         """Take off the desk a call that failed and is to run once more, before it was filed."""
@@ -400,9 +420,14 @@ class Queue(Persistent):
             if end not in slices:
                 slices[end] = OOBTree()
             slices[end][deferred.id] = deferred
+        if deferred.expires_at is not None:
+            self.waiting.forget_expiry(place_of(deferred), deferred)
         if self.desk.n_aside:
             for place, waiter in self.waiting.take_after(deferred.id):
-                self.waiting.add_ready(place, waiter)
+                if waiter.not_before > deferred.ended_at:
+                    self.waiting.add_later(waiter.not_before, place, waiter)
+                else:
+                    self.waiting.add_ready(place, waiter)
 
     def born(self, call, now, series=None, after=()):
         """Take in a call that the worker makes itself, on its desk; → its Deferred.
@@ -436,14 +461,24 @@ class Queue(Persistent):
     def drop_old(self, now, rotation_period):
         """Drop the oldest slice of the archive if all in it is too old; was one dropped?
 
-        Of what was withdrawn too.
+        Of what was withdrawn too. Lanes are trimmed by those who put. Where nobody does they
+        must not keep what was dropped.
         """
         dropped = False
         for slices in (self.archive, self.withdrawn):
-            if slices and policy.slice_is_over(slices.minKey(), now, rotation_period):
-                del slices[slices.minKey()]
+            end = slices.minKey() if slices else None
+            if slices and policy.slice_is_over(end, now, rotation_period):
+                del slices[end]
+                self._trim_lanes(end)
                 dropped = True
         return dropped
+
+    def _trim_lanes(self, before):
+        """Remove the entries of calls taken in that were put before then."""
+        for number, lane in enumerate(self.lanes):
+            mark = self.desk.mark(number)[0]
+            if mark and lanes.forget(lane, mark, before):
+                self.desk.set_mark(number, mark, None)
 
 
 def make_id(lane_number, number, put_at):

@@ -15,6 +15,7 @@ from ZPublisher import zpublish
 from Products.zasync.door import make_call
 from Products.zasync.door import plugins_wanted
 from Products.zasync.errors import NoWorker
+from Products.zasync.errors import UnknownPlugin
 from Products.zasync.interfaces import IAsynchronousCallManager
 from Products.zasync.names import Names
 from Products.zasync.permissions import MakeAsynchronousApplicationCalls
@@ -104,13 +105,16 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
         return self._dispatch((browser_id(self),), plugin, args, kwargs)
 
     def _dispatch(self, session, plugin, args, kwargs, *options):
-        managers, offered = self.managers(), ()
+        managers, offered = self.managers(), set()
         wanted = plugins_wanted(plugin, args, kwargs)
         if wanted:
-            managers = [manager for manager in managers
-                        if wanted <= set(manager.offered())]
-            offered = wanted if managers else ()
+            offers = [(manager, set(manager.offered())) for manager in managers]
+            managers = [manager for manager, theirs in offers if wanted <= theirs]
+            offered = wanted & set().union(*(theirs for _, theirs in offers))
         call = make_call(offered, session, plugin, args, kwargs, *options)
+        if wanted and not managers:
+            raise UnknownPlugin(f'no worker offers {" and ".join(sorted(wanted))}, and members '
+                                'of a call are run by one')
         joined = find_joined(self.call_names, call)
         if joined is not None:
             return joined

@@ -100,3 +100,8 @@ def misuse_request():
 def exit_process():
     """What a call must not do to its process."""
     raise SystemExit(3)
+
+
+def give_lambda(result):
+    """A callback that returns what can't be kept."""
+    return lambda: result
