@@ -65,6 +65,13 @@ debug-mode off
   mount-point /
   cache-size 20000
   pool-size 12
+{storage}</zodb_db>
+<environment>
+  CHAMELEON_CACHE $INSTANCE/var/cache
+</environment>
+'''
+
+_ZEO_CLIENT = '''\
   <zeoclient>
     server {host}:{port}
     storage 1
@@ -73,10 +80,13 @@ debug-mode off
     shared-blob-dir on
     wait on
   </zeoclient>
-</zodb_db>
-<environment>
-  CHAMELEON_CACHE $INSTANCE/var/cache
-</environment>
+'''
+
+_FILE_STORAGE = '''\
+  <filestorage>
+    path {base}/Data.fs
+    blob-dir {base}/blobs
+  </filestorage>
 '''
 
 # Standard output is the log file, so what is printed before logging starts is in it too.
@@ -153,11 +163,13 @@ class Stack:
 
     base_dir -- an empty directory that stays; None: a temporary one that is removed.
     instance -- Zope's instance home, below. Logs are in its `log`, one file a process.
+    zope_settings -- more lines for zope.conf, to be set before it is needed.
     zeo_address, zope_url -- None until they run. processes -- in the order of their start.
     """
 
     def __init__(self, base_dir=None):
         self.base_dir = Path(base_dir) if base_dir is not None else None
+        self.zope_settings = ''
         self.zeo_address = None
         self.zope_url = None
         self.processes = []
@@ -190,9 +202,10 @@ class Stack:
         return self.zeo_address
 
     def make_instance(self):
-        """Zope's instance home, with ADMIN as the first user; -> its path. Needs the ZEO server.
+        """Zope's instance home, with ADMIN as the first user; -> its path.
 
-        What mkwsgiinstance makes, with the database of the ZEO server.
+        What mkwsgiinstance makes, with the database of the ZEO server; with a file of its own
+        if no server was started.
         """
         etc = self.instance / 'etc'
         if etc.is_dir():
@@ -203,8 +216,11 @@ class Stack:
             directory.mkdir(parents=True)
         skeleton = Path(Zope2.utilities.__file__).parent / 'skel'
         shutil.copy(skeleton / 'etc' / 'site.zcml', etc)
+        storage = _FILE_STORAGE.format(base=self.base_dir)
+        if self.zeo_address is not None:
+            storage = _ZEO_CLIENT.format(base=self.base_dir, host=HOST, port=self.zeo_address[1])
         (etc / 'zope.conf').write_text(_ZOPE_CONF.format(
-            instance=self.instance, base=self.base_dir, host=HOST, port=self.zeo_address[1]),
+            instance=self.instance, base=self.base_dir, storage=storage) + self.zope_settings,
             'utf-8')
         name, password = ADMIN
         (self.instance / 'inituser').write_bytes(

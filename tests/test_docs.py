@@ -146,14 +146,27 @@ def test_every_failure_mode_has_a_name_of_its_own():
 # configuration
 
 def schema_keys():
-    """{name: (default, None for none; is it required)}, those of sections as section.key."""
+    """{name: (default, None for none; is it required)}, those of sections as section.key.
+
+    Those of a worker inside Zope are not told again.
+    """
     schema = ElementTree.parse(ROOT / 'zasync_client/schema.xml').getroot()
-    keys = {}
-    for parent, prefix in [(schema, '')] + [
-            (kind, kind.get('name') + '.') for kind in schema.findall('sectiontype')]:
-        for key in parent.findall('key') + parent.findall('multikey'):
-            keys[prefix + key.get('name')] = key.get('default'), key.get('required') == 'yes'
+    keys = keys_of(schema)
+    for name, kind in section_types().items():
+        if name != 'zasync-worker':
+            keys.update(keys_of(kind, name + '.'))
     return keys
+
+
+def keys_of(parent, prefix=''):
+    return {prefix + key.get('name'): (key.get('default'), key.get('required') == 'yes')
+            for key in parent.findall('key') + parent.findall('multikey')}
+
+
+def section_types():
+    """{name: element} of the section types of ours."""
+    return {kind.get('name'): kind for name in ('schema', 'component') for kind in
+            ElementTree.parse(ROOT / f'zasync_client/{name}.xml').getroot().findall('sectiontype')}
 
 
 def directives():
@@ -164,6 +177,14 @@ def directives():
 
 def test_every_directive_of_the_schema_has_an_entry_and_no_other_has():
     assert set(directives()) == set(schema_keys())
+
+
+def test_the_directives_of_a_worker_inside_zope_are_told_and_are_those_of_a_worker():
+    told = text_of(DOCS / 'configuration.rst').split('A worker inside Zope\n---')[1]
+    keys = keys_of(section_types()['zasync-worker'])
+    assert [name for name in keys if f'``{name}``' not in told.split('\n---')[0]] == []
+    assert keys.pop('threads') == ('2', False)
+    assert keys.items() <= schema_keys().items()
 
 
 @pytest.mark.parametrize('name', sorted(schema_keys()))

@@ -51,8 +51,9 @@ class Config:
     """What a zasync.conf says; names carry their units.
 
     path -- of the file. target -- path of the manager, tuple. plugins -- {name:
-    Plugin}, the built-in ones included. zope -- Zope's own configuration object,
-    handlers -- what ZConfig wants called with it.
+    Plugin}, the built-in ones included. pid_path -- the file that says which process
+    serves. zope -- Zope's own configuration object, handlers -- what ZConfig wants
+    called with it.
     """
 
     path: str
@@ -64,6 +65,7 @@ class Config:
     max_total_retry_seconds: float
     drain_seconds: float
     plugins: dict
+    pid_path: str
     zope: object
     handlers: object
     max_result_bytes: int = LARGEST_BYTES
@@ -85,17 +87,29 @@ def load(path):
     except (OSError, UnicodeDecodeError) as reason:
         raise ConfigurationError(f'{path} can not be read: {reason}') from reason
     root = options.configroot
-    plugins = {name: Plugin(name, builtin.run or HANDLERS[name], builtin.description,
-                            zope_aware=builtin.run is not None)
-               for name, builtin in {**BUILTIN, **INTERNAL}.items()}
-    plugins.update({plugin.name: plugin for plugin in root.plugins})
     return Config(
         path=path, target=root.target, threads=root.threads,
         max_conflict_attempts=root.max_conflict_resolution_attempts,
         initial_retry_seconds=root.initial_retry_delay,
         retry_growth=root.retry_exponential_backoff,
         max_total_retry_seconds=root.max_total_retry, drain_seconds=root.drain_seconds,
-        plugins=plugins, zope=root, handlers=options.confighandlers)
+        plugins=offered(root.plugins), pid_path=_pid_path(root, path), zope=root,
+        handlers=options.confighandlers)
+
+
+def offered(plugins):
+    """{name: Plugin} of the built-in plugins and of those Plugins, which come first."""
+    found = {name: Plugin(name, builtin.run or HANDLERS[name], builtin.description,
+                          zope_aware=builtin.run is not None)
+             for name, builtin in {**BUILTIN, **INTERNAL}.items()}
+    found.update({plugin.name: plugin for plugin in plugins})
+    return found
+
+
+def _pid_path(root, path):
+    """Beside the data, named like the configuration: an instance may have several workers."""
+    name, _ = os.path.splitext(os.path.basename(path))
+    return os.path.join(root.clienthome, f'{name}.pid')
 
 
 def _sentence(reason):

@@ -66,7 +66,7 @@ def _lives(holder, where, patient_look, clock, stopping):
     lives if its pulse changes within WATCH_SECONDS. A wrong "dead" costs the other
     its target, never a call: see the fence.
     """
-    if holder.place == place() and not _process_exists(holder.pid):
+    if has_died(holder):
         return False
     log.info('%s is held by process %s on %s: watching whether it lives', where, holder.pid,
              holder.host)
@@ -95,6 +95,11 @@ def sign_on(queue, boot, expected, config, version, now):
     queue.card.write(
         boot, socket.gethostname(), os.getpid(), version,
         {name: plugin.description for name, plugin in config.plugins.items()}, now, place())
+
+
+def has_died(holder):
+    """Whether the holder is known to be dead: its process was on this machine and is gone."""
+    return holder.place == place() and not _process_exists(holder.pid)
 
 
 def _process_exists(pid):

@@ -62,14 +62,34 @@ class Worker:
 
     # the life of a worker
 
-    def run(self):
-        """Serve the manager until `stopping` is set; then drain."""
+    def run(self, serving=None):
+        """Serve the manager until `stopping` is set; then drain.
+
+        serving -- callable(), called once the target is taken.
+        """
+        self.begin()
+        try:
+            if serving is not None:
+                serving()
+            while not self.stopping.is_set():
+                if not self.step(self._clock.now()):
+                    self._wakeup.wait(self._seconds_to_sleep(self._clock.now()))
+            self.drain()
+        finally:  # the process may go on without this worker
+            self._pool.stop()
+
+    def begin(self):
+        """Take the desk and start the threads; raises what `register` raises."""
         self.register()
         self._pool.start()
-        while not self.stopping.is_set():
-            if not self.step(self._clock.now()):
-                self._wakeup.wait(self._seconds_to_sleep(self._clock.now()))
-        self.drain()
+
+    def held(self):
+        """The Claims that wait or run here."""
+        return self._pool.held()
+
+    def join(self, seconds):
+        """After the end: wait for the threads, so long at most; → whether all ended."""
+        return self._pool.join(seconds)
 
     def register(self):
         """Take the desk, and give out again what a previous life had not finished.

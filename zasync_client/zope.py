@@ -23,6 +23,10 @@ from .errors import TargetAway
 
 log = logging.getLogger('zasync')
 
+class WorkerStarting(ProcessStarting):
+    """The process of a worker is starting: Zope as ever, but without a web server."""
+
+
 #: Tries of Zope's own start: on an empty database it writes the root objects, and
 #: of several processes that start at once all but one meet a conflict there.
 START_ATTEMPTS = 10
@@ -43,8 +47,18 @@ def start(config, clock, stopping):
     starter.setupPublisher()
     patiently(lambda: _open_root(config), 'the database server', config, clock, stopping)
     _start_zope()
-    notify(ProcessStarting())
+    notify(WorkerStarting())
     return Zope2.DB
+
+
+def open_database(config):
+    """Open the root database and start nothing else of Zope; → the ZODB.DB.
+
+    Raises ConfigurationError, and whatever the storage raises.
+    """
+    handleWSGIConfig(config.zope, config.handlers)
+    setConfiguration(config.zope)
+    return _open_root(config)
 
 
 def _open_root(config):

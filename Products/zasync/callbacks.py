@@ -44,14 +44,16 @@ def add(deferred, success, failure):
     if success is failure is None:
         raise BadCall('addCallbacks takes a callback for success, one for failure, or both')
     caller = capture()
-    if deferred._queue is None:
+    at_once = deferred._queue is None  # which loads it: its serial is known now
+    new = deferred._p_serial in (None, NO_SERIAL)
+    if at_once or (new and getattr(deferred, '_v_continue', None) is not None):
         _call_at_once(deferred, success, failure, caller)
-    # Its serial is known only now that the line above has loaded it.
-    elif deferred._p_serial in (None, NO_SERIAL) and not deferred.ended:
+    elif new and not deferred.ended:
         # The call is not committed: nobody else has seen it.
         deferred.append_callback(success, failure, None if caller == deferred.caller else caller)
     else:
         _follower(deferred, caller).append_callback(success, failure, caller)
+        putting.after_put(deferred._queue)
 
 
 def _call_at_once(deferred, success, failure, caller):
@@ -68,6 +70,7 @@ def follow(deferred):
     follower = _new_follower(deferred, deferred.caller)
     for success, failure, caller in left:
         follower.append_callback(success, failure, caller)
+    putting.after_put(deferred._queue)
 
 
 def _follower(deferred, caller):

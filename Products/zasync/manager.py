@@ -108,7 +108,7 @@ class AsynchronousCallManager(ManagerPages, CallPages, PeriodicPages, SimpleItem
         return sessions.browser_id(self)
 
     def _put(self, session, plugin, args, kwargs, *options):
-        return self.put(make_call(self.queue.card.plugins, session, plugin, args, kwargs,
+        return self.put(make_call(self.offered(), session, plugin, args, kwargs,
                                   *options))
 
     @zpublish(False)
@@ -118,7 +118,15 @@ class AsynchronousCallManager(ManagerPages, CallPages, PeriodicPages, SimpleItem
         joined = putting.find_joined(self.names(), self.queue_of, call)
         if joined is not None:
             return joined[1]
-        return putting.put(self.queue, self.names(), call, self.id)
+        deferred = putting.put(self.queue, self.names(), call, self.id)
+        putting.after_put(self.queue, self)
+        return deferred
+
+    @zpublish(False)
+    @security.private
+    def offered(self):
+        """Names of the plugins that its worker has told of."""
+        return (*self.queue.card.plugins, *putting.StandIn.plugins)
 
     @zpublish(False)
     @security.private
@@ -193,6 +201,7 @@ class AsynchronousCallManager(ManagerPages, CallPages, PeriodicPages, SimpleItem
         failed = [deferred for deferred in chosen if deferred.state == FAILED]
         for deferred in failed:
             putting.put_again(self.queue, deferred)
+            putting.after_put(self.queue, self)
         return len(failed)
 
     @zpublish(False)

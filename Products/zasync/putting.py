@@ -14,6 +14,24 @@ from .interfaces import NEW
 NO_SERIAL = b'\0' * 8
 
 
+class StandIn:
+    """What stands in for workers in tests, see `testing`; elsewhere nothing does.
+
+    serve -- callable(queue, manager or None), called after each put. While there is one each
+    manager counts as having a living worker. plugins -- names of what that worker offers
+    beyond what the managers know already.
+    """
+
+    serve = None
+    plugins = ()
+
+
+def after_put(queue, manager=None):
+    """A call has been put to `queue`, its callbacks included; `manager` if that is known."""
+    if StandIn.serve is not None:
+        StandIn.serve(queue, manager)
+
+
 def put(queue, names, call, manager_id):
     """Queue `call`, and its members before it; → its Deferred.
 

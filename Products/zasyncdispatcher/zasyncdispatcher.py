@@ -109,7 +109,7 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
         managers, offered = self.managers(), set()
         wanted = plugins_wanted(plugin, args, kwargs)
         if wanted:
-            offers = [(manager, set(manager.queue.card.plugins)) for manager in managers]
+            offers = [(manager, set(manager.offered())) for manager in managers]
             managers = [manager for manager, theirs in offers if wanted <= theirs]
             offered = wanted & set().union(*(theirs for _, theirs in offers))
         call = make_call(offered, session, plugin, args, kwargs, *options)

@@ -6,6 +6,7 @@ import pytest
 
 from Products.zasync.builtin import BUILTIN
 from Products.zasync.builtin import INTERNAL
+from Products.zasync.payload import LARGEST_BYTES
 from zasync_client import config
 from zasync_client.errors import ConfigurationError
 from zasync_client.plugins import HANDLERS
@@ -122,7 +123,8 @@ drain-seconds 3.5
             'path': str(path), 'target': ('', 'zad', 'zam1'), 'threads': 2,
             'max_conflict_attempts': 7, 'initial_retry_seconds': 0.5, 'retry_growth': 2.0,
             'max_total_retry_seconds': 0.0, 'drain_seconds': 3.5, 'plugins': {}, 'zope': None,
-            'handlers': None}
+            'handlers': None, 'max_result_bytes': LARGEST_BYTES,
+            'pid_path': str(path.parent / 'var' / f'{path.stem}.pid')}
     import os.path
     assert loaded.plugins['join'].handler is os.path.join
     assert loaded.plugins['join'].description == 'joins'
