@@ -51,8 +51,9 @@ class Config:
     """What a zasync.conf says; names carry their units.
 
     path -- of the file. target -- path of the manager, tuple. plugins -- {name:
-    Plugin}, the built-in ones included. zope -- Zope's own configuration object,
-    handlers -- what ZConfig wants called with it.
+    Plugin}, the built-in ones included. pid_path -- the file that says which process
+    serves. zope -- Zope's own configuration object, handlers -- what ZConfig wants
+    called with it.
     """
 
     path: str
@@ -64,6 +65,7 @@ class Config:
     max_total_retry_seconds: float
     drain_seconds: float
     plugins: dict
+    pid_path: str
     zope: object
     handlers: object
     max_result_bytes: int = LARGEST_BYTES
@@ -95,7 +97,14 @@ def load(path):
         initial_retry_seconds=root.initial_retry_delay,
         retry_growth=root.retry_exponential_backoff,
         max_total_retry_seconds=root.max_total_retry, drain_seconds=root.drain_seconds,
-        plugins=plugins, zope=root, handlers=options.confighandlers)
+        plugins=plugins, pid_path=_pid_path(root, path), zope=root,
+        handlers=options.confighandlers)
+
+
+def _pid_path(root, path):
+    """Beside the data, named like the configuration: an instance may have several workers."""
+    name, _ = os.path.splitext(os.path.basename(path))
+    return os.path.join(root.clienthome, f'{name}.pid')
 
 
 def _sentence(reason):

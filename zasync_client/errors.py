@@ -17,6 +17,10 @@ class ConfigurationError(WorkerError):
     """The configuration file can't be used."""
 
 
+class WrongUse(WorkerError):
+    """The command line makes no sense."""
+
+
 class BadTarget(WorkerError):
     """The target is not an asynchronous call manager."""
 
@@ -43,5 +47,17 @@ class DeskLost(WorkerError):
 
 class PoolBroken(WorkerError):
     """The worker has no threads to run calls in."""
+
+    exit_code = 1
+
+
+class AlreadyRunning(WorkerError):
+    """A worker with this configuration runs already."""
+
+    exit_code = 1
+
+
+class NotSo(WorkerError):
+    """The thing asked about is not so: not running, not found, not to be reached."""
 
     exit_code = 1

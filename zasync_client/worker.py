@@ -61,10 +61,15 @@ class Worker:
 
     # the life of a worker
 
-    def run(self):
-        """Serve the manager until `stopping` is set; then drain."""
+    def run(self, serving=None):
+        """Serve the manager until `stopping` is set; then drain.
+
+        serving -- callable(), called once the target is taken.
+        """
         self.register()
         self._pool.start()
+        if serving is not None:
+            serving()
         while not self.stopping.is_set():
             if not self.step(self._clock.now()):
                 self._wakeup.wait(self._seconds_to_sleep(self._clock.now()))

@@ -47,6 +47,16 @@ def start(config, clock, stopping):
     return Zope2.DB
 
 
+def open_database(config):
+    """Open the root database and start nothing else of Zope; → the ZODB.DB.
+
+    Raises ConfigurationError, and whatever the storage raises.
+    """
+    handleWSGIConfig(config.zope, config.handlers)
+    setConfiguration(config.zope)
+    return _open_root(config)
+
+
 def _open_root(config):
     """Open the root database; Zope's own start finds it open.
 

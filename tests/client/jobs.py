@@ -1,12 +1,15 @@
 """What the calls of these tests do; workers import them as ``tests.client.jobs``."""
 
 import os
+import sys
 import time
+import types
 
 import transaction
 
 from Products.zasync.running import checkpoint
 from Products.zasync.running import current
+from Products.zasync.running import progress
 
 
 def root():
@@ -86,3 +89,33 @@ def unpicklable():
     """A result that can't be stored, after an effect."""
     set_mark('unpicklable', True)
     return lambda: None
+
+
+def print_word(word):
+    """Something on standard output."""
+    print(word, flush=True)
+
+
+def fail_with(text):
+    """An error with that text."""
+    raise RuntimeError(text)
+
+
+def fail_until_marked(name):
+    """An error until somebody has set the mark."""
+    if not root()['marks'].get(name):
+        raise RuntimeError('not yet')
+
+
+def tell_progress(path):
+    """Tell how far it is, and wait for the file."""
+    progress(1, 3, 'first')
+    return wait_for_file(path)
+
+
+def return_foreign():
+    """A result of a class that other processes lack."""
+    module = types.ModuleType('no_such_module')
+    module.Thing = type('Thing', (), {'__module__': 'no_such_module', '__qualname__': 'Thing'})
+    sys.modules['no_such_module'] = module
+    return module.Thing()
