@@ -50,6 +50,7 @@ from .rules import retry_of
 
 
 log = logging.getLogger('zasync')
+plugin_log = logging.getLogger('plugins')
 
 #: A call whose run was dropped though it is still ours waits so long, in seconds.
 LOST_SECONDS = 5.0
@@ -222,6 +223,9 @@ class Execution:
         except Relayed as other:
             call.outcome = _Outcome(failure=other.failure, relayed=True)
         except BaseException as error:  # SystemExit too: a call must not stop its worker
+            plugin_log.log(
+                logging.WARNING if self._config.verbose_traceback else logging.DEBUG,
+                'call %s raised an exception', call.claim.id, exc_info=error)
             delay = policy.next_try(retry, failures, class_names(type(error)))
             if delay is not None:
                 raise _LaterAgain(delay, f'{type(error).__name__}: {error}') from error

@@ -7,6 +7,7 @@ import pytest
 from Products.zasync.builtin import BUILTIN
 from Products.zasync.builtin import INTERNAL
 from zasync_client import config
+from zasync_client import datatypes
 from zasync_client.errors import ConfigurationError
 from zasync_client.plugins import HANDLERS
 
@@ -17,54 +18,54 @@ from zasync_client.plugins import HANDLERS
     ('/asynchronous_call_manager', ('', 'asynchronous_call_manager')),
     ('/a/b', ('', 'a', 'b')), ('/a/b/', ('', 'a', 'b')), ('//a', ('', 'a'))])
 def test_a_target_is_a_path(text, expected):
-    assert config.target(text) == expected
+    assert datatypes.target(text) == expected
 
 
 @pytest.mark.parametrize('text', ['', '/', '//', 'a', 'a/b', 'http://host/a', ' /a'])
 def test_a_target_that_is_no_path_to_something_is_refused(text):
     with pytest.raises(ValueError, match='target'):
-        config.target(text)
+        datatypes.target(text)
 
 
 @pytest.mark.parametrize('text, expected', [('1', 1), ('4', 4), ('100', 100), (' 7 ', 7)])
 def test_a_positive_integer_is_one(text, expected):
-    assert config.positive_integer(text) == expected
+    assert datatypes.positive_integer(text) == expected
 
 
 @pytest.mark.parametrize('text', ['0', '-1', '1.5', 'four', '', '1e3', 'nan'])
 def test_what_is_no_positive_integer_is_refused(text):
     with pytest.raises(ValueError):
-        config.positive_integer(text)
+        datatypes.positive_integer(text)
 
 
 @pytest.mark.parametrize('text, expected', [('0', 0.0), ('1.5', 1.5), ('3600', 3600.0)])
 def test_seconds_are_a_number(text, expected):
-    assert config.seconds(text) == expected
+    assert datatypes.seconds(text) == expected
 
 
 @pytest.mark.parametrize('text', ['-1', 'inf', 'nan', 'soon', '', '-inf', '10s'])
 def test_what_are_no_seconds_is_refused(text):
     with pytest.raises(ValueError):
-        config.seconds(text)
+        datatypes.seconds(text)
     with pytest.raises(ValueError):
-        config.positive_seconds(text)
+        datatypes.positive_seconds(text)
 
 
 def test_positive_seconds_are_more_than_none():
-    assert config.positive_seconds('0.001') == 0.001
+    assert datatypes.positive_seconds('0.001') == 0.001
     with pytest.raises(ValueError, match='more than 0'):
-        config.positive_seconds('0')
+        datatypes.positive_seconds('0')
 
 
 @pytest.mark.parametrize('text, expected', [('1', 1.0), ('1.1', 1.1), ('2', 2.0)])
 def test_growth_is_a_factor(text, expected):
-    assert config.growth(text) == expected
+    assert datatypes.growth(text) == expected
 
 
 @pytest.mark.parametrize('text', ['0.99', '0', '-2', 'inf', 'nan', 'x', ''])
 def test_growth_under_1_is_refused(text):
     with pytest.raises(ValueError):
-        config.growth(text)
+        datatypes.growth(text)
 
 
 # whole files
