@@ -66,7 +66,7 @@ def _lives(holder, where, patient_look, clock, stopping):
     lives if its pulse changes within WATCH_SECONDS. A wrong "dead" costs the other
     its target, never a call: see the fence.
     """
-    if holder.place == place() and not _process_exists(holder.pid):
+    if holder.place == place() and not process_exists(holder.pid):
         return False
     log.info('%s is held by process %s on %s: watching whether it lives', where, holder.pid,
              holder.host)
@@ -97,7 +97,7 @@ def sign_on(queue, boot, expected, config, version, now):
         {name: plugin.description for name, plugin in config.plugins.items()}, now, place())
 
 
-def _process_exists(pid):
+def process_exists(pid):
     """Whether another process of that id runs here; ours is not the one that held the desk."""
     if pid == os.getpid():
         return False
