@@ -86,6 +86,11 @@ def file_path(text):
     return text
 
 
+def dotted(text):
+    """dotted name"""
+    return text.strip()
+
+
 def names(text):
     """dotted names, with spaces between them"""
     found = tuple(text.split())

@@ -119,3 +119,8 @@ def return_foreign():
     module.Thing = type('Thing', (), {'__module__': 'no_such_module', '__qualname__': 'Thing'})
     sys.modules['no_such_module'] = module
     return module.Thing()
+
+
+def nothing_by_position(*, name):
+    """A handler that is no zope-aware one."""
+    return name
