@@ -35,8 +35,7 @@ TYPES = {None: 'text', 'boolean': '``on`` or ``off``', 'dotted-name': 'dotted na
 def page():
     """The text of docs/configuration.rst."""
     ours, zopes = Entries(OURS), Entries(ZOPES)
-    lines = ['.. Made by docs/configuration.py from configuration.in and the schemas: change those.',
-             '']
+    lines = ['.. Made by docs/configuration.py from configuration.in and the schemas.', '']
     for line in (HERE / 'configuration.in').read_text('utf-8').splitlines():
         command, _, name = line.partition(' ')
         if command == '@key':

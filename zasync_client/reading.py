@@ -106,7 +106,7 @@ def _judge(reason, loader, path):
     if blame is not None:
         text, key = _text(reason), loader.names.get((blame.url, blame.line))
         if key is not None and key not in text:
-            text = f'{key} {text}' if text.startswith('must be') else f'{key}: {text}'
+            text = f'{key}{" " if text.startswith(("must be", "can not be")) else ": "}{text}'
         return Remark(text, _path(blame.url), blame.line), blame.lines, blame.name
     if "'instancehome'" in str(reason):
         return (Remark('there is no line instancehome: it names the directory of the Zope '

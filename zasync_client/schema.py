@@ -29,7 +29,24 @@ def schema():
     found = parser._schema
     for name in [name for name in found.gettypenames() if name.startswith(HISTORIC)]:
         _complete(found, name.removeprefix(HISTORIC), found.gettype(name))
+    for kind in [found, *map(found.gettype, found.gettypenames())]:
+        for _, info in () if kind.isabstract() else kind:
+            if not info.issection():
+                info.datatype = _refusing(info.datatype)
     return found
+
+
+def _refusing(datatype):
+    """The datatype, which refuses with a ValueError and with no other exception."""
+    def convert(value):
+        try:
+            return datatype(value)
+        except ValueError:
+            raise
+        except Exception as reason:  # one of Zope's fails when it says what it would take
+            raise ValueError(f'can not be {value!r}') from reason
+
+    return convert
 
 
 class _Parser(ConditionalSchemaParser):

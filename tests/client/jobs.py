@@ -124,3 +124,17 @@ def return_foreign():
 def nothing_by_position(*, name):
     """A handler that is no zope-aware one."""
     return name
+
+
+def who_runs(run):
+    """The caller, as a zope-aware handler sees it."""
+    from AccessControl import getSecurityManager
+    return getSecurityManager().getUser().getId(), run.app.getId()
+
+
+def fails_at_first(path):
+    """Leaves a file the first time, and fails; → its path the second time."""
+    if not os.path.exists(path):
+        with open(path, 'w', encoding='ascii'):
+            raise ConnectionError('not yet')
+    return path
