@@ -13,9 +13,11 @@ from typing import NamedTuple
 from Products.zasync import policy
 from Products.zasync.errors import Cancelled
 from Products.zasync.errors import Interrupted
+from Products.zasync.errors import NotOurs
 from Products.zasync.errors import TimedOut
 from Products.zasync.failure import Failure
 from Products.zasync.interfaces import ACCEPTED
+from Products.zasync.interfaces import CANCELLED
 from Products.zasync.options import class_names
 
 from .claims import Claim
@@ -45,7 +47,7 @@ SWEEP_AT = 20
 RECONCILE_SECONDS = 60.0
 
 #: Progress is written this often at most, in seconds: every process sees it within a second.
-BOARD_SECONDS = 0.9
+BOARD_SECONDS = 0.5
 
 
 class DeskFree(Exception):
@@ -82,8 +84,8 @@ class Beat:
     def in_transaction(self, manager, now, ends, held, hurry):
         """Do what is to be done in the current transaction; → Done, or None if it was nothing.
 
-        now -- POSIX seconds. ends -- Ends that are not filed. held -- ids of the calls that
-        have a thread or wait for one. hurry -- file and beat even if that could wait.
+        now -- POSIX seconds. ends -- Ends that are not filed. held -- Claims that have a
+        thread or wait for one. hurry -- file and beat even if that could wait.
         Filing waits otherwise: a claim should write as little as it can.
         Raises DeskFree, DeskLost.
         """
@@ -96,31 +98,32 @@ class Beat:
         self.poll_seconds = manager.poll_interval
         idle = self.draining or manager.paused
         slots = 0 if idle else self._free_slots(held)
-        self._tell_what_ended(queue, held)
+        cancelled = self._tell_what_ended(queue, held)
         overdue = self._overdue(queue)
         reports = self._reports(queue)
         filing = self._must_sweep(queue, ends, hurry)
         reconciling = self.must_reconcile()
         self.next_due = queue.next_due() if slots else None
-        if not (filing or overdue or reports is not None or reconciling
+        if not (filing or cancelled or overdue or reports is not None or reconciling
                 or (not self.draining and queue.has_work(now, slots))
                 or self._must_beat(queue, idle)):
             return None
         period = manager.rotation_period
         if filing:
             self._file(queue, ends, period, now)
+        for id in cancelled:
+            queue.archive_ended(id, period)
         for claim in overdue:
             self._time_out(queue, claim, period, now)
         if reconciling:
-            self.reconcile(manager, now, held | {end.claim.id for end in ends}, 'nobody ran it')
+            self.reconcile(manager, now, held | {end.claim for end in ends}, 'nobody ran it')
         queue.drop_old(now, period)
         claims = ()
         if not self.draining:
             claims = tuple(self._claim(deferred) for deferred in queue.take_in_and_claim(
                 self._boot, now, slots, period))
         self.next_due = queue.next_due() if slots > len(claims) else None
-        if reports is not None:
-            queue.board.write(reports, queue.board.ids() - set(queue.desk.running))
+        self._write_board(queue, reports, {claim.id for claim in claims})
         self.write_pulse(queue, 0 if filing else len(ends), idle)
         return Done(claims, filing, tuple(overdue), reports or {}, reconciling)
 
@@ -134,7 +137,7 @@ class Beat:
             self._runs.written(done.reports)
         for claim in done.timed_out:
             self._runs.forget_deadline(claim)
-            self._runs.stop(claim.id, _timed_out(claim))
+            self._runs.stop(claim, _timed_out(claim))
 
     def doubt(self):
         """The outcome of a claim that was under way is unknown: compare soon."""
@@ -176,11 +179,21 @@ class Beat:
         return self._clock.monotonic() - self._reconciled_at >= RECONCILE_SECONDS
 
     def _tell_what_ended(self, queue, held):
-        """Have calls that somebody ended while they run here learn of it."""
-        for id in held:
-            deferred = queue.desk.running.get(id)
-            if deferred is not None and deferred.ended:
-                self._runs.stop(id, Cancelled(f'the call {id} was {deferred.state}'))
+        """Have runs that lost their call learn of it; → ids of the calls that were cancelled.
+
+        Whoever waits for the end of such a call need not wait for its thread.
+        """
+        cancelled = []
+        for claim in held:
+            deferred = queue.desk.running.get(claim.id)
+            if deferred is not None and deferred.is_owned_by(self._boot, claim.attempt):
+                continue
+            if deferred is not None and deferred.state == CANCELLED:
+                cancelled.append(claim.id)
+                self._runs.stop(claim, Cancelled(f'the call {claim.id} was cancelled'))
+            else:
+                self._runs.stop(claim, NotOurs(f'the call {claim.id} is not of this run any more'))
+        return set(cancelled)
 
     def _overdue(self, queue):
         found = []
@@ -193,7 +206,7 @@ class Beat:
         return found
 
     def _reports(self, queue):
-        """{id: Progress} to be written now; None for nothing to write."""
+        """{claim: Progress} to be written now; None for nothing to write."""
         changed = self._runs.changed()
         if changed and self._clock.monotonic() - self._board_at < BOARD_SECONDS:
             return None
@@ -220,22 +233,26 @@ class Beat:
                 continue
             if deferred.ended:
                 queue.archive_ended(id, rotation_period)
-            elif end.how == ENDED:  # and its end was undone since
-                queue.give_back(id, now, 'undone')
             elif deferred.is_owned_by(self._boot, end.claim.attempt):
                 if end.how == UNBEGUN:
                     queue.unclaim(id, now)
+                    log.info('call %s goes back to the queue (%s)', id, end.how)
                 else:
-                    queue.give_back(id, now, end.why or end.how, end.until, end.failed)
-                log.info('call %s goes back to the queue (%s)', id, end.why or end.how)
+                    undone = end.how == ENDED
+                    self._give_back(
+                        queue, deferred, rotation_period, now,
+                        'undone' if undone else end.why or end.how, undone or end.begun,
+                        end.until, end.failed)
+            elif deferred.is_waiting():  # it had failed, and is to run once more
+                queue.take_off(id)
 
     def _time_out(self, queue, claim, rotation_period, now):
         """End a call that runs too long: its thread goes on, but can't commit any more."""
         deferred = queue.desk.running[claim.id]
         error = _timed_out(claim)
         delay = policy.next_try(
-            retry_of(deferred, self._config.plugins.get(deferred.plugin)), deferred.failures + 1,
-            class_names(TimedOut))
+            retry_of(deferred.retry, self._config.plugins.get(deferred.plugin)),
+            deferred.failures + 1, class_names(TimedOut))
         if delay is None or deferred.state != ACCEPTED:
             queue.fail(claim.id, Failure.from_exception(error), now, rotation_period)
             log.warning('call %s failed: %s', claim.id, error)
@@ -244,24 +261,44 @@ class Beat:
             log.warning('call %s goes back to the queue for %.1f s: %s', claim.id, delay, error)
 
     def reconcile(self, manager, now, held, outcome):
-        """Give out again the calls on the desk that nobody runs, or that may not run twice: fail.
+        """Give out again the calls on the desk that nobody runs, or have them fail.
+
+        held -- Claims that somebody runs, or that have ended and are not filed.
         """
-        queue = manager.queue
+        queue, held = manager.queue, {(claim.id, claim.attempt) for claim in held}
         for id, deferred in list(queue.desk.running.items()):
-            if id in held:
+            if (id, deferred.attempt) in held:
                 continue
-            plugin = self._config.plugins.get(deferred.plugin)
             if deferred.ended:
                 queue.archive_ended(id, manager.rotation_period)
-            elif deferred.state == ACCEPTED and not may_run_twice(deferred, plugin):
-                failure = Failure.from_exception(Interrupted(
-                    f'attempt {deferred.attempt} of the call was interrupted, and it may not run '
-                    'twice'))
-                queue.fail(id, failure, now, manager.rotation_period)
-                log.warning('call %s failed: %s', id, failure)
+            elif deferred.is_waiting():  # it had failed, and is to run once more
+                queue.take_off(id)
             else:
-                queue.give_back(id, now, outcome)
-                log.info('call %s is taken up again (%s)', id, outcome)
+                self._give_back(queue, deferred, manager.rotation_period, now, outcome)
+
+    def _give_back(self, queue, deferred, rotation_period, now, outcome, begun=True, until=0.0,
+                   failed=False):
+        """Give out a call again; one that may not run twice, and has begun, fails."""
+        id, plugin = deferred.id, self._config.plugins.get(deferred.plugin)
+        if begun and deferred.state == ACCEPTED and not may_run_twice(deferred, plugin):
+            failure = Failure.from_exception(Interrupted(
+                f'attempt {deferred.attempt} of the call was interrupted ({outcome}), and it may '
+                'not run twice'))
+            queue.fail(id, failure, now, rotation_period)
+            log.warning('call %s failed: %s', id, failure)
+        else:
+            queue.give_back(id, now, outcome, until, failed)
+            log.info('call %s goes back to the queue (%s)', id, outcome)
+
+    def _write_board(self, queue, reports, claimed):
+        """Write progress, and forget that of calls which run no more or have only been claimed."""
+        running, told = queue.desk.running, queue.board.ids()
+        if reports is None and not told & claimed:
+            return
+        queue.board.write({claim.id: progress for claim, progress in (reports or {}).items()
+                           if claim.id in running
+                           and running[claim.id].is_owned_by(self._boot, claim.attempt)},
+                          (told - set(running)) | (told & claimed))
 
     def write_pulse(self, queue, unfiled, idle):
         """The numbers that dispatchers read; unfiled -- ended calls still on the desk."""

@@ -31,6 +31,7 @@ class End(NamedTuple):
     at, until -- POSIX seconds; what goes back to the queue waits until then.
     monotonic -- monotonic seconds of the end. seconds -- how long it took.
     failed -- it goes back because it raised an exception, by its retry policy.
+    begun -- its plugin had begun, and what it did is not stored.
     """
 
     claim: Claim
@@ -41,3 +42,4 @@ class End(NamedTuple):
     until: float = 0.0
     why: str = ''
     failed: bool = False
+    begun: bool = False

@@ -42,9 +42,9 @@ class Config:
     max_total_retry_seconds: float
     drain_seconds: float
     plugins: dict
-    pid_path: str
     zope: object
     handlers: object
+    pid_path: str = ''
     max_result_bytes: int = LARGEST_BYTES
     verbose_traceback: bool = False
     warnings: tuple = ()

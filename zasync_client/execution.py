@@ -26,6 +26,7 @@ from ZODB.POSException import POSKeyError
 from Products.zasync import callbacks
 from Products.zasync import payload
 from Products.zasync import policy
+from Products.zasync.deferred import OUTCOME_MOST
 from Products.zasync.errors import BadResult
 from Products.zasync.errors import Interrupted
 from Products.zasync.errors import NotOurs
@@ -58,9 +59,6 @@ LOST_SECONDS = 5.0
 #: How long a call waits whose plugin this worker does not know, in seconds: it was
 #: restarted with another configuration, and may be so again.
 NO_PLUGIN_SECONDS = 60.0
-
-#: Longest reason kept with an attempt, in characters.
-WHY_MOST = 200
 
 
 class CommitFailed(ZAsyncError, TransientError):
@@ -109,38 +107,41 @@ class Execution:
             return self._run(_Progress(claim, self._clock.monotonic(), self._config))
 
     def _run(self, call):
-        claim, started = call.claim, call.started
+        claim = call.claim
         while True:
             try:
                 if self._advance(call):
-                    return self._end(claim, ENDED, started)
+                    return self._end(call, ENDED)
                 call.start_afresh()
             except NotOurs as reason:
                 log.warning('call %s: its run (attempt %d) was dropped: %s', claim.id,
                             claim.attempt, reason)
-                return self._end(claim, LOST, started)
+                return self._end(call, LOST)
             except NoPlugin as reason:
                 log.error('call %s goes back to the queue for %.0f s: %s', claim.id,
                           NO_PLUGIN_SECONDS, reason)
-                return self._end(claim, GIVE_BACK, started, NO_PLUGIN_SECONDS, str(reason))
+                return self._end(call, GIVE_BACK, NO_PLUGIN_SECONDS, str(reason))
             except _LaterAgain as later:
                 log.warning('call %s failed and runs again in %.1f s: %s', claim.id, later.delay,
                             later)
-                return self._end(claim, GIVE_BACK, started, later.delay,
-                                 f'failed: {later}'[:WHY_MOST], failed=True)
+                return self._end(call, GIVE_BACK, later.delay,
+                                 f'failed: {later}'[:OUTCOME_MOST], failed=True)
             except ClientDisconnected as reason:
                 call.stop_if_once(reason)
                 delay = call.tries.after_disconnect()
                 log.warning('call %s: the database server went away; it runs again in %.0f s',
                             claim.id, delay)
                 if self._clock.wait(self._stopping, delay):
-                    return self._end(claim, LOST, started)
+                    return self._end(call, LOST)
             except TransientError as reason:
                 call.stop_if_once(reason)
                 delay = call.tries.after_conflict()
-                if delay is None:
-                    return self._give_back(claim, started, reason)
-                self._clock.wait(threading.Event(), delay)
+                if delay is not None:
+                    self._clock.wait(threading.Event(), delay)
+                elif call.outcome is None:
+                    return self._give_back(call, reason)
+                elif self._clock.wait(self._stopping, call.tries.to_store()):
+                    return self._end(call, LOST)
             except TransactionFailedError as reason:
                 # The plugin went on after a commit or a savepoint had failed. It was a
                 # conflict, it may be, so try again; but not for ever.
@@ -150,19 +151,20 @@ class Execution:
             except BaseException as reason:  # a bug of ours, or no memory left
                 log.critical('call %s: the worker met an error it can not handle', claim.id,
                              exc_info=True)
-                return self._give_back(claim, started, reason)
+                return self._give_back(call, reason)
 
-    def _give_back(self, claim, started, reason):
-        delay = policy.give_back_delay(claim.attempt, random.random())
-        why = f'{type(reason).__name__}: {reason}'[:WHY_MOST]
-        log.warning('call %s goes back to the queue for %.1f s: %s', claim.id, delay, why)
-        return self._end(claim, GIVE_BACK, started, delay, why)
+    def _give_back(self, call, reason):
+        delay = policy.give_back_delay(call.claim.attempt, random.random())
+        why = f'{type(reason).__name__}: {reason}'[:OUTCOME_MOST]
+        log.warning('call %s goes back to the queue for %.1f s: %s', call.claim.id, delay, why)
+        return self._end(call, GIVE_BACK, delay, why)
 
-    def _end(self, claim, how, started, delay=0.0, why='', failed=False):
+    def _end(self, call, how, delay=0.0, why='', failed=False):
         now, monotonic = self._clock.now(), self._clock.monotonic()
         if how == LOST:
             delay = LOST_SECONDS
-        return End(claim, how, now, monotonic, monotonic - started, now + delay, why, failed)
+        return End(call.claim, how, now, monotonic, monotonic - call.started, now + delay, why,
+                   failed, call.begun)
 
     def _advance(self, call):
         """Do what is next in the life of the call, in a transaction; → whether it has ended.
@@ -174,7 +176,12 @@ class Execution:
             try:
                 deferred = self._ours(call.claim)
                 call.once = not may_run_twice(deferred, self._config.plugins.get(deferred.plugin))
-                if call.outcome is not None:
+                if call.outcome is None:
+                    call.step = deferred.step()
+                if call.step != deferred.step():
+                    # The commit whose answer was lost had arrived.
+                    pass
+                elif call.outcome is not None:
                     self._store(deferred, call.outcome)
                     _commit()
                 elif deferred.state == CALLBACK:
@@ -205,7 +212,7 @@ class Execution:
         plugin = self._config.plugins.get(deferred.plugin)
         if plugin is None:
             raise NoPlugin(f'this worker offers no plugin {deferred.plugin!r}')
-        retry, failures = retry_of(deferred, plugin), deferred.failures + 1
+        asked, failures = deferred.retry, deferred.failures + 1
         try:
             if plugin.zope_aware:
                 with self._fence.around(deferred, self._boot, call.claim.attempt):
@@ -223,10 +230,11 @@ class Execution:
         except Relayed as other:
             call.outcome = _Outcome(failure=other.failure, relayed=True)
         except BaseException as error:  # SystemExit too: a call must not stop its worker
+            self._check_not_stopped(call, error)
             plugin_log.log(
                 logging.WARNING if self._config.verbose_traceback else logging.DEBUG,
                 'call %s raised an exception', call.claim.id, exc_info=error)
-            delay = policy.next_try(retry, failures, class_names(type(error)))
+            delay = policy.next_try(retry_of(asked, plugin), failures, class_names(type(error)))
             if delay is not None:
                 raise _LaterAgain(delay, f'{type(error).__name__}: {error}') from error
             call.outcome = _Outcome(failure=Failure.from_exception(error))
@@ -258,7 +266,7 @@ class Execution:
             return self._pickled(plugin.handler(*args, **kwargs))
 
     def _reporter(self, call):
-        return lambda progress: self._runs.report(call.claim.id, progress)
+        return lambda progress: self._runs.report(call.claim, progress)
 
     def _pickled(self, result):
         if result is None:
@@ -305,6 +313,7 @@ class Execution:
         except (TransientError, TransactionFailedError):
             raise
         except BaseException as error:
+            self._check_not_stopped(call, error)
             log.warning('a callback of call %s failed: %s', call.claim.id, error)
             call.outcome = _Outcome(failure=Failure.from_exception(error))
             return None
@@ -325,11 +334,16 @@ class Execution:
         if not deferred.is_owned_by(self._boot, claim.attempt):
             raise NotOurs(f'the call {claim.id} has gone to another run')
 
+    def _check_not_stopped(self, call, error):
+        if self._runs.is_stopped(call.claim):
+            raise NotOurs(str(error)) from error
+
 
 class _Progress:
     """How far the run of a call is.
 
-    outcome -- an _Outcome that is not stored yet. begun -- its plugin has begun, and what it
+    outcome -- an _Outcome that is not stored yet. step -- which part of the call is under
+    way, and has that outcome; see Deferred.step. begun -- its plugin has begun, and what it
     did is not stored. once -- it may not run twice.
     """
 
@@ -337,7 +351,7 @@ class _Progress:
         self.claim = claim
         self.started = started
         self.tries = _Tries(config)
-        self.outcome = None
+        self.outcome = self.step = None
         self.begun = self.once = False
         self._config = config
 
@@ -372,6 +386,11 @@ class _Tries:
         if self._conflicts >= self._config.max_conflict_attempts:
             return None
         return policy.conflict_delay(self._conflicts, random.random())
+
+    def to_store(self):
+        """Seconds until what is known of a call's end is stored once more, after too many."""
+        return policy.give_back_delay(self._conflicts - self._config.max_conflict_attempts + 1,
+                                      random.random())
 
 
 def _commit():

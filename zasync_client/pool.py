@@ -41,12 +41,12 @@ class Pool:
     def submit(self, claim):
         """Have a call run."""
         with self._lock:
-            self._held[claim.id] = claim
-            self._waiting[claim.id] = self._clock.monotonic()
+            self._held[claim] = claim
+            self._waiting[claim] = self._clock.monotonic()
         self._claims.put(claim)
 
     def held(self):
-        """Ids of the calls that wait or run here."""
+        """The Claims that wait or run here: a call may have two, of which one hangs."""
         with self._lock:
             return set(self._held)
 
@@ -61,7 +61,7 @@ class Pool:
         A thread that comes to one later finds that it is gone.
         """
         with self._lock:
-            taken = [self._held.pop(id) for id in self._waiting]
+            taken = [self._held.pop(claim) for claim in self._waiting]
             self._waiting.clear()
         return taken
 
@@ -73,8 +73,8 @@ class Pool:
     def _begin(self, claim):
         """Whether this thread may run the claim: it was not taken back."""
         with self._lock:
-            return (self._held.get(claim.id) is claim
-                    and self._waiting.pop(claim.id, None) is not None)
+            return (self._held.get(claim) is claim
+                    and self._waiting.pop(claim, None) is not None)
 
     def _work(self):
         try:
@@ -96,5 +96,5 @@ class Pool:
             self._on_end(runner.run(claim))
         finally:
             with self._lock:
-                self._held.pop(claim.id, None)
+                self._held.pop(claim, None)
             self._on_free()

@@ -3,6 +3,9 @@
 A thread tells of a call's progress, which the beat writes; the beat tells of a call that
 was cancelled or ran too long, which the call learns when it tells its progress next.
 
+All is kept by claim, not by call: a thread that hangs may still run an attempt that has
+timed out while another thread runs the next one.
+
 Imports: nothing of ours.
 """
 
@@ -11,15 +14,18 @@ from contextlib import contextmanager
 
 
 class Runs:
-    """The calls that have a thread of this process. Times are monotonic seconds.
+    """The claims that have a thread of this process. Times are monotonic seconds.
 
-    wake -- callable() for the beat.
+    wake -- callable() for the beat. sleep_seconds -- the beat never sleeps longer than
+    that: for a time-out further away it need not be woken.
     """
 
-    def __init__(self, clock, wake):
+    def __init__(self, clock, wake, sleep_seconds):
         self._clock = clock
         self._wake = wake
+        self._sleep_seconds = sleep_seconds
         self._lock = threading.Lock()
+        self._running = set()
         self._deadlines = {}
         self._stops = {}
         self._changed = {}
@@ -27,50 +33,57 @@ class Runs:
     @contextmanager
     def of(self, claim):
         """The body is the run of that claim."""
+        limit = claim.timeout_seconds
         with self._lock:
-            self._stops.pop(claim.id, None)
-            if claim.timeout_seconds is not None:
-                self._deadlines[claim] = self._clock.monotonic() + claim.timeout_seconds
-        if claim.timeout_seconds is not None:
+            self._running.add(claim)
+            if limit is not None:
+                self._deadlines[claim] = self._clock.monotonic() + limit
+        if limit is not None and limit < self._sleep_seconds:
             self._wake()
         try:
             yield
         finally:
             with self._lock:
-                self._deadlines.pop(claim, None)
-                self._stops.pop(claim.id, None)
-                self._changed.pop(claim.id, None)
+                self._running.discard(claim)
+                for each in (self._deadlines, self._stops, self._changed):
+                    each.pop(claim, None)
 
     # for the thread
 
-    def report(self, id, progress):
+    def report(self, claim, progress):
         """A call tells its progress; raises what stops it."""
         with self._lock:
-            if id in self._stops:
-                raise self._stops[id]
+            if claim in self._stops:
+                raise self._stops[claim]
             first = not self._changed
-            self._changed[id] = progress
+            self._changed[claim] = progress
         if first:
             self._wake()
 
+    def is_stopped(self, claim):
+        """Whether that call has been told to stop."""
+        with self._lock:
+            return claim in self._stops
+
     # for the beat
 
-    def stop(self, id, error):
-        """Have `error` raised in that call when it tells its progress."""
+    def stop(self, claim, error):
+        """Have `error` raised in that run when it tells its progress; the first one counts."""
         with self._lock:
-            self._stops.setdefault(id, error)
+            if claim in self._running:
+                self._stops.setdefault(claim, error)
 
     def changed(self):
-        """{id: Progress} told and not yet written."""
+        """{claim: Progress} told and not yet written."""
         with self._lock:
             return dict(self._changed)
 
     def written(self, reports):
         """These are in the database now."""
         with self._lock:
-            for id, progress in reports.items():
-                if self._changed.get(id) is progress:
-                    del self._changed[id]
+            for claim, progress in reports.items():
+                if self._changed.get(claim) is progress:
+                    del self._changed[claim]
 
     def overdue(self):
         """The claims whose time is over; list."""

@@ -18,6 +18,7 @@ from . import __version__
 from . import holding
 from . import zope
 from .beat import Beat
+from .beat import BEAT_SECONDS
 from .beat import DeskFree
 from .beat import Done
 from .beat import SWEEP_SECONDS
@@ -54,7 +55,7 @@ class Worker:
         self._lock = threading.Lock()
         self._ends = []
         self._pace = Pace()
-        self._runs = Runs(clock, wakeup.notify_own)
+        self._runs = Runs(clock, wakeup.notify_own, BEAT_SECONDS)
         self._beat = Beat(self.boot, config, clock, self._pace, self._runs)
         self._pool = Pool(config.threads, self._make_runner, self._on_end,
                           wakeup.notify_own, database.close, clock)
@@ -110,11 +111,11 @@ class Worker:
                 self.step(self._clock.now(), hurry=True)
             if not self._pool.held() or self._clock.monotonic() >= until:
                 break
-            self._wakeup.wait(1.0)
-        left = self._pool.held()
+            self._wakeup.wait(min(1.0, self._seconds_to_sleep(self._clock.now())))
+        left = sorted({claim.id for claim in self._pool.held()})
         if left:
             log.warning('%d calls had not ended after %.0f s; they run again at the next start: '
-                        '%s', len(left), self._config.drain_seconds, ', '.join(sorted(left)))
+                        '%s', len(left), self._config.drain_seconds, ', '.join(left))
         self._leave_desk()
         log.info('stopped')
 

@@ -27,6 +27,8 @@ from .interfaces import RESOLVED
 
 #: Ended attempts that a deferred remembers; it is written at each transition.
 HISTORY_MOST = 10
+#: Longest outcome of an attempt, in characters.
+OUTCOME_MOST = 200
 
 
 class Chain:
@@ -146,7 +148,7 @@ class Deferred(Persistent):
     @property
     def progress(self):
         """See IDeferred."""
-        if self.ended or self._queue is None:
+        if self.owner is None or self._queue is None:
             return None
         return self._queue.board.get(self.id)
 
@@ -184,6 +186,10 @@ class Deferred(Persistent):
         if self.hurried and any(each.ended and each.failure is not None for each in self.after):
             return False
         return not all(each.ended for each in self.after)
+
+    def step(self):
+        """Which part of the call is to be done: −1 its work, else the number of a callback."""
+        return self._called if self.state == CALLBACK else -1
 
     def next_callback(self):
         """(success, failure, Caller) of the callback to run now, or None.
@@ -303,7 +309,7 @@ class Deferred(Persistent):
     def again(self):
         """It failed for good and is to run once more; where a callback failed, from there."""
         self._advance(lifecycle.RETRY)
-        self._note_attempt(self.ended_at, 'failed')
+        self._note_attempt(self.ended_at, f'failed: {self.failure}'[:OUTCOME_MOST])
         self.failures = 0
         self.ended_at = None
         self._failure = None

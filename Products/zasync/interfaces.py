@@ -155,14 +155,15 @@ class IAsynchronousCallManager(ITakesCalls):
         """A page of calls: list of IDeferreds, running ones first, newest first in a state.
 
         state -- one of STATES. plugin -- its name. user -- id of the caller. start -- id of
-        the last call of the page before. limit -- most calls, and least work.
+        the last call of the page before. limit -- most calls, 10,000 or less; no others are
+        loaded, but to see whether they fit plugin and user. Raises ValueError.
         """
 
     def cancel(id):
         """Cancel a call; → 1, or 0 if it had ended. Raises KeyError."""
 
     def retry(id=None):
-        """Have a call that failed for good run once more; all such calls without an id.
+        """Have a call that failed for good run once more; without an id all such, 10,000 at most.
 
         → how many; 0 for one that has not failed. Raises KeyError.
         """
@@ -179,7 +180,7 @@ class IAsynchronousCallManager(ITakesCalls):
     def purge(state, older_than):
         """Drop ended calls of that final state that ended so many seconds ago; → how many.
 
-        Raises ValueError.
+        10,000 at most. Raises ValueError.
         """
 
 

@@ -1,50 +1,69 @@
 """Lists of calls, a page at a time, and what is done to many of them.
 
-A list never loads more than it shows and looks for: the ids tell when a call was put.
+A list loads no call but those it shows, and those it must look at to see whether they
+fit: where a call hangs tells its number and when it was put.
 
 Imports: interfaces, queue.
 """
 
-from itertools import islice
+from ZODB.POSException import POSKeyError
 
-from .interfaces import ACCEPTED
 from .interfaces import CALLBACK
+from .interfaces import CANCELLED
+from .interfaces import EXPIRED
 from .interfaces import FAILED
 from .interfaces import FINAL_STATES
 from .interfaces import NEW
+from .interfaces import RESOLVED
 from .interfaces import STATES
 from .queue import parse_id
+from .queue import PLACE
 
 
-#: Calls that one transaction purges, or retries, at most.
+#: Calls that one transaction purges, or retries, and that one page holds, at most.
 MOST = 10_000
 
 
 def page(queue, state=None, plugin=None, user=None, start=None, limit=100):
-    """See IAsynchronousCallManager.calls. Raises ValueError for a state that is none."""
+    """See IAsynchronousCallManager.calls. Raises ValueError for what is no state, no limit."""
     if state is not None and state not in STATES:
         raise ValueError(f'{state!r} is no state of a call; they are {", ".join(STATES)}')
-    found = (deferred for deferred in _all(queue, state)
-             if (state is None or deferred.state == state)
-             and (plugin is None or deferred.plugin == plugin)
-             and (user is None or (deferred.caller.user_id or deferred.caller.special) == user))
-    if start is not None:
-        found = _after(found, start)
-    return list(islice(found, limit))
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST:
+        raise ValueError(f'a page of calls holds 1 to {MOST:,} of them, not {limit!r}')
+    found, shown = [], set()
+    after = None if start is None else _number_of(start)
+    for number, deferred in _all(queue, state):
+        if number in shown:
+            continue
+        shown.add(number)
+        if after is not None:
+            after = None if number == after else after
+        elif _fits(deferred, state, plugin, user):
+            found.append(deferred)
+            if len(found) == limit:
+                break
+    return found
 
+
+def _fits(deferred, state, plugin, user):
+    try:
+        return ((state is None or deferred.state == state)
+                and (plugin is None or deferred.plugin == plugin)
+                and (user is None
+                     or (deferred.caller.user_id or deferred.caller.special) == user))
+    except POSKeyError:  # its put was undone
+        return False
+
+
+# where calls may be: each yields ((lane, number), Deferred) and loads no deferred
 
 def _all(queue, state):
-    """The calls that may be in `state` (None: all), each once."""
-    seen = set()
-    for source, states in ((_running, {ACCEPTED, CALLBACK, *FINAL_STATES}),
-                           (_waiting, {NEW, CALLBACK}), (_in_lanes, {NEW, *FINAL_STATES}),
-                           (_failed, {FAILED, NEW, CALLBACK}),
-                           (_archived, FINAL_STATES - {FAILED})):
+    """The calls that may be in `state` (None: all), some of them twice."""
+    for source, states in (
+            (_running, STATES), (_waiting, (NEW, CALLBACK)), (_cancelled, (CANCELLED,)),
+            (_failed, (FAILED,)), (_archived, (RESOLVED,)), (_withdrawn, (CANCELLED, EXPIRED))):
         if state is None or state in states:
-            for id, deferred in source(queue):
-                if id not in seen:
-                    seen.add(id)
-                    yield deferred
+            yield from source(queue)
 
 
 def _running(queue):
@@ -52,15 +71,21 @@ def _running(queue):
 
 
 def _waiting(queue):
-    return ((deferred.id, deferred) for _, deferred in queue.waiting.items())
-
-
-def _in_lanes(queue):
-    for number, lane in enumerate(queue.lanes):
-        mark = queue.desk.mark(number)[0]
-        for entry in lane.values(mark, None, mark > 0):
+    """What was taken in and what is still in the lanes, newest first."""
+    found = [(place[1], place[2:], deferred) for place, deferred in queue.waiting.items()]
+    for lane_number, lane in enumerate(queue.lanes):
+        mark = queue.desk.mark(lane_number)[0]
+        for number, entry in lane.items(mark, None, mark > 0):
             if entry[3] is not None:
-                yield entry[3].id, entry[3]
+                place = entry[4].get(PLACE) if len(entry) > 4 else None
+                found.append((entry[1], place[2:] if place else (lane_number, number), entry[3]))
+    found.sort(key=lambda item: item[:2], reverse=True)
+    return (item[1:] for item in found)
+
+
+def _cancelled(queue):
+    """What was cancelled where it waits, and not yet seen by the worker."""
+    return _newest_first(queue.cancelled)
 
 
 def _failed(queue):
@@ -68,30 +93,42 @@ def _failed(queue):
 
 
 def _archived(queue):
-    for end in reversed(queue.archive.keys()):
-        yield from _newest_first(queue.archive[end])
+    return _by_slice(queue.archive)
+
+
+def _withdrawn(queue):
+    return _by_slice(queue.withdrawn)
+
+
+def _by_slice(slices):
+    for end in reversed(slices.keys()):
+        yield from _newest_first(slices[end])
 
 
 def _newest_first(calls):
-    for id in sorted(calls.keys(), key=lambda id: parse_id(id)[2], reverse=True):
-        yield id, calls[id]
+    parsed = sorted(((parse_id(id), id) for id in calls.keys()),
+                    key=lambda item: (item[0][2], item[0][:2]), reverse=True)
+    return ((number[:2], calls[id]) for number, id in parsed)
 
 
-def _after(found, start):
-    for deferred in found:
-        if deferred.id == start:
-            break
-    return found
+def _number_of(id):
+    """(lane, number) of an id; of a text that is none what no call has."""
+    try:
+        return parse_id(id)[:2]
+    except (ValueError, AttributeError, OverflowError, TypeError):
+        return ()
 
+
+# many at once
 
 def purge(queue, state, older_than, now):
     """See IAsynchronousCallManager.purge; MOST at a time."""
-    if state not in FINAL_STATES:
+    if not isinstance(state, str) or state not in FINAL_STATES:
         raise ValueError(f'only calls that have ended can be purged, not those that are '
                          f'{state!r}: {", ".join(sorted(FINAL_STATES))}')
+    slices = queue.archive if state == RESOLVED else queue.withdrawn
     before, dropped = now - older_than, 0
-    trees = [queue.failed] if state == FAILED else list(queue.archive.values())
-    for tree in trees:
+    for tree in [queue.failed] if state == FAILED else list(slices.values()):
         for id, deferred in list(tree.items()):
             if dropped == MOST:
                 return dropped

@@ -5,8 +5,8 @@ Who writes what (one kind of writer each, so puts meet nobody):
 =========================  =====================================================
 lanes                      putters (a trim included)
 desk, marks, waiting, the  the beat of the worker that holds the desk
-archive, failed, pulse,
-board
+archive, withdrawn, failed,
+pulse, board
 card                       that worker, at its start
 ping                       whoever pings
 cancelled                  whoever cancels a call that waits; the beat empties it
@@ -34,7 +34,9 @@ from .deferred import Deferred
 from .desk import Desk
 from .errors import Expired
 from .failure import Failure
+from .interfaces import CALLBACK
 from .interfaces import FAILED
+from .interfaces import RESOLVED
 from .names import Names
 from .pulse import Ping
 from .pulse import Pulse
@@ -73,8 +75,10 @@ class Queue(Persistent):
         self.lanes = lanes.make_lanes()
         self.desk = Desk(len(self.lanes))
         self.waiting = Waiting(self.desk)
-        # End of the slice → {id: Deferred}; dropped slice by slice.
+        # End of the slice → {id: Deferred}; dropped slice by slice. What was resolved, and
+        # what was cancelled or has expired: a list of the few need not load the many.
         self.archive = LOBTree()
+        self.withdrawn = LOBTree()
         # id → Deferred of what failed for good; kept until somebody takes it away.
         self.failed = OOBTree()
         self.cancelled = OOBTree()
@@ -163,10 +167,11 @@ class Queue(Persistent):
         return None
 
     def _find_archived(self, id):
-        for end in reversed(self.archive.keys()):
-            deferred = self.archive[end].get(id)
-            if deferred is not None:
-                return deferred
+        for slices in (self.archive, self.withdrawn):
+            for end in reversed(slices.keys()):
+                deferred = slices[end].get(id)
+                if deferred is not None:
+                    return deferred
         return None
 
     def has_work(self, now, slots):
@@ -198,13 +203,14 @@ class Queue(Persistent):
 
         What has ended where it waited (cancelled, expired) goes to nobody.
         """
-        self._take_out_cancelled(rotation_period)
         for deferred in self.waiting.take_expired(now):
             self._expire(deferred, now, rotation_period)
         waiting = self._take_in(now) + self.waiting.take_due(now, TAKE_IN_MOST)
         if slots and self.desk.n_aside:
             waiting += self.waiting.take_unblocked()
-        return self._claim(waiting, boot, now, slots, rotation_period)
+        claimed = self._claim(waiting, boot, now, slots, rotation_period)
+        self._take_out_cancelled(rotation_period)
+        return claimed
 
     def _take_in(self, now):
         """Advance the marks over new entries; → [(place, Deferred)] of those that may run."""
@@ -311,9 +317,12 @@ class Queue(Persistent):
             place = (*place, 0)  # the first possible one after it
 
     def _take_out_cancelled(self, rotation_period):
-        """Archive what was cancelled where it waited; what is still in a lane is met there."""
+        """Archive what was cancelled where it waits; what is still in a lane is left for later."""
         for id, deferred in list(self.cancelled.items()):
-            place = self.waiting.find_place(deferred, *parse_id(id)[:2])
+            lane_number, number = parse_id(id)[:2]
+            if lane_number != DESK_LANE and number > self.desk.mark(lane_number)[0]:
+                continue
+            place = self.waiting.find_place(deferred, lane_number, number)
             if place is not None:
                 self.waiting.remove(place, deferred)
                 self._file_if_ended(deferred, rotation_period)
@@ -359,11 +368,20 @@ class Queue(Persistent):
             self.waiting.add_ready(place, deferred)
 
     def fail(self, id, failure, now, rotation_period):
-        """End a running call with that Failure, whatever its thread does."""
-        deferred = self.desk.running[id]
-        deferred.fail(failure, now)
-        self.desk.remove_running(id)
+        """End a running call, or its callback, with that Failure, whatever its thread does."""
+        deferred = self.desk.remove_running(id)
+        if deferred.state == CALLBACK:
+            deferred.callback_failed(failure, now)
+        else:
+            deferred.fail(failure, now)
         self._file_or_go_on(deferred, rotation_period)
+
+    def take_off(self, id):
+        """Take off the desk a call that failed and is to run once more, before it was filed."""
+        deferred = self.desk.remove_running(id)
+        if place_of(deferred) not in self.waiting:
+            # As if it had been filed in time: the beat meets it in its lane.
+            self.failed[id] = deferred
 
     def archive_ended(self, id, rotation_period):
         """File a call of the desk that has ended."""
@@ -377,10 +395,11 @@ class Queue(Persistent):
         if deferred.state == FAILED:
             self.failed[deferred.id] = deferred
         else:
+            slices = self.archive if deferred.state == RESOLVED else self.withdrawn
             end = policy.slice_of(deferred.ended_at, rotation_period)
-            if end not in self.archive:
-                self.archive[end] = OOBTree()
-            self.archive[end][deferred.id] = deferred
+            if end not in slices:
+                slices[end] = OOBTree()
+            slices[end][deferred.id] = deferred
         if self.desk.n_aside:
             for place, waiter in self.waiting.take_after(deferred.id):
                 self.waiting.add_ready(place, waiter)
@@ -396,14 +415,16 @@ class Queue(Persistent):
         return deferred
 
     def drop_old(self, now, rotation_period):
-        """Drop the oldest slice of the archive if all in it is too old; was one dropped?"""
-        if not self.archive:
-            return False
-        end = self.archive.minKey()
-        if not policy.slice_is_over(end, now, rotation_period):
-            return False
-        del self.archive[end]
-        return True
+        """Drop the oldest slice of the archive if all in it is too old; was one dropped?
+
+        Of what was withdrawn too.
+        """
+        dropped = False
+        for slices in (self.archive, self.withdrawn):
+            if slices and policy.slice_is_over(slices.minKey(), now, rotation_period):
+                del slices[slices.minKey()]
+                dropped = True
+        return dropped
 
 
 def make_id(lane_number, number, put_at):

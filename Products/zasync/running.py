@@ -49,12 +49,22 @@ class Run:
 
 def made_progress(done, total, message):
     """A Progress of what a call says; raises ValueError for what is none."""
-    for value in (done, total):
-        if not (value is None or (isinstance(value, (int, float)) and math.isfinite(value))):
-            raise ValueError(f'progress is told in numbers, not {value!r}')
     if done is None:
         raise ValueError('progress is told in numbers: how much is done?')
-    return Progress(done, total, str(message)[:MESSAGE_MOST])
+    return Progress(_plain(done), None if total is None else _plain(total),
+                    str(message)[:MESSAGE_MOST])
+
+
+def _plain(value):
+    """That number as an int or a float of no other class: any process can read those."""
+    kind = int if isinstance(value, int) else float
+    try:
+        if isinstance(value, (int, float)) and value is not True and value is not False \
+                and math.isfinite(value):
+            return kind(value)
+    except OverflowError:  # an int that no float can hold: pages could not show it
+        pass
+    raise ValueError(f'progress is told in numbers, not {value!r:.100}')
 
 
 def current():

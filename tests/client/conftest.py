@@ -7,6 +7,7 @@ import pytest
 import transaction
 from AccessControl.SecurityManagement import newSecurityManager
 from AccessControl.SecurityManagement import noSecurityManager
+from AccessControl.users import system
 from persistent.mapping import PersistentMapping
 from transaction.interfaces import TransientError
 
@@ -56,6 +57,14 @@ class Site:
         """Put a call and commit; → its deferred."""
         transaction.begin()
         deferred = self.app[manager].putCall(plugin, *args, **kwargs)
+        transaction.commit()
+        return deferred
+
+    def put_with(self, options, plugin, *args, manager='zam1'):
+        """The same with Options, given as a mapping."""
+        from Products.zasync.options import Options
+        transaction.begin()
+        deferred = self.app[manager].putCallWith(Options(**options), plugin, *args)
         transaction.commit()
         return deferred
 
@@ -143,3 +152,16 @@ def operator(site):
 def gate(tmp_path):
     """A file that lets a waiting call go on when it is made."""
     return str(tmp_path / 'gate')
+
+
+@pytest.fixture
+def fate():
+    """A Fate; its calls are put as the system user, who may do all."""
+    from tests.client.fate import Fate
+    newSecurityManager(None, system)
+    bench = Fate()
+    try:
+        yield bench
+    finally:
+        bench.close()
+        noSecurityManager()

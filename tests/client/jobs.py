@@ -138,3 +138,66 @@ def fails_at_first(path):
         with open(path, 'w', encoding='ascii'):
             raise ConnectionError('not yet')
     return path
+
+
+#: What call_hook calls, where the worker runs in the test's own process.
+hook = None
+
+
+def call_hook(*args):
+    """A function that can be found by its name and does what the test says."""
+    return hook(*args)
+
+
+def append_line(path):
+    """An effect outside the database, that can be counted."""
+    with open(path, 'a', encoding='ascii') as file:
+        file.write(f'{os.getpid()}\n')
+
+
+def append_then_wait(path, gate):
+    """The same, then a wait."""
+    append_line(path)
+    return wait_for_file(gate)
+
+
+def tell_progress_then_wait(done, total, told, gate):
+    """Tell it once, say by the file `told` that it was, and wait."""
+    progress(done, total, 'as told')
+    with open(told, 'w', encoding='ascii'):
+        pass
+    wait_for_file(gate)
+    return 'waited'
+
+
+def tell_progress_often(times, pause):
+    """Tell it so many times, a moment apart."""
+    for done in range(times):
+        progress(done, times)
+        time.sleep(pause)
+    return f'told {times} times'
+
+
+def tell_progress_for_ever(name, told, limit=60.0):
+    """An effect, then progress until somebody stops it; the file `told` is there from the first.
+    """
+    set_mark(name, True)
+    until = time.monotonic() + limit
+    while time.monotonic() < until:
+        progress(1)
+        with open(told, 'w', encoding='ascii') as file:
+            file.write(str(os.getpid()))
+        time.sleep(0.01)
+
+
+def mark_and_commit_when_told(name, gate):
+    """Wait, then commit behind zasync's back."""
+    wait_for_file(gate)
+    set_mark(name, True)
+    transaction.commit()
+
+
+def fail_without_file(path):
+    """Fail until the file is there."""
+    if not os.path.exists(path):
+        raise LookupError(path)

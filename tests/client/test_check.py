@@ -2,16 +2,7 @@
 
 import json
 
-import pytest
-
 from bench.processes import free_port
-from tests.client.commands import Operator
-
-
-@pytest.fixture
-def operator(site):
-    """Somebody in front of the instance of the site."""
-    return Operator(site.stack)
 
 
 def test_a_file_that_is_right_in_a_world_that_is_right(operator):

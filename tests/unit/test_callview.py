@@ -41,8 +41,9 @@ def test_a_fresh_call_is_shown_in_a_few_lines():
 def test_options_attempts_and_progress_are_shown():
     text = shown(
         priority=5, timeout_seconds=30.0, retry=(3, 5.0, 2.0, 60.0, ('OSError',)), key='k',
-        series='s', not_before=1_000_010.0, expires_at=1_000_020.0, _memo=pickle.dumps({'done': 2}),
-        state='accepted', progress=Progress(3, 10, 'half\x1b way'),
+        series='s', not_before=1_000_010.0, expires_at=1_000_020.0,
+        _memo=pickle.dumps({'done': 2}), state='accepted',
+        progress=Progress(3, 10, 'half\x1b way'),
         attempts=(Attempt(1, 1_000_001.0, 1_000_002.0, 'interrupted'),
                   Attempt(2, 1_000_003.0, None, None)))
     for words in ('priority:     5', 'timeout:      30', 'key:          k', 'series:       s',
