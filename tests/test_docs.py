@@ -251,8 +251,9 @@ def signature_of(owner, target):
 
 def test_the_reference_is_complete():
     names = {name for _, _, name, _ in reference_entries()}
-    contracts = [interfaces.IAsynchronousCallManager, interfaces.IDeferred, interfaces.IRun,
-                 interfaces.IPlugin, IAsynchronousCallDispatcher]
+    contracts = [interfaces.IAsynchronousCallManager, interfaces.IPeriodicCalls,
+                 interfaces.IDeferred, interfaces.IRun, interfaces.IPlugin,
+                 IAsynchronousCallDispatcher]
     missing = [f'{contract.__name__}.{name}' for contract in contracts for name in contract
                if f'{contract.__name__}.{name}' not in names]
     missing += [name for name, value in vars(errors).items()

@@ -10,6 +10,7 @@ Imports: claims, runs, pace, rules, errors, zasync.
 import logging
 from typing import NamedTuple
 
+from Products.zasync import periodic
 from Products.zasync import policy
 from Products.zasync.errors import Cancelled
 from Products.zasync.errors import Interrupted
@@ -103,8 +104,10 @@ class Beat:
         reports = self._reports(queue)
         filing = self._must_sweep(queue, ends, hurry)
         reconciling = self.must_reconcile()
-        self.next_due = queue.next_due() if slots else None
-        if not (filing or cancelled or overdue or reports is not None or reconciling
+        self.next_due = self._next_due(manager, now, slots, idle)
+        periodic_due = not idle and periodic.due(manager, now)
+        if not (filing or cancelled or overdue or periodic_due or reports is not None
+                or reconciling
                 or (not self.draining and queue.has_work(now, slots))
                 or self._must_beat(queue, idle)):
             return None
@@ -118,11 +121,13 @@ class Beat:
         if reconciling:
             self.reconcile(manager, now, held | {end.claim for end in ends}, 'nobody ran it')
         queue.drop_old(now, period)
+        if periodic_due:
+            periodic.beat(manager, now)
         claims = ()
         if not self.draining:
             claims = tuple(self._claim(deferred) for deferred in queue.take_in_and_claim(
                 self._boot, now, slots, period))
-        self.next_due = queue.next_due() if slots > len(claims) else None
+        self.next_due = self._next_due(manager, now, slots > len(claims), idle)
         self._write_board(queue, reports, {claim.id for claim in claims})
         self.write_pulse(queue, 0 if filing else len(ends), idle)
         return Done(claims, filing, tuple(overdue), reports or {}, reconciling)
@@ -173,6 +178,13 @@ class Beat:
     def _must_beat(self, queue, idle):
         return (self._clock.monotonic() - self._beat_at >= BEAT_SECONDS
                 or is_unanswered(queue) or queue.pulse.accepting == idle)
+
+    @staticmethod
+    def _next_due(manager, now, slots, idle):
+        """When there will be something to do that nobody tells of, in POSIX seconds, or None."""
+        times = (manager.queue.next_due() if slots else None,
+                 None if idle else periodic.next_due(manager, now))
+        return min((time for time in times if time is not None), default=None)
 
     def must_reconcile(self):
         """Whether the desk is to be compared with the pool."""
@@ -309,7 +321,8 @@ class Beat:
         pulse.write(
             new=queue.length_new(), accepted=max(0, len(queue.desk.running) - unfiled),
             rate=round(self._pace.calls_a_second(self._clock.monotonic()), 2),
-            beat=pulse.beat + 1, accepting=int(not idle), pong_at=pong, answered=asked or 0)
+            beat=pulse.beat + 1, accepting=int(not idle), pong_at=pong, answered=asked or 0,
+            pace=self._pace.possible(self._config.threads))
 
 
 def is_unanswered(queue):

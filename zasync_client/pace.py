@@ -31,6 +31,12 @@ class Pace:
         """Calls are not as short as they were: claim no more than there are threads for."""
         self.seconds_a_call = None
 
+    def possible(self, threads):
+        """Calls a second that so many threads can do; 0 when nothing is known."""
+        if not self.seconds_a_call:
+            return 0
+        return round(threads / self.seconds_a_call, 2)
+
     def calls_a_second(self, now):
         """Calls ended a second, over the last ten seconds or so."""
         if self._since is not None and now - self._since >= RATE_SECONDS:

@@ -184,6 +184,37 @@ class IAsynchronousCallManager(ITakesCalls):
         """
 
 
+class IPeriodicCalls(Interface):
+    """What a manager offers for its periodic calls, each made again and again by the worker."""
+
+    periodic = Attribute('mapping: id → PeriodicCall')
+
+    def setPeriodicCall(id, expression, zone, plugin, args=(), kwargs=None, options=None,
+                        title=''):
+        """Add a periodic call, or change the one of that id; it runs as whoever calls this.
+
+        expression -- minute, hour, day of the month, month, day of the week, as cron has them.
+        zone -- name of the time zone whose clocks count. options -- an Options without key and
+        not_before, with a timedelta as expires if any.
+        Raises UnknownPlugin or BadCall, and then nothing is changed.
+        """
+
+    def reschedulePeriodicCall(id, expression, zone, title=None):
+        """Change its times, and its title if one is given. Raises KeyError or BadCall."""
+
+    def pausePeriodicCall(id):
+        """Let its ticks go by; → 1, or 0 if it was paused already. Raises KeyError."""
+
+    def resumePeriodicCall(id):
+        """End a pause, from the next tick on; → 1, or 0 if there was none. Raises KeyError."""
+
+    def runPeriodicCall(id):
+        """Have it called once besides, as soon as the worker sees this; → 1. Raises KeyError."""
+
+    def dropPeriodicCall(id):
+        """Delete it; a call of it that runs goes on. → 1. Raises KeyError."""
+
+
 class IPlugin(Interface):
     """What a plugin's handler is: a callable.
 

@@ -2,7 +2,8 @@
 
 Here is security, publication and the door; the queue behind it is `queue`.
 
-Imports: zmi, callbacks, door, putting, listing, queue, security, sessions, clock, permissions.
+Imports: zmi, scheduling, callbacks, door, putting, listing, queue, security, sessions, clock,
+permissions.
 """
 
 import math
@@ -14,6 +15,7 @@ from AccessControl.SecurityInfo import ClassSecurityInfo
 from Acquisition import aq_base
 from Acquisition import aq_inner
 from Acquisition import aq_parent
+from BTrees.OOBTree import OOBTree
 from OFS.SimpleItem import SimpleItem
 from zExceptions import BadRequest
 from zope.interface import implementer
@@ -36,6 +38,7 @@ from .zmi.callpages import CallPages
 from .zmi.managerforms import constructAsynchronousCallManager  # noqa: F401 (historic place)
 from .zmi.managerforms import constructAsynchronousCallManagerForm  # noqa: F401
 from .zmi.managerforms import ManagerPages
+from .zmi.periodicforms import PeriodicPages
 
 
 #: Seconds under which a call nobody finds is "not yet" rather than "not": another
@@ -44,7 +47,7 @@ NOT_YET_SECONDS = 5.0
 
 
 @implementer(IAsynchronousCallManager)
-class AsynchronousCallManager(ManagerPages, CallPages, SimpleItem):
+class AsynchronousCallManager(ManagerPages, CallPages, PeriodicPages, SimpleItem):
     """See IAsynchronousCallManager.
 
     poll_interval -- seconds between two looks of the worker when nothing wakes
@@ -62,6 +65,7 @@ class AsynchronousCallManager(ManagerPages, CallPages, SimpleItem):
     def __init__(self, id='asynchronous_call_manager', poll_interval=5, rotation_period=86400):
         self.id = id
         self.queue = Queue()
+        self.periodic = OOBTree()
         self.set_times(poll_interval, rotation_period)
 
     @zpublish(False)
@@ -239,8 +243,13 @@ InitializeClass(AsynchronousCallManager)
 
 
 def start_empty(manager, event):
-    """A manager that is added, pasted or imported has no calls: each call runs once."""
+    """A manager that is added, pasted or imported has no calls: each call runs once.
+
+    Its periodic calls are paused: those of the original go on.
+    """
     manager.queue = Queue()
+    for periodic in manager.periodic.values():
+        periodic.start_over()
 
 
 def refuse_to_go_with_open_calls(manager, event):

@@ -58,6 +58,20 @@ def is_alive(beat_at, now, max_idle_seconds):
     return bool(beat_at) and now - beat_at <= max_idle_seconds
 
 
+#: Beats of a rescuer's own that must be in the database since it saw a sibling's pulse
+#: change last: a server that takes no commits condemns nobody.
+RESCUE_BEATS = 3
+
+
+def is_dead(unchanged_seconds, own_beats, max_idle_seconds):
+    """Whether a worker may be taken for dead, and its manager be served by another.
+
+    unchanged_seconds -- how long its pulse has not changed, by the rescuer's own monotonic
+    clock. own_beats -- the rescuer's beats in that time.
+    """
+    return unchanged_seconds >= max_idle_seconds and own_beats >= RESCUE_BEATS
+
+
 def slice_seconds(rotation_period):
     """Length of an archive slice."""
     return max(1.0, rotation_period / SLICES)

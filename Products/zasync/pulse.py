@@ -16,12 +16,13 @@ class Pulse(Persistent):
     smoothed. beat -- number of this beat. accepting -- 0 while the worker drains
     or is not there. pong_at -- when it last answered a ping, POSIX seconds or 0.
     answered -- the asking time of that ping, by the clock of whoever asked.
+    pace -- calls a second that it can do, by how long they took of late; 0 when unknown.
     """
 
     def __init__(self):
         self.write(0, 0, 0.0, 0, 0, 0)
 
-    def write(self, new, accepted, rate, beat, accepting, pong_at, answered=0):
+    def write(self, new, accepted, rate, beat, accepting, pong_at, answered=0, pace=0):
         """Set all numbers at once."""
         self.new = new
         self.accepted = accepted
@@ -30,6 +31,7 @@ class Pulse(Persistent):
         self.accepting = accepting
         self.pong_at = pong_at
         self.answered = answered
+        self.pace = pace
 
 
 class Ping(Persistent):

@@ -404,15 +404,34 @@ class Queue(Persistent):
             for place, waiter in self.waiting.take_after(deferred.id):
                 self.waiting.add_ready(place, waiter)
 
-    def born(self, call, now):
-        """Take in a call that the worker makes itself, on its desk; → its Deferred."""
+    def born(self, call, now, series=None, after=()):
+        """Take in a call that the worker makes itself, on its desk; → its Deferred.
+
+        series, after -- see put.
+        """
         self.desk.n_born += 1
         deferred = Deferred(make_id(DESK_LANE, self.desk.n_born, call.put_at), call, self)
+        if self._p_jar is not None:
+            self._p_jar.add(deferred)  # a claim in this transaction wants to know its oid
         place = place_of(deferred)
+        if series is not None:
+            deferred.join_series(series)
         if deferred.expires_at is not None:
             self.waiting.note_expiry(place, deferred)
-        self._add_waiting(deferred, now, call.not_before)
+        if after:
+            deferred.after = tuple(after)
+            self.waiting.add_parked(place, deferred)
+        else:
+            self._add_waiting(deferred, now, call.not_before)
         return deferred
+
+    def let_age(self, deferred, now, rotation_period):
+        """Keep a call that failed no longer than others: a newer one of its kind tells more."""
+        if self.failed.pop(deferred.id, None) is not None:
+            end = policy.slice_of(now, rotation_period)
+            if end not in self.archive:
+                self.archive[end] = OOBTree()
+            self.archive[end][deferred.id] = deferred
 
     def drop_old(self, now, rotation_period):
         """Drop the oldest slice of the archive if all in it is too old; was one dropped?

@@ -6,6 +6,7 @@ pickle tells it to call: it shows what is written there.
 Imports: payload.
 """
 
+import ast
 import io
 import pickle
 import reprlib
@@ -63,6 +64,29 @@ class _Unpickler(pickle.Unpickler):
         return type(f'{module}.{name}', (_Foreign,), {})
 
 
+def literal(data):
+    """The value whose pickle is `data`, if a Python literal says it and it has no password in it.
+
+    Else None.
+    """
+    try:
+        value = _Unpickler(io.BytesIO(payload.pickled(data))).load()
+        plain = ast.literal_eval(repr(value)) == value
+    except Exception:  # as in `shown`, and what is no literal
+        return None
+    return value if plain and not _has_hidden(value) else None
+
+
+def _has_hidden(value):
+    if isinstance(value, dict):
+        return any(_is_hidden(*item) or _has_hidden(item[1]) for item in value.items())
+    return isinstance(value, (tuple, list)) and any(_has_hidden(item) for item in value)
+
+
+def _is_hidden(key, value):
+    return key == 'password' and value is not None
+
+
 def shown(data):
     """A text for the value whose pickle is `data`; it never raises."""
     if data is None:
@@ -83,8 +107,8 @@ class _Short(reprlib.Repr):
     """Short reprs, without the values of keywords of that name: the LDAP plugins take one."""
 
     def repr_dict(self, x, level):
-        return super().repr_dict({key: _Hidden() if key == 'password' and value is not None
-                                  else value for key, value in x.items()}, level)
+        return super().repr_dict({key: _Hidden() if _is_hidden(key, value) else value
+                                  for key, value in x.items()}, level)
 
 
 def _repr(value):

@@ -1,33 +1,50 @@
 """Which manager gets a call. Pure.
 
-Imports: nothing of ours.
+Imports: interfaces.
 """
 
 from typing import NamedTuple
+
+from .interfaces import BY_PACE
 
 
 class Load(NamedTuple):
     """What is known of one manager when a call is to be placed.
 
     id -- of the manager. calls -- new and accepted ones. alive -- its worker
-    lives and takes calls.
+    lives and takes calls. pace -- calls a second that its worker can do, 0 when nobody
+    knows. why -- in words, why it gets no calls; '' for one that does.
     """
 
     id: str
     calls: int
     alive: bool
+    pace: float = 0.0
+    why: str = ''
 
 
-def choose(loads, spread):
+def choose(loads, spread, balance='load'):
     """The Load to give the next call to, or None when no worker lives.
 
     loads -- sequence of Load. spread -- a random number from 0 up to 1: which one
-    of those that have the least is taken, so that none is favoured.
+    of those that have the least is taken, so that none is favoured. balance -- 'load':
+    the fewest calls; 'pace': where one more call would have ended first.
     There is no number of calls at which a manager counts as absent.
     """
     alive = [load for load in loads if load.alive]
     if not alive:
         return None
-    least = min(load.calls for load in alive)
-    tied = [load for load in alive if load.calls == least]
+    weights = _weights(alive, balance)
+    least = min(weights)
+    tied = [load for load, weight in zip(alive, weights, strict=True) if weight == least]
     return tied[int(spread * len(tied))]
+
+
+def _weights(loads, balance):
+    """What each of the loads weighs; the least is to be chosen."""
+    paces = [load.pace for load in loads if load.pace > 0]
+    if balance != BY_PACE or not paces:
+        return [load.calls for load in loads]
+    # One that has not run anything yet is taken for one like the others.
+    usual = sum(paces) / len(paces)
+    return [(load.calls + 1) / (load.pace or usual) for load in loads]

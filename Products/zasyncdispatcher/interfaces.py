@@ -15,6 +15,12 @@ QUEUE = 'queue'
 REFUSE = 'refuse'
 NO_WORKER_CHOICES = (RUN, QUEUE, REFUSE)
 
+#: How managers are compared: by the number of their calls, or by when one more call
+#: would have ended, at the pace of their workers of late.
+BY_LOAD = 'load'
+BY_PACE = 'pace'
+BALANCE_CHOICES = (BY_LOAD, BY_PACE)
+
 
 class IAsynchronousCallDispatcher(ITakesCalls):
     """A folder of managers that gives each call to the least loaded one whose worker lives.
@@ -24,6 +30,7 @@ class IAsynchronousCallDispatcher(ITakesCalls):
 
     max_idle_time = Attribute('seconds without a sign of life after which a worker gets no calls')
     no_worker = Attribute('one of NO_WORKER_CHOICES')
+    balance = Attribute('one of BALANCE_CHOICES')
 
     def putCall(plugin, *args, **kwargs):
         """Put a call to the least loaded live manager; → ``(manager id, IDeferred)``.

@@ -23,11 +23,23 @@ _put_since = {}
 def load_of(manager, max_idle_seconds):
     """The Load of `manager` in this connection's snapshot."""
     pulse = manager.queue.pulse
-    alive = False
-    if pulse.accepting and not manager.paused and pulse._p_jar is not None:
-        alive = policy.is_alive(clock.serial_seconds(pulse._p_serial), _storage_now(pulse._p_jar),
-                                max_idle_seconds)
-    return Load(manager.getId(), pulse.new + pulse.accepted + _ours(pulse), alive)
+    why = _why_not(manager, pulse, max_idle_seconds)
+    return Load(manager.getId(), pulse.new + pulse.accepted + _ours(pulse), not why, pulse.pace,
+                why)
+
+
+def _why_not(manager, pulse, max_idle_seconds):
+    """Why the manager gets no calls, '' if it does."""
+    if pulse._p_jar is None or not pulse.beat:
+        return 'no worker has served it yet'
+    if manager.paused:
+        return 'it is paused'
+    if not pulse.accepting:
+        return 'its worker has stopped, or takes no more calls'
+    beat_at, now = clock.serial_seconds(pulse._p_serial), _storage_now(pulse._p_jar)
+    if not policy.is_alive(beat_at, now, max_idle_seconds):
+        return f'no sign of life for {now - beat_at:.0f} s, longer than max_idle_time'
+    return ''
 
 
 def note_put(manager):

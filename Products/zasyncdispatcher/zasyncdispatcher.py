@@ -25,6 +25,8 @@ from Products.zasync.sessions import browser_id
 from . import direct
 from . import loads
 from .balancing import choose
+from .interfaces import BALANCE_CHOICES
+from .interfaces import BY_LOAD
 from .interfaces import IAsynchronousCallDispatcher
 from .interfaces import NO_WORKER_CHOICES
 from .interfaces import REFUSE
@@ -49,6 +51,8 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
     max_idle_time = 60.0
     no_worker = RUN
     no_worker_choices = NO_WORKER_CHOICES
+    balance = BY_LOAD
+    balance_choices = BALANCE_CHOICES
     security = ClassSecurityInfo()
 
     manage_options = Folder.manage_options[:1] + DispatcherPages.manage_options + (
@@ -59,6 +63,7 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
         {'id': 'max_idle_time', 'type': 'float', 'mode': 'w'},
         {'id': 'no_worker', 'type': 'selection', 'mode': 'w',
          'select_variable': 'no_worker_choices'},
+        {'id': 'balance', 'type': 'selection', 'mode': 'w', 'select_variable': 'balance_choices'},
     )
 
     def __init__(self, id='asynchronous_call_dispatcher'):
@@ -71,6 +76,8 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
         if id == 'no_worker' and value not in NO_WORKER_CHOICES:
             # Not what was typed: Zope shows this sentence unescaped.
             raise BadRequest(f'no_worker is one of {", ".join(NO_WORKER_CHOICES)}.')
+        if id == 'balance' and value not in BALANCE_CHOICES:
+            raise BadRequest(f'balance is one of {", ".join(BALANCE_CHOICES)}.')
         if id == 'max_idle_time' and not float(value) >= LEAST_IDLE_SECONDS:
             raise BadRequest(f'max_idle_time is a number of seconds, {LEAST_IDLE_SECONDS:.0f} at '
                              'least: a worker gives a sign of life each 10 seconds.')
@@ -108,7 +115,7 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
         if joined is not None:
             return joined
         known = [self.load_of(manager) for manager in managers]
-        chosen = choose(known, random.random())
+        chosen = choose(known, random.random(), self.balance)
         if chosen is None:
             if self.no_worker == REFUSE or (not managers and self.no_worker != RUN):
                 raise NoWorker(f'no worker of {"/".join(self.getPhysicalPath())} lives')
@@ -116,7 +123,8 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
                 return None, direct.run(self.getPhysicalRoot(), call, self.call_names)
             if not managers:
                 raise NoWorker(f'no worker lives, and {plugin!r} runs in workers only')
-            chosen = choose([load._replace(alive=True) for load in known], random.random())
+            chosen = choose([load._replace(alive=True) for load in known], random.random(),
+                            self.balance)
         manager = self._getOb(chosen.id)
         deferred = manager.put(call)
         loads.note_put(manager)

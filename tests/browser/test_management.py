@@ -90,3 +90,30 @@ def row(person, label):
     """The text beside a label in the table of the settings page."""
     cell = "//main//th[normalize-space()='%s']/../td" % label
     return person.driver.find_element('xpath', cell).text
+
+
+def test_periodic_call_is_added_run_and_its_result_is_seen(site, admin):
+    def outcome():
+        admin.goes_to(site.dispatcher + '/zam1/manage_periodic')
+        return '42' in admin.reads('#periodic')
+    admin.goes_to(site.dispatcher + '/zam1/manage_periodic')
+    admin.finds('main a.btn').click()
+    admin.waits_for(lambda: admin.finds_all('[name=tales]'), 'the form')
+    admin.fills_in(id='answer', expression='cron nonsense', zone='Europe/Berlin',
+                   tales='python: 6 * 7')
+    admin.presses('Save')
+    admin.waits_for(lambda: admin.finds_all('.invalid-feedback'), 'the form with what is wrong')
+    assert beside(admin, 'expression').startswith("'cron nonsense' is no cron expression")
+    admin.fills_in(expression='30 2 * * *')
+    admin.presses('Save')
+    admin.waits_for(lambda: admin.finds_all('#ticks li'), 'the times')
+    times = [item.text for item in admin.finds_all('#ticks li')]
+    assert len(times) == 5 and all(' 02:30 ' in time or ' 03:00 ' in time for time in times)
+    admin.goes_to(site.dispatcher + '/zam1/manage_periodic')
+    admin.presses('Run now')
+    admin.waits_for(outcome, 'the result')
+    assert 'resolved' in admin.reads('#periodic')
+    admin.presses('Pause')
+    admin.waits_for(lambda: 'paused' in admin.reads('#periodic'), 'the pause')
+    admin.presses('Delete')
+    admin.waits_for(lambda: 'There are no periodic calls' in admin.reads('main'), 'its end')

@@ -8,8 +8,8 @@ from Products.zasyncdispatcher.balancing import choose
 from Products.zasyncdispatcher.balancing import Load
 
 
-def load(id, calls=0, alive=True):
-    return Load(id, calls, alive)
+def load(id, calls=0, alive=True, pace=0.0):
+    return Load(id, calls, alive, pace)
 
 
 SPREADS = [0.0, 0.2, 0.4, 0.6, 0.8, 0.999_999]
@@ -41,6 +41,35 @@ def test_historic_defect_7_ties_are_spread_over_all_that_have_least():
     [], [load('a', 0, alive=False)], [load('a', 0, False), load('b', 5, False)]])
 def test_nobody_is_chosen_when_nobody_lives(loads):
     assert choose(loads, 0.5) is None
+
+
+@pytest.mark.parametrize('loads, expected', [
+    # Where one more call would have ended first.
+    ([load('slow', 2, pace=1), load('fast', 5, pace=3)], 'fast'),
+    ([load('slow', 1, pace=1), load('fast', 8, pace=3)], 'slow'),
+    ([load('dead', 0, False, pace=100), load('slow', 9, pace=1)], 'slow'),
+    # Nobody knows the pace of the new one: it is taken for one like the others.
+    ([load('new', 1), load('known', 2, pace=5)], 'new'),
+    ([load('new', 3), load('known', 2, pace=5)], 'known'),
+    # Nobody knows anything: by load.
+    ([load('a', 3), load('b', 2)], 'b'),
+])
+def test_by_pace_the_manager_is_chosen_where_one_more_call_would_end_first(loads, expected):
+    assert choose(loads, 0.5, 'pace').id == expected
+
+
+def test_by_load_the_pace_does_not_matter():
+    assert choose([load('a', 3, pace=1_000), load('b', 2, pace=1)], 0.5).id == 'b'
+
+
+def test_calls_placed_by_pace_are_shared_in_its_proportion():
+    paces = {'slow': 1.0, 'one': 3.0, 'other': 3.0}
+    calls = dict.fromkeys(paces, 0)
+    for number in range(700):
+        chosen = choose([load(id, calls[id], pace=pace) for id, pace in paces.items()],
+                        number / 700, 'pace')
+        calls[chosen.id] += 1
+    assert calls == {'slow': 100, 'one': 300, 'other': 300}
 
 
 def test_a_choice_does_not_change_what_it_chose_from():

@@ -389,3 +389,36 @@ def test_every_keyword_goes_to_the_plugin(zad):
     sign_on(zad.zam1, ['echo'])
     _, deferred = zad.putCall('echo', 1, session=2, three=3)
     assert deferred.arguments() == ((1,), {'session': 2, 'three': 3})
+
+
+def test_by_pace_the_faster_worker_gets_more(zad):
+    zad.manage_changeProperties(balance='pace')
+    for number, pace in ((1, 1.0), (2, 3.0), (3, 3.0)):
+        pulse = zad[f'zam{number}'].queue.pulse
+        pulse.write(0, 0, 0.0, pulse.beat + 1, 1, 0, pace=pace)
+    transaction.commit()
+    assert spread(zad, 70) == {'zam1': 10, 'zam2': 30, 'zam3': 30}
+
+
+@pytest.mark.parametrize('spoil, words', [
+    (lambda manager: manager.pause(), 'paused'),
+    (lambda manager: beat(manager, accepting=0), 'takes no more calls'),
+])
+def test_a_load_says_why_its_manager_gets_no_calls(zad, spoil, words):
+    spoil(zad.zam2)
+    transaction.commit()
+    load = zad.load_of(zad.zam2)
+    assert not load.alive and words in load.why
+    assert zad.load_of(zad.zam1).why == ''
+
+
+def test_a_load_says_how_long_there_was_no_sign_of_life(zad, monkeypatch):
+    class Later(clock.SystemClock):
+        def monotonic(self):
+            return super().monotonic() + 100
+
+    transaction.commit()
+    zad.putCall(*CALL)
+    transaction.commit()
+    monkeypatch.setattr(clock, 'SYSTEM', Later())
+    assert 'no sign of life for 100 s' in zad.load_of(zad.zam1).why

@@ -106,6 +106,7 @@ class ManagerPages:
     manage_options = (
         {'label': 'Settings', 'action': 'manage_main'},
         {'label': 'Calls', 'action': 'manage_calls'},
+        {'label': 'Periodic', 'action': 'manage_periodic'},
         {'label': 'Security', 'action': 'manage_access'},
     )
 

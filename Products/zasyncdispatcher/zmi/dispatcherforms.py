@@ -1,15 +1,21 @@
 """Add form and overview of the dispatcher.
 
-Imports: zasync.zmi.managerforms, zasync.manager.
+Imports: balancing, zasync.
 """
+
+import json
+from urllib.parse import urlencode
 
 from AccessControl.class_init import InitializeClass
 from AccessControl.SecurityInfo import ClassSecurityInfo
 from Products.PageTemplates.PageTemplateFile import PageTemplateFile
 from ZPublisher import zpublish
 
+from Products.zasync import clock
 from Products.zasync.permissions import ViewManagementScreens
 from Products.zasync.zmi.managerforms import check_id
+
+from ..balancing import choose
 
 
 DEFAULT_ID = 'asynchronous_call_dispatcher'
@@ -82,17 +88,65 @@ class DispatcherPages:
     @zpublish
     @security.protected(ViewManagementScreens)
     def manage_overview(self, REQUEST):
-        """How the managers stand."""
+        """How the managers stand; the page asks for news itself."""
+        return self._overview_page(rows=self._rows(), tests=self._tests(REQUEST))
+
+    @zpublish
+    @security.protected(ViewManagementScreens)
+    def manage_overview_data(self, REQUEST):
+        """The same as JSON, for the page."""
+        REQUEST.RESPONSE.setHeader('Content-Type', 'application/json')
+        REQUEST.RESPONSE.setHeader('Cache-Control', 'no-store')
+        return json.dumps({'rows': self._rows(), 'tests': self._tests(REQUEST)})
+
+    @zpublish(methods='POST')
+    @security.protected(ViewManagementScreens)
+    def manage_test(self, REQUEST):
+        """Put a call that does nothing to each manager that has a worker, and watch them."""
+        ids = [f'{manager.getId()}:{manager.putCall("echo", clock.SYSTEM.now()).id}'
+               for manager in self.managers() if manager.queue.pulse.beat]
+        REQUEST.RESPONSE.redirect(
+            f'{self.absolute_url()}/manage_overview?{urlencode({"test": ids}, doseq=True)}')
+
+    def _rows(self):
+        """What the overview shows of each manager: {name: text or number}."""
         rows = []
         for manager in self.managers():
-            load = self.load_of(manager)
-            card = manager.queue.card
-            rows.append({'id': load.id, 'url': manager.absolute_url(),
-                         'new': manager.lenNewCalls(), 'accepted': manager.lenAcceptedCalls(),
-                         'alive': load.alive,
-                         'worker': (f'process {card.pid} on {card.host}' if card.boot
-                                    else 'none yet')})
-        return self._overview_page(rows=rows)
+            load, card, pulse = self.load_of(manager), manager.queue.card, manager.queue.pulse
+            beat_at = clock.as_datetime(
+                clock.serial_seconds(pulse._p_serial) if pulse.beat else None)
+            rows.append({
+                'id': load.id, 'url': manager.absolute_url(), 'new': manager.lenNewCalls(),
+                'accepted': manager.lenAcceptedCalls(), 'load': load.calls, 'alive': load.alive,
+                'why': load.why, 'pace': f'{load.pace:g}' if load.pace else '',
+                'beat_at': '' if beat_at is None else beat_at.strftime('%H:%M:%S UTC'),
+                'worker': f'process {card.pid} on {card.host}' if card.boot else 'none yet'})
+        chosen = choose([self.load_of(manager) for manager in self.managers()], 0.0, self.balance)
+        for row in rows:
+            row['chosen'] = chosen is not None and row['id'] == chosen.id
+        return rows
+
+    def _tests(self, REQUEST):
+        """{manager id: what became of its test call}, of the tests the request names."""
+        found = {}
+        asked = REQUEST.form.get('test', [])
+        for item in (asked if isinstance(asked, list) else [asked])[:MOST_MANAGERS]:
+            manager_id, _, id = str(item).partition(':')
+            for manager in self.managers():
+                if manager.getId() == manager_id:
+                    found[manager_id] = _outcome(manager.queue.find(id))
+        return found
+
+
+def _outcome(deferred):
+    """What became of a test call, in words."""
+    if deferred is None:
+        return 'gone'
+    if not deferred.ended:
+        return 'waits' if deferred.started_at is None else 'runs'
+    if deferred.failure is not None:
+        return f'failed: {deferred.failure}'[:200]
+    return f'answered after {1000 * (deferred.ended_at - deferred.put_at):.0f} ms'
 
 
 InitializeClass(DispatcherPages)

@@ -1,0 +1,69 @@
+"""Siblings: the other managers of our dispatcher, and whether their workers live.
+
+A rescue must not err, and no two clocks may be compared. So a worker remembers when, by its
+own monotonic seconds, it first saw a sibling's pulse as it is now, and counts its own beats
+since: a pulse that has not changed for `max_idle_time` while we beat belongs to a dead worker.
+When the server is stalled by a long commit nobody beats, and nobody is condemned.
+
+Imports: zasync.
+"""
+
+from typing import NamedTuple
+
+from Acquisition import aq_base
+from Acquisition import aq_inner
+from Acquisition import aq_parent
+
+from Products.zasync import policy
+from Products.zasync.interfaces import IAsynchronousCallManager
+
+
+class _Seen(NamedTuple):
+    """A pulse's serial, when it was first seen so, and our own beats until then."""
+
+    serial: bytes
+    since: float
+    beats: int
+
+
+class Siblings:
+    """What one worker life knows of its siblings."""
+
+    def __init__(self, clock):
+        self._clock = clock
+        self._seen = {}
+        self._beats = 0
+
+    def note_own_beat(self):
+        """A beat of ours is in the database."""
+        self._beats += 1
+
+    def look(self, manager):
+        """Look at the siblings in this snapshot; → list of those whose worker is dead."""
+        now, seen, dead = self._clock.monotonic(), {}, []
+        max_idle = getattr(aq_parent(aq_inner(manager)), 'max_idle_time', None)
+        for sibling in siblings_of(manager):
+            id, serial = sibling.getId(), sibling.queue.pulse._p_serial
+            before = self._seen.get(id)
+            if before is None or before.serial != serial:
+                before = _Seen(serial, now, self._beats)
+            elif policy.is_dead(now - before.since, self._beats - before.beats, max_idle):
+                dead.append(sibling)
+            seen[id] = before
+        self._seen = seen
+        return dead
+
+
+def siblings_of(manager):
+    """The other managers in the dispatcher the manager lies in; [] if it lies in none."""
+    container = aq_parent(aq_inner(manager))
+    if getattr(aq_base(container), 'call_names', None) is None:
+        return []
+    return [child for child in container.objectValues()
+            if IAsynchronousCallManager.providedBy(child)
+            and aq_base(child) is not aq_base(manager)]
+
+
+def boots_of(manager):
+    """The worker lives that hold the desks of the manager and of its siblings."""
+    return {each.queue.desk.boot for each in (manager, *siblings_of(manager))} - {None}
