@@ -99,10 +99,10 @@ def sign_on(queue, boot, expected, config, version, now):
 
 def has_died(holder):
     """Whether the holder is known to be dead: its process was on this machine and is gone."""
-    return holder.place == place() and not _process_exists(holder.pid)
+    return holder.place == place() and not process_exists(holder.pid)
 
 
-def _process_exists(pid):
+def process_exists(pid):
     """Whether another process of that id runs here; ours is not the one that held the desk."""
     if pid == os.getpid():
         return False
