@@ -8,6 +8,7 @@ the one of the tests.
 import ast
 import doctest
 import importlib
+import importlib.util
 import inspect
 import os
 import queue
@@ -151,10 +152,11 @@ def schema_keys():
     Those of a worker inside Zope are not told again.
     """
     schema = ElementTree.parse(ROOT / 'zasync_client/schema.xml').getroot()
-    keys = keys_of(schema)
-    for name, kind in section_types().items():
-        if name != 'zasync-worker':
-            keys.update(keys_of(kind, name + '.'))
+    keys = {}
+    for kind, prefix in [(schema, ''), *((kind, kind.get('name').removeprefix('historic.') + '.')
+                                         for kind in section_types().values()
+                                         if kind.find('*/description') is not None)]:
+        keys.update(keys_of(kind, prefix))
     return keys
 
 
@@ -169,6 +171,11 @@ def section_types():
             ElementTree.parse(ROOT / f'zasync_client/{name}.xml').getroot().findall('sectiontype')}
 
 
+#: Directives of Zope's own that the old contract names, and what they need to make sense.
+OF_ZOPE = {'instancehome', 'clienthome', 'security-policy-implementation',
+           'skip-authentication-checking', 'skip-ownership-checking'}
+
+
 def directives():
     """{name: default as the page says it}."""
     return dict(re.findall(r'^\.\. confval:: (\S+)\n(?:   :type: .*\n)?   :default: (.*)$',
@@ -176,7 +183,21 @@ def directives():
 
 
 def test_every_directive_of_the_schema_has_an_entry_and_no_other_has():
-    assert set(directives()) == set(schema_keys())
+    assert set(directives()) == set(schema_keys()) | OF_ZOPE
+
+
+def test_the_page_of_the_configuration_is_what_the_schema_makes_of_it():
+    spec = importlib.util.spec_from_file_location('configuration', DOCS / 'configuration.py')
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    assert text_of(DOCS / 'configuration.rst') == maker.page(), 'run python docs/configuration.py'
+
+
+def test_every_directive_of_zope_is_named():
+    from zasync_client.schema import schema
+    page = text_of(DOCS / 'configuration.rst')
+    assert [name for name, _ in schema() if name and name not in '+*'
+            and name not in directives() and f'``{name}``' not in page] == []
 
 
 def test_the_directives_of_a_worker_inside_zope_are_told_and_are_those_of_a_worker():
@@ -190,7 +211,8 @@ def test_the_directives_of_a_worker_inside_zope_are_told_and_are_those_of_a_work
 @pytest.mark.parametrize('name', sorted(schema_keys()))
 def test_a_default_is_what_the_page_says(name):
     default, required = schema_keys()[name]
-    expected = 'none, required' if required else f'``{default}``' if default else 'empty'
+    expected = ('none, required' if required else 'none' if default is None
+                else f'``{default}``' if default else 'empty')
     assert directives()[name] == expected
 
 

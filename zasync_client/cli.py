@@ -2,7 +2,7 @@
 
 0: done. 1: the thing asked about is not so. 2: wrong use or configuration.
 
-Imports: worker, control, process, logtail, config, database, wakeup, zope, logs, signals,
+Imports: worker, check, control, process, logtail, config, database, wakeup, zope, logs, signals,
 threaddump, pidfile, plaintext, errors, zasync.
 """
 
@@ -121,7 +121,9 @@ def run_worker(path, serving=None, output=None):
     from .worker import Worker
 
     config = configuration.load(path)
-    logs.set_up(config.zope.eventlog, config.zope.loggers)
+    logs.set_up(config.zope.eventlog, config.zope.loggers, config.verbose_traceback)
+    for warning in config.warnings:
+        log.warning('%s', warning)
     stopping = threading.Event()
     wakeup = Wakeup(SYSTEM)
     dump = ThreadDump()
@@ -166,6 +168,11 @@ def _logtail(options):
     from .logtail import logtail
     config, clock = _configured(options)
     return logtail(config, options.lines, clock)
+
+
+def _check(options):
+    from .check import check
+    return check(options.config, options.wait, options.json)
 
 
 def _retry(options):
@@ -225,6 +232,8 @@ COMMANDS = (
     Command('logtail', "follow the worker's log", _logtail, (
         _argument('-n', '--lines', type=_count, default=10, metavar='N',
                   help='lines to begin with (default: 10)'),)),
+    Command('check', 'say all that is wrong with the configuration and what it leads to', _check,
+            (_wait(5.0, 'how long each database server may take to answer'), _JSON)),
     Command('list', 'list calls, those that run first',
             functools.partial(_control, 'list_calls'), (
                 _argument('--state', choices=STATES, help='only calls in this state'),

@@ -40,9 +40,16 @@ class TargetTaken(WorkerError):
 
 
 class DeskLost(WorkerError):
-    """Another worker took the target over while this one ran."""
+    """Another worker took the target over while this one ran.
+
+    to_guest -- it is a sibling's worker, which took this one for dead and gives it back.
+    """
 
     exit_code = 1
+
+    def __init__(self, text, to_guest=False):
+        super().__init__(text)
+        self.to_guest = to_guest
 
 
 class PoolBroken(WorkerError):

@@ -51,6 +51,7 @@ from .rules import retry_of
 
 
 log = logging.getLogger('zasync')
+plugin_log = logging.getLogger('plugins')
 
 #: A call whose run was dropped though it is still ours waits so long, in seconds.
 LOST_SECONDS = 5.0
@@ -232,6 +233,9 @@ class Execution:
             call.outcome = _Outcome(failure=other.failure, relayed=True)
         except BaseException as error:  # SystemExit too: a call must not stop its worker
             self._check_not_stopped(call, error)
+            plugin_log.log(
+                logging.WARNING if self._config.verbose_traceback else logging.DEBUG,
+                'call %s raised an exception', call.claim.id, exc_info=error)
             delay = policy.next_try(retry_of(asked, plugin), failures, class_names(type(error)))
             if delay is not None:
                 raise _LaterAgain(delay, f'{type(error).__name__}: {error}') from error

@@ -27,13 +27,13 @@ from Products.zasync.clock import SYSTEM
 from . import holding
 from . import signals
 from .config import Config
-from .config import offered
 from .database import Database
 from .errors import DeskLost
 from .errors import GaveUp
 from .errors import TargetAway
 from .errors import TargetTaken
 from .errors import WorkerError
+from .handlers import plugins_of
 from .wakeup import Wakeup
 from .worker import Worker
 from .zope import WorkerStarting
@@ -64,15 +64,19 @@ class Section:
 
 
 def section(found):
-    """The Section of what ZConfig read."""
+    """The Section of what ZConfig read. Raises ValueError with what is wrong with a plugin."""
     name = found.getSectionName()
+    plugins, problems, warnings = plugins_of(found.plugins)
+    if problems:
+        raise ValueError(' '.join(str(problem) for problem in problems))
     return Section(name, Config(
         path=f'<zasync-worker {name}>', target=found.target, threads=found.threads,
         max_conflict_attempts=found.max_conflict_resolution_attempts,
         initial_retry_seconds=found.initial_retry_delay,
         retry_growth=found.retry_exponential_backoff, max_total_retry_seconds=0.0,
-        drain_seconds=found.drain_seconds, plugins=offered(found.plugins), zope=None,
-        handlers=None))
+        drain_seconds=found.drain_seconds, plugins=plugins, zope=None, handlers=None,
+        max_result_bytes=found.max_result_size,
+        warnings=tuple(str(warning) for warning in warnings)))
 
 
 def start_workers(event):

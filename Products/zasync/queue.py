@@ -226,10 +226,11 @@ class Queue(Persistent):
 
     # the beat of the worker that holds the desk
 
-    def take_in_and_claim(self, boot, now, slots, rotation_period):
+    def take_in_and_claim(self, boot, now, slots, rotation_period, offers=None):
         """Take in what is new or due and claim the first `slots` calls; → list of Deferreds.
 
-        What has ended where it waited (cancelled, expired) goes to nobody.
+        What has ended where it waited (cancelled, expired) goes to nobody. offers -- names of
+        the plugins that whoever claims can run; None: what is put here is for him.
         """
         news = self._take_in(now)
         self._take_out_cancelled(news, rotation_period)
@@ -238,7 +239,7 @@ class Queue(Persistent):
         waiting = [*news.items(), *self.waiting.take_due(now, TAKE_IN_MOST)]
         if slots and self.desk.n_aside:
             waiting += self.waiting.take_unblocked()
-        return self._claim(waiting, boot, now, slots, rotation_period)
+        return self._claim(waiting, boot, now, slots, rotation_period, offers)
 
     def _take_in(self, now):
         """Advance the marks over new entries; → {place: Deferred} of those that may run."""
@@ -309,7 +310,7 @@ class Queue(Persistent):
         for place, deferred in self.waiting.take_not_held_up():
             self.waiting.add_ready(place, deferred)
 
-    def _claim(self, waiting, boot, now, slots, rotation_period):
+    def _claim(self, waiting, boot, now, slots, rotation_period, offers):
         """Claim the first `slots` of `waiting` and `ready` together; the rest waits in `ready`."""
         waiting.sort(key=_by_place)
         waits_apart = {place for place, _ in waiting}
@@ -320,6 +321,8 @@ class Queue(Persistent):
             if len(chosen) == slots or seen == slots + TAKE_IN_MOST:
                 break
             seen += 1
+            if offers is not None and not _is_offered(deferred, offers):
+                continue  # it stays where it is
             if place in waits_apart:
                 waits_apart.remove(place)
             else:
@@ -521,6 +524,13 @@ def oid_at(lane, number):
     """The oid of the deferred at that number of the lane, not loaded; None if there is none."""
     entry = lane.get(number)
     return None if entry is None or entry[3] is None else entry[3]._p_oid
+
+
+def _is_offered(deferred, offers):
+    try:
+        return deferred.plugin in offers
+    except POSKeyError:  # its put was undone
+        return True
 
 
 def place_of(deferred):

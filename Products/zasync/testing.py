@@ -158,12 +158,13 @@ class Stepper:
     def __init__(self, db: Any, target: str, with_clock: Any, plugins: Iterable[Any],
                  threads: int) -> None:
         from zasync_client import config
+        from zasync_client import datatypes
         from zasync_client.database import Database
         from zasync_client.worker import Worker
         # A whole second: the times of puts are kept in whole milliseconds.
         self.clock = with_clock or ManualClock(float(round(clock.SYSTEM.now())))
         self._config = config.Config(
-            path='', target=config.target(target), threads=threads, max_conflict_attempts=5,
+            path='', target=datatypes.target(target), threads=threads, max_conflict_attempts=5,
             initial_retry_seconds=1.0, retry_growth=1.0, max_total_retry_seconds=2.0,
             drain_seconds=0.0, plugins=config.offered(plugins), zope=None, handlers=None)
         self._stopping = threading.Event()

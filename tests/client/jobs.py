@@ -121,6 +121,25 @@ def return_foreign():
     return module.Thing()
 
 
+def nothing_by_position(*, name):
+    """A handler that is no zope-aware one."""
+    return name
+
+
+def who_runs(run):
+    """The caller, as a zope-aware handler sees it."""
+    from AccessControl import getSecurityManager
+    return getSecurityManager().getUser().getId(), run.app.getId()
+
+
+def fails_at_first(path):
+    """Leaves a file the first time, and fails; → its path the second time."""
+    if not os.path.exists(path):
+        with open(path, 'w', encoding='ascii'):
+            raise ConnectionError('not yet')
+    return path
+
+
 #: What call_hook calls, where the worker runs in the test's own process.
 hook = None
 

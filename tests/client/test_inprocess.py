@@ -24,6 +24,7 @@ from Products.zasync.clock import SYSTEM
 from Products.zasync.manager import AsynchronousCallManager
 from tests.client import jobs
 from zasync_client import config
+from zasync_client import datatypes
 from zasync_client import inprocess
 from zasync_client import signals
 from zasync_client.inprocess import InProcess
@@ -83,7 +84,7 @@ def test_a_section_that_says_nothing_has_the_defaults_of_a_zasync_conf(tmp_path)
     # It shares its process with the requests, and nobody would start it again.
     assert found == Section('zam', dataclasses.replace(
         expected, path='<zasync-worker zam>', threads=2, max_total_retry_seconds=0.0, zope=None,
-        handlers=None))
+        handlers=None, pid_path=''))
 
 
 def test_every_directive_of_a_section_reaches_its_worker(tmp_path):
@@ -94,6 +95,7 @@ max-conflict-resolution-attempts 7
 initial-retry-delay 0.5
 retry-exponential-backoff 2
 drain-seconds 3.5
+max-result-size 1MB
 <plugin join>
   handler os.path.join
 </plugin>
@@ -102,6 +104,7 @@ drain-seconds 3.5
         ('', 'zad', 'zam1'), 3, 7)
     assert (found.initial_retry_seconds, found.retry_growth, found.drain_seconds) == (
         0.5, 2.0, 3.5)
+    assert found.max_result_bytes == 1024 * 1024
     assert found.plugins['join'].handler is os.path.join
     assert 'zope_exec' in found.plugins
 
@@ -296,7 +299,7 @@ class Place:
 
     def section(self, name='first', target='/zam', drain=5.0):
         return Section(name, config.Config(
-            path='', target=config.target(target), threads=2, max_conflict_attempts=5,
+            path='', target=datatypes.target(target), threads=2, max_conflict_attempts=5,
             initial_retry_seconds=0.1, retry_growth=1.0, max_total_retry_seconds=0.0,
             drain_seconds=drain, plugins=config.offered(()), zope=None, handlers=None))
 
