@@ -7,6 +7,7 @@ Imports: errors, plugins.
 """
 
 import os
+import ssl
 import xml.sax
 from dataclasses import dataclass
 from importlib import import_module
@@ -82,7 +83,13 @@ def load(path):
         raise ConfigurationError(f'{where}: {reason.message}') from reason
     except ZConfig.ConfigurationError as reason:
         raise ConfigurationError(f'{path}: {_sentence(reason)}') from reason
+    except ssl.SSLError as reason:
+        raise ConfigurationError(f'{path}: an <ssl> section names a certificate, key or authority '
+                                 f'that is none: {reason}') from reason
     except (OSError, UnicodeDecodeError) as reason:
+        if getattr(reason, 'filename', path) is None:  # what SSL says of a file it does not find
+            raise ConfigurationError(f'{path}: a file that an <ssl> section names can not be '
+                                     f'read: {reason.strerror}') from reason
         raise ConfigurationError(f'{path} can not be read: {reason}') from reason
     root = options.configroot
     plugins = {name: Plugin(name, builtin.run or HANDLERS[name], builtin.description,
