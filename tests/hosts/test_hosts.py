@@ -20,7 +20,8 @@ def test_calls_that_zope_puts_run_on_the_hosts_of_the_workers_whose_clocks_are_m
     put = estate.put_in_zope(effects, seconds=0.2)
     estate.ended(*put)
     ran_on = [deferred.result for deferred in put]
-    assert {host: ran_on.count(host) for host in SHIFTS} == {'workers1': 8, 'workers2': 8}
+    assert set(ran_on) == set(SHIFTS)
+    assert min(map(ran_on.count, SHIFTS)) >= 4
     assert estate.counts(effects) == [1] * 16
 
 
