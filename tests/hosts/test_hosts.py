@@ -110,3 +110,28 @@ def test_calls_put_before_and_after_a_restart_of_the_zeo_server_end_once(estate)
     estate.ended(*before, *after, limit=60)
     assert {deferred.result for deferred in before + after} == set(SHIFTS)
     assert estate.counts(effects) == [1] * 20
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_the_calls_of_a_host_that_is_cut_off_finish_elsewhere_and_its_own_runs_can_not_commit(
+        estate, tmp_path):
+    estate.change(lambda: estate.dispatcher.manage_changeProperties(max_idle_time=25.0))
+    effects = estate.take(6)
+    running = estate.put('zope_call', jobs.work_when_told, effects[0], str(tmp_path),
+                         manager='zam1')
+    assert wait_until((tmp_path / 'workers1.running').exists, 20)
+    (tmp_path / 'workers2').touch()  # there it will not have to wait
+    estate.hosts.cut(estate.host['workers1'])
+    waiting = [estate.put('zope_call', jobs.work, effect, 0.0, manager='zam1')
+               for effect in effects[1:]]
+    estate.ended(running, *waiting, limit=60)
+    assert {deferred.result for deferred in (running, *waiting)} == {'workers2'}
+    (tmp_path / 'workers1').touch()  # now the run that was cut off comes to its end
+    estate.hosts.join(estate.host['workers1'])
+    again = estate.put('zope_call', jobs.work, estate.take(1)[0], 0.0, manager='zam1')
+    estate.ended(again, limit=60)
+    dropped = f'call {running.id}: its run (attempt 1) was dropped'
+    estate.wait(lambda: dropped in estate.workers['workers1'].output(), limit=60, what=dropped)
+    assert running.result == 'workers2'
+    assert estate.counts(effects) == [1] * 6
