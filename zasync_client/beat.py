@@ -4,7 +4,7 @@ It takes in what is new, claims what there are threads for, archives what ended,
 ran too long, shows progress, makes the calls that are due by the calendar, and writes the
 pulse. It only decides and writes; what has to be done once that is committed it returns.
 
-Imports: claims, runs, pace, rules, siblings, errors, zasync.
+Imports: filing, claims, runs, pace, errors, zasync.
 """
 
 import logging
@@ -13,22 +13,16 @@ from typing import NamedTuple
 from Products.zasync import periodic
 from Products.zasync import policy
 from Products.zasync.errors import Cancelled
-from Products.zasync.errors import Interrupted
 from Products.zasync.errors import NotOurs
-from Products.zasync.errors import TimedOut
-from Products.zasync.failure import Failure
-from Products.zasync.interfaces import ACCEPTED
 from Products.zasync.interfaces import CANCELLED
-from Products.zasync.options import class_names
 
 from .claims import Claim
-from .claims import ENDED
 from .claims import GIVE_BACK
 from .claims import LOST
 from .claims import UNBEGUN
 from .errors import DeskLost
-from .rules import may_run_twice
-from .rules import retry_of
+from .filing import Filing
+from .filing import timed_out
 
 
 log = logging.getLogger('zasync')
@@ -84,7 +78,7 @@ class Beat:
         self._clock = clock
         self._pace = pace
         self._runs = runs
-        self._siblings = siblings
+        self._filing = Filing(boot, config, siblings)
         self.target = target
         self.role = role
         self.draining = False
@@ -123,11 +117,11 @@ class Beat:
             return None
         period = manager.rotation_period
         if filing:
-            self._file(queue, ends, period, now)
+            self._filing.file(queue, ends, period, now)
         for id in cancelled:
             queue.archive_ended(id, period)
         for claim in overdue:
-            self._time_out(queue, claim, period, now)
+            self._filing.time_out(queue, claim, period, now)
         if reconciling:
             self.reconcile(manager, now, held | {end.claim for end in ends}, 'nobody ran it')
         if holds:
@@ -172,7 +166,11 @@ class Beat:
             self._runs.written(done.reports)
         for claim in done.timed_out:
             self._runs.forget_deadline(claim)
-            self._runs.stop(claim, _timed_out(claim))
+            self._runs.stop(claim, timed_out(claim))
+
+    def reconcile(self, manager, now, held, outcome):
+        """See Filing."""
+        self._filing.reconcile(manager, now, held, outcome)
 
     def doubt(self):
         """The outcome of a claim that was under way is unknown: compare soon."""
@@ -279,73 +277,6 @@ class Beat:
         return Claim(deferred.id, deferred._p_jar.db().database_name, deferred._p_oid,
                      deferred.attempt, limit, self.target)
 
-    def _file(self, queue, ends, rotation_period, now):
-        """Archive what ended, put back what could not run."""
-        for end in ends:
-            id = end.claim.id
-            deferred = queue.desk.running.get(id)
-            if deferred is None:
-                continue
-            if deferred.ended:
-                queue.archive_ended(id, rotation_period)
-            elif deferred.is_owned_by(self._boot, end.claim.attempt):
-                if end.how == UNBEGUN:
-                    queue.unclaim(id, now)
-                    log.info('call %s goes back to the queue (%s)', id, end.how)
-                else:
-                    undone = end.how == ENDED
-                    self._give_back(
-                        queue, deferred, rotation_period, now,
-                        'undone' if undone else end.why or end.how, undone or end.begun,
-                        end.until, end.failed)
-            elif deferred.is_waiting():  # it had failed, and is to run once more
-                queue.take_off(id)
-
-    def _time_out(self, queue, claim, rotation_period, now):
-        """End a call that runs too long: its thread goes on, but can't commit any more."""
-        deferred = queue.desk.running[claim.id]
-        error = _timed_out(claim)
-        delay = policy.next_try(
-            retry_of(deferred.retry, self._config.plugins.get(deferred.plugin)),
-            deferred.failures + 1, class_names(TimedOut))
-        if delay is None or deferred.state != ACCEPTED:
-            queue.fail(claim.id, Failure.from_exception(error), now, rotation_period)
-            log.warning('call %s failed: %s', claim.id, error)
-        else:
-            queue.give_back(claim.id, now, f'timed out: {error}', now + delay, failed=True)
-            log.warning('call %s goes back to the queue for %.1f s: %s', claim.id, delay, error)
-
-    def reconcile(self, manager, now, held, outcome):
-        """Give out again the calls on the desk that nobody runs, or have them fail.
-
-        held -- Claims that somebody runs, or that have ended and are not filed.
-        """
-        queue, held = manager.queue, {(claim.id, claim.attempt) for claim in held}
-        others = self._siblings.boots_alive(manager) - {self._boot}
-        for id, deferred in list(queue.desk.running.items()):
-            if (id, deferred.attempt) in held or deferred.owner in others:
-                continue
-            if deferred.ended:
-                queue.archive_ended(id, manager.rotation_period)
-            elif deferred.is_waiting():  # it had failed, and is to run once more
-                queue.take_off(id)
-            else:
-                self._give_back(queue, deferred, manager.rotation_period, now, outcome)
-
-    def _give_back(self, queue, deferred, rotation_period, now, outcome, begun=True, until=0.0,
-                   failed=False):
-        """Give out a call again; one that may not run twice, and has begun, fails."""
-        id, plugin = deferred.id, self._config.plugins.get(deferred.plugin)
-        if begun and deferred.state == ACCEPTED and not may_run_twice(deferred, plugin):
-            failure = Failure.from_exception(Interrupted(
-                f'attempt {deferred.attempt} of the call was interrupted ({outcome}), and it may '
-                'not run twice'))
-            queue.fail(id, failure, now, rotation_period)
-            log.warning('call %s failed: %s', id, failure)
-        else:
-            queue.give_back(id, now, outcome, until, failed)
-            log.info('call %s goes back to the queue (%s)', id, outcome)
-
     def _write_board(self, queue, reports, claimed):
         """Write progress, and forget that of calls which run no more or have only been claimed."""
         running, told = queue.desk.running, queue.board.ids()
@@ -376,7 +307,3 @@ def is_unanswered(queue):
     """Whether somebody pinged since the last answer; no two clocks are compared."""
     asked = queue.ping.asked_at
     return asked is not None and asked != queue.pulse.answered
-
-
-def _timed_out(claim):
-    return TimedOut(f'the call ran for longer than its time-out, {claim.timeout_seconds:g} s')

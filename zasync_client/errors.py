@@ -29,6 +29,10 @@ class TargetAway(WorkerError):
     """There is nothing at the path of the target, which may be a matter of time."""
 
 
+class ServerRefuses(TargetAway):
+    """The database server is there, and does not let this worker in."""
+
+
 class GaveUp(WorkerError):
     """Server or target stayed out of reach for longer than max-total-retry."""
 

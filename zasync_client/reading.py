@@ -8,6 +8,7 @@ Imports: schema, historic, errors.
 
 import difflib
 import os
+import ssl
 import sys
 import urllib.parse
 import urllib.request
@@ -82,7 +83,7 @@ def read(path, every=False):
         except ZConfig.ConfigurationError as reason:
             remark, lines, name = _judge(reason, loader, path)
         except OSError as reason:
-            raise ConfigurationError(f'{path} can not be read: {reason}') from reason
+            raise ConfigurationError(f'{path}{_of_os_error(reason, path)}') from reason
         # Something is missing because of what was left out: no mistake of its own.
         if not (lines & skipped and 'no values for' in remark.text):
             problems.append(remark)
@@ -91,6 +92,15 @@ def read(path, every=False):
             return Reading(None, None, _sorted(problems), loader.remarks, lost)
         skipped |= lines
         lost.add(name)
+
+
+def _of_os_error(reason, path):
+    """How a sentence on the file at `path` goes on: it, or what it names, can't be read."""
+    if isinstance(reason, ssl.SSLError):
+        return f': an <ssl> section names a certificate, key or authority that is none: {reason}'
+    if getattr(reason, 'filename', path) is None:  # what SSL says of a file it does not find
+        return f': a file that an <ssl> section names can not be read: {reason.strerror}'
+    return f' can not be read: {reason}'
 
 
 def _sorted(remarks):

@@ -1,6 +1,6 @@
 """Starting Zope inside a worker: products, database, no web server.
 
-Imports: config, errors.
+Imports: config, errors, knock.
 """
 
 import logging
@@ -19,6 +19,7 @@ from Products.zasync import policy
 from .errors import ConfigurationError
 from .errors import GaveUp
 from .errors import TargetAway
+from .knock import knock
 
 
 log = logging.getLogger('zasync')
@@ -67,6 +68,9 @@ def _open_root(config):
     A try that fails leaves nothing half-open behind for the next.
     """
     dbtab = config.zope.dbtab
+    for database in config.zope.databases:
+        if '/' in database.getVirtualMountPaths():
+            knock(database.config.storage)
     try:
         return dbtab.getDatabase('/', is_root=1)
     except ZConfig.ConfigurationError as reason:
