@@ -19,4 +19,5 @@ def run(config_path: str | os.PathLike[str], version: object = None) -> int:
     2006 passed the version of Zope.
     """
     from .cli import main
-    return main(['-C', str(config_path), 'run'])
+    code: int = main(['-C', str(config_path), 'run'])
+    return code

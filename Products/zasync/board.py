@@ -8,6 +8,7 @@ Imports: nothing of ours.
 
 from collections.abc import Iterable
 from collections.abc import Mapping
+from typing import Any
 from typing import NamedTuple
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ class Board(Persistent):
     """{call id: (done, total, message)} of calls that run."""
 
     def __init__(self) -> None:
-        self._of: dict[str, tuple[float, float | None, str]] = {}
+        self._of: dict[str, tuple[Any, ...]] = {}
 
     def get(self, id: str) -> Progress | None:
         """The Progress of that call, or None."""

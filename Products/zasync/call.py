@@ -5,6 +5,7 @@ Imports: nothing of ours.
 
 from __future__ import annotations
 
+from typing import Any
 from typing import NamedTuple
 from typing import TypeAlias
 
