@@ -209,10 +209,14 @@ class Beat:
         return (self._clock.monotonic() - self._beat_at >= BEAT_SECONDS
                 or is_unanswered(queue) or queue.pulse.accepting == silent)
 
-    @staticmethod
-    def _next_due(manager, now, slots, idle):
-        """When there will be something to do that nobody tells of, in POSIX seconds, or None."""
-        times = (manager.queue.next_due() if slots else None,
+    def _next_due(self, manager, now, slots, idle):
+        """When there will be something to do that nobody tells of, in POSIX seconds, or None.
+
+        A visitor is told of all: by the commits of the worker it visits.
+        """
+        if self.draining or self.role == VISITOR:
+            return None
+        times = (manager.queue.next_due(slots),
                  None if idle else periodic.next_due(manager, now))
         return min((time for time in times if time is not None), default=None)
 

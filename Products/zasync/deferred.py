@@ -85,7 +85,8 @@ class Deferred(Persistent):
     #: Deferreds whose ends this one waits for; and whether the first failure is enough.
     after = ()
     hurried = False
-    _series = None
+    series = None
+    _names = None
     _queue = None
     _result = None
     _failure = None
@@ -99,7 +100,7 @@ class Deferred(Persistent):
     # How the call ends if its callbacks leave it with a failure: a lifecycle event.
     _end_event = lifecycle.FAIL
 
-    def __init__(self, id, call, queue=None):
+    def __init__(self, id, call, queue=None, names=None):
         self.id = id
         self.plugin = call.plugin
         self.put_at = call.put_at
@@ -108,9 +109,11 @@ class Deferred(Persistent):
         if queue is not None:
             self._queue = queue
         for name in ('session', 'priority', 'not_before', 'expires_at', 'timeout_seconds',
-                     'retry', 'key', 'hurried'):
+                     'retry', 'key', 'series', 'hurried'):
             if getattr(call, name) != getattr(self, name):
                 setattr(self, name, getattr(call, name))
+        if self.series is not None:
+            self._names = names
 
     # reading
 
@@ -123,11 +126,6 @@ class Deferred(Persistent):
     def caller(self):
         """The Caller who put it."""
         return Caller(*self._caller)
-
-    @property
-    def series(self):
-        """The text of its series, or None."""
-        return None if self._series is None else self._series.text
 
     @property
     def result(self):
@@ -181,7 +179,7 @@ class Deferred(Persistent):
 
     def is_blocked(self):
         """Whether another call of its series runs."""
-        return self._series is not None and not self._series.is_free_for(self.id)
+        return self.series is not None and not self._names.is_free(self.series, self.id)
 
     def is_held_up(self):
         """Whether a call it waits for has not ended; with `hurried` a failure is enough.
@@ -238,8 +236,8 @@ class Deferred(Persistent):
         self.owner = boot
         self.attempt += 1
         self.started_at = now
-        if self._series is not None:
-            self._series.hold(self.id)
+        if self.series is not None:
+            self._names.hold(self.series, self.id)
 
     def give_back(self, now, outcome, failed=False):
         """It goes back to the queue; `outcome` says why its attempt ended, in a word or two.
@@ -336,10 +334,6 @@ class Deferred(Persistent):
         self._callbacks = self._callbacks[:self._called]
         return left
 
-    def join_series(self, series):
-        """It is of that Series."""
-        self._series = series
-
     def _callback_failed(self, failure, now):
         if self._failure is None:
             # What it was given is still in `_result`: it can be given that again.
@@ -376,8 +370,8 @@ class Deferred(Persistent):
 
     def _release(self):
         self.owner = None
-        if self._series is not None:
-            self._series.release(self.id)
+        if self.series is not None:
+            self._names.release(self.series, self.id)
 
     def _note_failed(self, now):
         self._note_attempt(now, f'failed: {self.failure}'[:OUTCOME_MOST])

@@ -37,7 +37,8 @@ def make_call(offered, session, plugin, args, kwargs, options=PLAIN):
     Raises UnknownPlugin or BadCall.
     """
     if not isinstance(options, Options):
-        raise BadCall(f'the options are an Options, not {options!r}')
+        raise BadCall('the first argument of putCallWith is an Options, then come the plugin and '
+                      f'its arguments; got {options!r:.100}')
     door = _Door(offered, session, capture(), _put_time())
     return door.call(plugin, args, kwargs, options)
 

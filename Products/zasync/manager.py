@@ -114,7 +114,10 @@ class AsynchronousCallManager(ManagerPages, CallPages, PeriodicPages, SimpleItem
     @zpublish(False)
     @security.private
     def put(self, call):
-        """Queue a Call in the current transaction; → its Deferred."""
+        """Queue a Call in the current transaction; → its Deferred, or the one it joins."""
+        joined = putting.find_joined(self.names(), self.queue_of, call)
+        if joined is not None:
+            return joined[1]
         deferred = putting.put(self.queue, self.names(), call, self.id)
         putting.after_put(self.queue, self)
         return deferred
@@ -131,6 +134,14 @@ class AsynchronousCallManager(ManagerPages, CallPages, PeriodicPages, SimpleItem
         """The Names of our calls: those of the dispatcher we lie in, else our own."""
         shared = getattr(aq_base(aq_parent(aq_inner(self))), 'call_names', None)
         return self.queue.names if shared is None else shared
+
+    @zpublish(False)
+    @security.private
+    def queue_of(self, manager_id):
+        """The Queue of that manager, if its calls have the names that ours have; or None."""
+        if self.names() is self.queue.names:
+            return self.queue
+        return aq_parent(aq_inner(self)).queue_of(manager_id)
 
     # asking
 
@@ -274,6 +285,24 @@ def refuse_to_go_with_open_calls(manager, event):
             f'{"/".join(manager.getPhysicalPath())} has {calls} calls that have not ended; they '
             'would be lost with it. Let its worker finish them first.')
     manager.queue.close()
+
+
+def refuse_to_change_names_with_open_calls(manager, event):
+    """Before a manager is moved into a dispatcher, or out of one: BadRequest if it has open calls.
+
+    Their series are those of where they were put: elsewhere they would run beside others.
+    """
+    places = event.oldParent, event.newParent
+    if event.object is not manager or None in places or not any(
+            hasattr(aq_base(place), 'call_names') for place in places):
+        return
+    if aq_base(places[0]) is aq_base(places[1]):  # it gets another id
+        return
+    calls = manager.open_calls()
+    if calls:
+        raise BadRequest(
+            f'{"/".join(manager.getPhysicalPath())} has {calls} calls that have not ended; they '
+            'may have to wait for others of its dispatcher. Let its worker finish them first.')
 
 
 def _not_found(id):

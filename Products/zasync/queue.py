@@ -40,6 +40,7 @@ from .names import Names
 from .pulse import Ping
 from .pulse import Pulse
 from .pulse import WorkerCard
+from .waiting import is_waiting
 from .waiting import Waiting
 
 
@@ -89,17 +90,17 @@ class Queue(Persistent):
 
     # putters
 
-    def put(self, call, lane_number, series=None, after=()):
+    def put(self, call, lane_number, names=None, after=()):
         """Store `call` in that lane, in the current transaction; return its Deferred.
 
-        series -- the Series it is of, or None. after -- Deferreds whose ends it waits for.
+        names -- the Names that have its series; None for our own. after -- Deferreds whose
+        ends it waits for.
         """
         lane = self.lanes[lane_number]
         number = lanes.next_number(lane)
-        deferred = Deferred(make_id(lane_number, number, call.put_at), call, self)
+        deferred = Deferred(make_id(lane_number, number, call.put_at), call, self,
+                            names or self.names)
         extra = {}
-        if series is not None:
-            deferred.join_series(series)
         if call.expires_at is not None:
             extra[EXPIRES] = call.expires_at
         if after:
@@ -147,20 +148,26 @@ class Queue(Persistent):
 
     def find(self, id):
         """The Deferred of that id, or None."""
+        return self._find(id, self._find_running, self._find_waiting, self._find_failed,
+                          self._find_archived)
+
+    def find_waiting(self, id):
+        """The Deferred of that id, or None, looked for only where a call may lie that waits."""
+        return self._find(id, self._find_running, self._find_waiting, self._find_failed)
+
+    def _find(self, id, *elsewhere):
+        """Look in its lane, then elsewhere."""
         try:
-            lane_number, number, put_at = parse_id(id)
-            not_taken_in = self._find_in_lane(lane_number, number)
+            not_taken_in = self._find_in_lane(*parse_id(id)[:2])
         except (ValueError, IndexError, TypeError, OverflowError):  # an id no lane can hold
             return None
-        places = (lambda: not_taken_in,
-                  lambda: self.desk.running.get(id),
-                  lambda: self.waiting.find(put_at, lane_number, number),
-                  lambda: self.failed.get(id),
-                  lambda: self._find_archived(id))
-        for look in places:
-            deferred = look()
-            if deferred is not None and deferred.id == id:
-                return deferred
+        for look in (lambda id: not_taken_in, *elsewhere):
+            try:
+                deferred = look(id)
+                if deferred is not None and deferred.id == id:
+                    return deferred
+            except POSKeyError:  # the put of what lay there was undone
+                pass
         return None
 
     def _find_in_lane(self, lane_number, number):
@@ -173,6 +180,16 @@ class Queue(Persistent):
             return None
         entry = lane.get(number)
         return entry and entry[3]
+
+    def _find_running(self, id):
+        return self.desk.running.get(id)
+
+    def _find_waiting(self, id):
+        lane_number, number, put_at = parse_id(id)
+        return self.waiting.find(put_at, lane_number, number)
+
+    def _find_failed(self, id):
+        return self.failed.get(id)
 
     def _find_archived(self, id):
         for slices in (self.archive, self.withdrawn):
@@ -190,9 +207,11 @@ class Queue(Persistent):
         """
         if self.cancelled:
             return True
+        due = self.next_due(slots)
+        if due is not None and due <= now:
+            return True
         if slots:
-            due = self.next_due()
-            return (self.desk.n_ready > 0 or (due is not None and due <= now)
+            return (self.desk.n_ready > 0
                     or any(self._has_news(number, lane)
                            for number, lane in enumerate(self.lanes))
                     or (self.desk.n_aside > 0 and self.waiting.any_unblocked()))
@@ -200,9 +219,10 @@ class Queue(Persistent):
         taken_in = desk.n_ready + desk.n_later + desk.n_aside
         return self.length_new() - taken_in >= TAKE_IN_MOST // 2
 
-    def next_due(self):
-        """When the first call that waits for its time is due, or one expires; or None."""
-        return self.waiting.next_due()
+    def next_due(self, slots=1):
+        """When the first call taken in expires, or, with free slots, is due; or None."""
+        times = [self.waiting.next_expiry(), self.waiting.next_due() if slots else None]
+        return min((time for time in times if time is not None), default=None)
 
     # the beat of the worker that holds the desk
 
@@ -214,7 +234,7 @@ class Queue(Persistent):
         """
         news = self._take_in(now)
         self._take_out_cancelled(news, rotation_period)
-        for deferred in self.waiting.take_expired(now, news):
+        for deferred in self.waiting.take_expired(now, news, TAKE_IN_MOST):
             self._expire(deferred, now, rotation_period)
         waiting = [*news.items(), *self.waiting.take_due(now, TAKE_IN_MOST)]
         if slots and self.desk.n_aside:
@@ -235,7 +255,7 @@ class Queue(Persistent):
                 if PLACE in extra:
                     self._leave_ended(deferred.id)
                 if EXPIRES in extra:
-                    self.waiting.note_expiry(place, deferred)
+                    self.waiting.note_expiry(extra[EXPIRES], place, deferred)
                 if AFTER in extra and deferred.is_held_up():
                     self.waiting.add_parked(place, deferred)
                 elif not_before > now:
@@ -316,6 +336,7 @@ class Queue(Persistent):
             elif deferred.is_blocked():
                 self.waiting.add_blocked(place, deferred)
             else:
+                self.waiting.forget_expiry(deferred, place)
                 deferred.accept(boot, now)
                 self.desk.add_running(deferred.id, deferred)
                 chosen.append(deferred)
@@ -355,6 +376,7 @@ class Queue(Persistent):
             del self.cancelled[id]
 
     def _expire(self, deferred, now, rotation_period):
+        self.waiting.forget_expiry(deferred, place_of(deferred))
         deferred.expire(_expired(deferred), now)
         self._file_or_go_on(deferred, now, rotation_period)
 
@@ -384,7 +406,12 @@ class Queue(Persistent):
         """Put a claimed call that no thread has begun back among the waiting."""
         deferred = self.desk.remove_running(id)
         deferred.unclaim()
+        self._note_expiry(deferred)
         self._add_waiting(deferred, now, now)
+
+    def _note_expiry(self, deferred):
+        if deferred.expires_at is not None and deferred.attempt == 0:
+            self.waiting.note_expiry(deferred.expires_at, place_of(deferred), deferred)
 
     def _add_waiting(self, deferred, now, until):
         place = place_of(deferred)
@@ -415,6 +442,8 @@ class Queue(Persistent):
 
         What waited for its end may run now.
         """
+        if deferred.expires_at is not None:
+            self.waiting.forget_expiry(deferred, place_of(deferred))
         if deferred.state == FAILED:
             self.failed[deferred.id] = deferred
         else:
@@ -423,32 +452,24 @@ class Queue(Persistent):
             if end not in slices:
                 slices[end] = OOBTree()
             slices[end][deferred.id] = deferred
-        if deferred.expires_at is not None:
-            self.waiting.forget_expiry(place_of(deferred), deferred)
         if self.desk.n_aside:
-            for place, waiter in self.waiting.take_after(deferred.id):
-                if waiter.not_before > deferred.ended_at:
-                    self.waiting.add_later(waiter.not_before, place, waiter)
-                else:
-                    self.waiting.add_ready(place, waiter)
+            for _, waiter in self.waiting.take_after(deferred.id):
+                self._add_waiting(waiter, deferred.ended_at, waiter.not_before)
 
-    def born(self, call, now, series=None, after=()):
+    def born(self, call, now, names=None, after=()):
         """Take in a call that the worker makes itself, on its desk; → its Deferred.
 
-        series, after -- see put.
+        names, after -- see put.
         """
         self.desk.n_born += 1
-        deferred = Deferred(make_id(DESK_LANE, self.desk.n_born, call.put_at), call, self)
+        deferred = Deferred(make_id(DESK_LANE, self.desk.n_born, call.put_at), call, self,
+                            names or self.names)
         if self._p_jar is not None:
             self._p_jar.add(deferred)  # a claim in this transaction wants to know its oid
-        place = place_of(deferred)
-        if series is not None:
-            deferred.join_series(series)
-        if deferred.expires_at is not None:
-            self.waiting.note_expiry(place, deferred)
+        self._note_expiry(deferred)
         if after:
             deferred.after = tuple(after)
-            self.waiting.add_parked(place, deferred)
+            self.waiting.add_parked(place_of(deferred), deferred)
         else:
             self._add_waiting(deferred, now, call.not_before)
         return deferred
@@ -503,17 +524,6 @@ def oid_at(lane, number):
     """The oid of the deferred at that number of the lane, not loaded; None if there is none."""
     entry = lane.get(number)
     return None if entry is None or entry[3] is None else entry[3]._p_oid
-
-
-def is_waiting(deferred):
-    """Whether a call taken in is still to be run.
-
-    One that was cancelled, or whose put was undone in the ZMI since, is not.
-    """
-    try:
-        return deferred is not None and deferred.is_waiting()
-    except POSKeyError:
-        return False
 
 
 def _is_offered(deferred, offers):

@@ -36,7 +36,7 @@ class Waiting(Persistent):
         # id of a call whose end is awaited → tuple of places in `parked`. Who waits for
         # several calls waits for the first that has not ended; if a failure is enough, for all.
         self._awaited = OOBTree()
-        # (time, lane, number) → Deferred, of the calls that expire
+        # (time, lane, number) → (place, Deferred), of the calls that expire
         self._expiring = OOBTree()
 
     # putting in
@@ -65,13 +65,14 @@ class Waiting(Persistent):
         self._desk.n_aside += 1
         self._await(place, deferred)
 
-    def note_expiry(self, place, deferred):
+    def note_expiry(self, expires_at, place, deferred):
         """Look at it when its time is over, if it still waits then."""
-        self._expiring[(deferred.expires_at, *place[2:])] = deferred
+        self._expiring[(expires_at, *place[2:])] = place, deferred
 
-    def forget_expiry(self, place, deferred):
-        """It has ended."""
-        self._expiring.pop((deferred.expires_at, *place[2:]), None)
+    def forget_expiry(self, deferred, place):
+        """It waits no more, or has expired."""
+        if deferred.expires_at is not None:
+            self._expiring.pop((deferred.expires_at, *place[2:]), None)
 
     # taking out
 
@@ -133,21 +134,17 @@ class Waiting(Persistent):
             self.remove(place, deferred)
         return found
 
-    def take_expired(self, now, news):
+    def take_expired(self, now, news, most):
         """Take out what has expired, here or of `news`, {place: Deferred}; → list of Deferreds.
+
+        Looks at so many at most.
         """
         found = []
-        while self._expiring:
-            key = self._expiring.minKey()
-            if key[0] > now:
+        for _ in range(most):
+            if not self._expiring or self._expiring.minKey()[0] > now:
                 break
-            deferred = self._expiring.pop(key)
-            try:
-                place = (-deferred.priority, deferred.put_at, *key[1:])
-                expired = deferred.is_expired(now)
-            except POSKeyError:  # its put was undone
-                continue
-            if not expired:
+            place, deferred = self._expiring.pop(self._expiring.minKey())
+            if not is_waiting(deferred) or not deferred.is_expired(now):
                 continue
             if place in self:
                 self.remove(place, deferred)
@@ -190,17 +187,17 @@ class Waiting(Persistent):
         return place[2:] in self._where or place in self.ready
 
     def next_due(self):
-        """When the first call is due or expires, or None."""
-        times = []
-        if self._desk.n_later:
-            times.append(self.later.minKey()[0])
-        if self._expiring:
-            times.append(self._expiring.minKey()[0])
-        return min(times, default=None)
+        """When the first call that waits for its time is due, or None."""
+        return self.later.minKey()[0] if self._desk.n_later else None
+
+    def next_expiry(self):
+        """When the first call expires, or None."""
+        return self._expiring.minKey()[0] if self._expiring else None
 
     def any_unblocked(self):
         """Whether a series that calls wait for is free."""
-        return any(not deferred.is_blocked() for _, deferred in self._first_of_series())
+        return any(has_ended(first) or not first.is_blocked()
+                   for _, first in self._first_of_series())
 
     def is_awaited(self, id):
         """Whether calls wait for the end of the call `id`."""
@@ -267,3 +264,14 @@ class Waiting(Persistent):
             if wanted in tree:
                 return wanted, tree[wanted]
             start = (*prefix, priority, float('inf'))
+
+
+def is_waiting(deferred):
+    """Whether a call taken in is still to be run.
+
+    One that was cancelled, or whose put was undone in the ZMI since, is not.
+    """
+    try:
+        return deferred is not None and deferred.is_waiting()
+    except POSKeyError:
+        return False

@@ -30,7 +30,7 @@ def can_run(call, names):
     """
     if call.not_before or call.session is not None:
         return False
-    if call.series is not None and names.series(call.series).holder is not None:
+    if call.series is not None and not names.is_free(call.series, None):
         return False
     plugin = BUILTIN.get(call.plugin)
     return (plugin is not None and plugin.run is not None
@@ -44,10 +44,8 @@ def run(root, call, names):
     Raises TransientErrors of the call, and CommitRefused when it tried to commit
     or abort the transaction of the request: then the request must fail.
     """
-    deferred = Deferred(f'direct-{random.getrandbits(64):016x}', call)
+    deferred = Deferred(f'direct-{random.getrandbits(64):016x}', call, names=names)
     deferred.after = tuple(run(root, member, names) for member in call.members)
-    if call.series is not None:
-        deferred.join_series(names.series(call.series))
     # A call of the same series that a worker begins meanwhile meets this write.
     deferred.accept('direct', clock.SYSTEM.now())
     plugin = BUILTIN[call.plugin]

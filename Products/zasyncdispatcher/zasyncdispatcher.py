@@ -55,6 +55,7 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
     balance = BY_LOAD
     balance_choices = BALANCE_CHOICES
     security = ClassSecurityInfo()
+    security.declarePrivate('call_names')
 
     manage_options = Folder.manage_options[:1] + DispatcherPages.manage_options + (
         Folder.manage_options[1:])
@@ -115,7 +116,7 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
         if wanted and not managers:
             raise UnknownPlugin(f'no worker offers {" and ".join(sorted(wanted))}, and members '
                                 'of a call are run by one')
-        joined = find_joined(self.call_names, call)
+        joined = find_joined(self.call_names, self.queue_of, call)
         if joined is not None:
             return joined
         known = [self.load_of(manager) for manager in managers]
@@ -145,9 +146,21 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
 
     @zpublish(False)
     @security.private
+    def queue_of(self, manager_id):
+        """The Queue of our manager of that id, or None."""
+        found = self._getOb(manager_id, None)
+        return found.queue if IAsynchronousCallManager.providedBy(found) else None
+
+    @zpublish(False)
+    @security.private
     def load_of(self, manager):
         """The Load of one of our managers."""
         return loads.load_of(manager, self.max_idle_time)
 
 
 InitializeClass(ZAsyncDispatcher)
+
+
+def start_without_names(dispatcher, event):
+    """A dispatcher that is added, pasted or imported has no calls: no series of it is held."""
+    dispatcher.call_names = Names()

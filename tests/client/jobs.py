@@ -201,3 +201,26 @@ def fail_without_file(path):
     """Fail until the file is there."""
     if not os.path.exists(path):
         raise LookupError(path)
+
+
+def note(path, text):
+    """Append a line to a file that other processes write too; it is there when this returns."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(file, f'{text}\n'.encode('ascii'))
+    finally:
+        os.close(file)
+
+
+def begin_and_end(path, number):
+    """Tell when it begins and when it ends, and leave time for another to begin meanwhile."""
+    note(path, f'begin {number} {os.getpid()}')
+    time.sleep(0.005)
+    note(path, f'end {number} {os.getpid()}')
+
+
+def begin_wait_and_end(path, number, gate):
+    """The same, with a wait for a file between."""
+    note(path, f'begin {number} {os.getpid()}')
+    wait_for_file(gate)
+    note(path, f'end {number} {os.getpid()}')

@@ -203,7 +203,7 @@ def test_a_call_joined_by_its_key_gets_a_follower(store, adder):
     first = putting.put(queue, names, call, 'zam')
     adder.commit()
     adder.begin()
-    again = putting.put(queue, names, call, 'zam')
+    _, again = putting.find_joined(names, lambda id: queue, call)
     assert again is first
     again.addCallbacks('result')
     adder.commit()

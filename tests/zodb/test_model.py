@@ -124,8 +124,7 @@ class Run:
             not_before=self.now + delay if delay else 0.0,
             expires_at=None if expires is None else put_at + delay + expires)
         deferred = queue.put(
-            call, self.random.randrange(3), text and queue.names.series(text),
-            [queue.find(other.id) for other in after])
+            call, self.random.randrange(3), None, [queue.find(other.id) for other in after])
         callbacks = choose([0, 0, 0, 1, 2])
         for _ in range(callbacks):
             deferred.append_callback('nothing', 'nothing', None)
@@ -329,8 +328,12 @@ class Run:
         for place in waiting.parked:
             # Whoever is parked is told of somebody's end.
             assert place in awaiting or by_place[place].ended
-        for deferred in waiting._expiring.values():
-            assert not deferred.ended or self.model.calls[deferred.id].where != 'filed'
+        # Looked at when they expire are those that wait and have not begun, and no others.
+        noted = {place for place, _ in waiting._expiring.values()}
+        assert noted <= set(by_place)
+        assert noted >= {place for place, deferred in waiting.items()
+                         if deferred.expires_at is not None and deferred.state == NEW
+                         and not deferred.attempt}
 
 
 STEPS = ['put'] * 5 + ['beat'] * 6 + ['succeed'] * 5 + ['fail'] * 3 + ['archive'] * 2 + [
