@@ -1,6 +1,6 @@
 # make demo    a real mailbox is synchronised by two workers, and what was measured
 # make test    all tests; as root it also installs the Debian packages they use
-# make check   what is quick: style, import rules, unit tests
+# make check   what is quick: style, import rules, types, unit tests
 # make bench   the benchmarks (ONLY=name runs one, JSON=file writes the numbers there too)
 # make docs    the documentation as HTML, in docs/_build/html
 # make clean   removes what the others made
@@ -59,6 +59,7 @@ test: debian-packages .venv .venv-zeo .venv/.ldap-complete
 check: .venv
 	$(RUN) -m ruff check .
 	.venv/bin/lint-imports --no-logo
+	$(RUN) -m mypy --no-error-summary
 	$(RUN) -m pytest -q tests/unit tests/test_architecture.py $(PYTEST)
 
 bench: .venv .venv-zeo

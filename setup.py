@@ -22,6 +22,7 @@ TEST = DEMO + SESSIONS + [
     'beautifulsoup4',
     'grimp',
     'import-linter >= 2.5',
+    'mypy >= 1.15',
     'pytest >= 8',
     'pytest-timeout',
     'ruff',

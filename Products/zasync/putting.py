@@ -3,6 +3,9 @@
 Imports: lanes, clock, interfaces.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import transaction
 
 from . import clock
@@ -22,8 +25,8 @@ class StandIn:
     beyond what the managers know already.
     """
 
-    serve = None
-    plugins = ()
+    serve: Callable[..., Any] | None = None
+    plugins: tuple[str, ...] = ()
 
 
 def after_put(queue, manager=None):
