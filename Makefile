@@ -5,10 +5,12 @@
 # make docs    the documentation as HTML, in docs/_build/html
 # make clean   removes what the others made
 #
-# Options: PYTHON=python3.13 (the interpreter of a new .venv), PYTEST='-k lanes -x' (for make test);
+# Options: PYTHON=python3.13 (the interpreter of a new .venv), PYTEST='-k lanes -x' (for make test),
+# JOBS=1 (test files run at the same time; 3 if not given, since most of them wait for servers);
 # for make demo: KEEP=1 leaves it running, DEMO_KILL=1 kills a worker half way.
 
 PYTHON ?= python3
+JOBS ?= 3
 export PYTHON
 
 RUN = .venv/bin/python
@@ -54,7 +56,7 @@ demo: .venv .venv-zeo
 	    || echo "python-ldap was not built: its tests are skipped" >&2
 
 test: debian-packages .venv .venv-zeo .venv/.ldap-complete
-	$(RUN) -m pytest $(PYTEST)
+	$(RUN) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 check: .venv
 	$(RUN) -m ruff check .

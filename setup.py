@@ -25,6 +25,7 @@ TEST = DEMO + SESSIONS + [
     'mypy >= 1.15',
     'pytest >= 8',
     'pytest-timeout',
+    'pytest-xdist',
     'ruff',
     'selenium >= 4.20',
 ]
