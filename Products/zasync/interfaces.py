@@ -18,7 +18,8 @@ dropped after the manager's rotation period.
 
 The weak spot: between the end of a call's work and its commit the worker may
 die. Then nothing of it happened, and the call runs again, in the worker's next
-life. So effects outside the ZODB may happen twice.
+life or in a *sibling*, the worker of another manager of the same dispatcher. So
+effects outside the ZODB may happen twice.
 
 Imports: nothing of ours.
 """
