@@ -189,4 +189,4 @@ def _has_calls(manager, now):
     """Whether a manager has calls to be run, or ended ones to be filed, or makes some itself."""
     queue = manager.queue
     return bool(queue.desk.running or queue.length_new()
-                or periodic.next_due(manager, now) is not None)
+                or periodic.due(manager, now) or periodic.next_due(manager, now) is not None)

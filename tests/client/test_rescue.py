@@ -388,3 +388,18 @@ def test_progress_and_cancellation_reach_a_visitor(farm, tmp_path):
     farm.settle(busy)
     farm.let_pass(20, visitor, busy)
     assert farm.zad.zam2.queue.desk.running == {}
+
+
+# periodic calls
+
+@pytest.mark.parametrize('expression', ['* * * * *', '*/10 * * * *'])
+def test_the_periodic_calls_of_a_dead_worker_are_made_by_its_guest(farm, expression):
+    farm.serve('zam2', start=False)
+    farm.zad.zam2.setPeriodicCall('tick', expression, 'UTC', 'zope_exec', ('/', {}, 'python:1'))
+    transaction.commit()
+    alive = farm.serve('zam1')
+    for _ in range(30):
+        farm.let_pass(30, alive)
+        farm.run(alive, rounds=2)
+    last = farm.zad.zam2.periodic['tick'].last
+    assert last is not None and last.state == 'resolved'
