@@ -1,7 +1,7 @@
 """Deferred: the one record of a call, where every race over it meets.
 
 It is written only by events that are meant to defeat a running call: claim,
-checkpoint, give back, result, cancel, time-out, rescue. So whoever changes a
+checkpoint, give back, result, cancel, time-out, rescue, move. So whoever changes a
 call's fate while another does too loses at the commit, with a ConflictError (I5).
 
 Imports: interfaces, lifecycle, payload, call, board, failure, clock, errors.
@@ -85,6 +85,9 @@ class Deferred(Persistent):
     after = ()
     hurried = False
     _series = None
+    #: Of a call that was put to another manager, so that its id does not tell where it waits:
+    #: the number of the intake by which it came.
+    moved = 0
     _queue = None
     _result = None
     _failure = None
@@ -175,7 +178,8 @@ class Deferred(Persistent):
 
     def is_expired(self, now):
         """Whether nobody has begun it in time."""
-        return self.expires_at is not None and self.attempt == 0 and now >= self.expires_at
+        return (self.expires_at is not None and self.state == NEW and self.attempt == 0
+                and now >= self.expires_at)
 
     def is_blocked(self):
         """Whether another call of its series runs."""
@@ -358,6 +362,15 @@ class Deferred(Persistent):
     def _end(self, now):
         self.ended_at = now
         self._release()
+
+    def move_to(self, queue, intake):
+        """It is in that Queue from now on, by the intake of that number."""
+        self._queue = queue
+        self.moved = intake
+
+    def is_in(self, queue):
+        """Whether it is in that Queue."""
+        return self._queue is queue
 
     def let_go(self):
         """Its work has ended in no thread; somebody else is to run its callbacks."""

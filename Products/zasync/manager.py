@@ -59,6 +59,8 @@ class AsynchronousCallManager(ManagerPages, CallPages, PeriodicPages, SimpleItem
     title = ''
     #: While it is true the worker claims nothing.
     paused = False
+    #: It is being removed from its dispatcher.
+    leaving = False
     security = ClassSecurityInfo()
     security.declarePrivate('queue')
 
@@ -248,6 +250,7 @@ def start_empty(manager, event):
     Its periodic calls are paused: those of the original go on.
     """
     manager.queue = Queue()
+    manager.leaving = False
     for periodic in manager.periodic.values():
         periodic.start_over()
 
@@ -263,7 +266,8 @@ def refuse_to_go_with_open_calls(manager, event):
     if calls:
         raise BadRequest(
             f'{"/".join(manager.getPhysicalPath())} has {calls} calls that have not ended; they '
-            'would be lost with it. Let its worker finish them first.')
+            'would be lost with it. Let its worker finish them first, or move them to other '
+            'managers on the tab Overview of its dispatcher.')
     manager.queue.close()
 
 

@@ -43,6 +43,11 @@ class Key(Persistent):
             call._p_jar.readCurrent(call)
         return call
 
+    def move(self, call, manager_id):
+        """That call, if it is the one that was put with this key last, has another manager."""
+        if self._call is not None and self._call() is call:
+            self.manager_id = manager_id
+
     def take(self, call, manager_id):
         """The call put with this key is that one now."""
         self._call = WeakRef(call)

@@ -38,6 +38,14 @@ def put_again(queue, deferred):
     _watch_commit(deferred)
 
 
+def adopt(queue, deferred, intake, names, manager_id, **waits):
+    """Have a call of another queue that waits go to this one; waits -- see Queue.adopt."""
+    queue.adopt(deferred, intake, lanes.current(), **waits)
+    if deferred.key is not None:
+        names.key(_own_key(deferred)).move(deferred, manager_id)
+    _watch_commit(deferred)
+
+
 def find_joined(names, call):
     """(manager id, Deferred) of the waiting call that `call` joins by its key, or None."""
     if call.key is None:

@@ -104,7 +104,8 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
         return self._dispatch((browser_id(self),), plugin, args, kwargs)
 
     def _dispatch(self, session, plugin, args, kwargs, *options):
-        managers, offered = self.managers(), ()
+        managers = [each for each in self.managers() if not each.leaving]
+        offered = ()
         wanted = plugins_wanted(plugin, args, kwargs)
         if wanted:
             managers = [manager for manager in managers
