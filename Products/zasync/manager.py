@@ -264,10 +264,11 @@ def refuse_to_go_with_open_calls(manager, event):
         return
     calls = manager.open_calls()
     if calls:
+        number = '1 call' if calls == 1 else f'{calls} calls'
         raise BadRequest(
-            f'{"/".join(manager.getPhysicalPath())} has {calls} calls that have not ended; they '
-            'would be lost with it. Let its worker finish them first, or move them to other '
-            'managers on the tab Overview of its dispatcher.')
+            f'{"/".join(manager.getPhysicalPath())} has {number} still to end, which would be '
+            'lost with it. Let its worker finish them first, or have them moved to others on '
+            'the tab Overview of its dispatcher.')
     manager.queue.close()
 
 

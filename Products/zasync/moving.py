@@ -47,11 +47,12 @@ def left(queue):
     return queue.length_new() + queue.length_accepted() + len(queue.failed)
 
 
-def move_some(queue, targets, names, now, rotation_period, served=True, most=MOST):
+def move_some(queue, targets, names, now, rotation_period, served=True, most=None):
     """Move calls of `queue` to the targets, in the current transaction; → how many.
 
     names -- the Names they all share. served -- a worker runs the calls that are claimed:
     as long as there are some nothing is moved. Else these are moved as well.
+    most -- how many at most, MOST if it is None.
     0 does not mean that nothing is left: what was put first has to be taken in. See `left`.
     """
     # With no slots it claims nothing.
@@ -59,7 +60,7 @@ def move_some(queue, targets, names, now, rotation_period, served=True, most=MOS
     _clear_desk(queue, rotation_period)
     if queue.has_news() or (served and queue.length_accepted()):
         return 0
-    move = _Move(queue, targets, names, rotation_period, most)
+    move = _Move(queue, targets, names, rotation_period, MOST if most is None else most)
     move.running()
     move.waiting()
     move.held_up()
