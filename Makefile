@@ -65,6 +65,7 @@ bench: .venv .venv-zeo
 	$(RUN) -m bench.run $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(JSON))
 
 docs: .venv/.docs-complete
+	$(RUN) docs/configuration.py
 	$(RUN) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 

@@ -12,7 +12,9 @@ loopback; what was started is stopped in reverse, also on KeyboardInterrupt or S
 things in the main thread (processes.Process says why). Zope comes before the workers where the
 database is empty: its first start writes.
 
-Imports: processes.
+Each process may be put on a host of its own (bench.hosts), with a clock that is wrong.
+
+Imports: processes; hosts where it is given one.
 """
 
 import contextlib
@@ -65,6 +67,13 @@ debug-mode off
   mount-point /
   cache-size 20000
   pool-size 12
+{storage}</zodb_db>
+<environment>
+  CHAMELEON_CACHE $INSTANCE/var/cache
+</environment>
+'''
+
+_ZEO_CLIENT = '''\
   <zeoclient>
     server {host}:{port}
     storage 1
@@ -73,10 +82,13 @@ debug-mode off
     shared-blob-dir on
     wait on
   </zeoclient>
-</zodb_db>
-<environment>
-  CHAMELEON_CACHE $INSTANCE/var/cache
-</environment>
+'''
+
+_FILE_STORAGE = '''\
+  <filestorage>
+    path {base}/Data.fs
+    blob-dir {base}/blobs
+  </filestorage>
 '''
 
 # Standard output is the log file, so what is printed before logging starts is in it too.
@@ -152,12 +164,16 @@ class Stack:
     """The processes of one site.
 
     base_dir -- an empty directory that stays; None: a temporary one that is removed.
+    hosts -- the Hosts on which processes can be put; only needed for that.
     instance -- Zope's instance home, below. Logs are in its `log`, one file a process.
+    zope_settings -- more lines for zope.conf, to be set before it is needed.
     zeo_address, zope_url -- None until they run. processes -- in the order of their start.
     """
 
-    def __init__(self, base_dir=None):
+    def __init__(self, base_dir=None, hosts=None):
         self.base_dir = Path(base_dir) if base_dir is not None else None
+        self.zope_settings = ''
+        self.hosts = hosts
         self.zeo_address = None
         self.zope_url = None
         self.processes = []
@@ -176,23 +192,26 @@ class Stack:
         self._exits.close()
 
     # -- what can be started, in this order -----------------------------------------------------
+    #
+    # place -- nothing for this machine, or host=a Host and clock_shift=seconds its clock is wrong.
 
-    def start_zeo(self):
+    def start_zeo(self, **place):
         """A ZEO server in an environment without our packages; -> its (host, port)."""
         python = zeo_python()
-        self.zeo_address = HOST, free_port()
+        self.zeo_address = address_of(**place), free_port()
         config = self.base_dir / 'zeo.conf'
-        config.write_text(_ZEO_CONF.format(host=HOST, port=self.zeo_address[1],
+        config.write_text(_ZEO_CONF.format(host=self.zeo_address[0], port=self.zeo_address[1],
                                            base=self.base_dir), 'utf-8')
         env = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
         self.zeo = self.start('zeo', [python, '-m', 'ZEO.runzeo', '-C', config], env=env,
-                              is_ready=lambda process: accepts(*self.zeo_address))
+                              is_ready=lambda process: accepts(*self.zeo_address), **place)
         return self.zeo_address
 
     def make_instance(self):
-        """Zope's instance home, with ADMIN as the first user; -> its path. Needs the ZEO server.
+        """Zope's instance home, with ADMIN as the first user; -> its path.
 
-        What mkwsgiinstance makes, with the database of the ZEO server.
+        What mkwsgiinstance makes, with the database of the ZEO server; with a file of its own
+        if no server was started.
         """
         etc = self.instance / 'etc'
         if etc.is_dir():
@@ -203,27 +222,31 @@ class Stack:
             directory.mkdir(parents=True)
         skeleton = Path(Zope2.utilities.__file__).parent / 'skel'
         shutil.copy(skeleton / 'etc' / 'site.zcml', etc)
+        storage = _FILE_STORAGE.format(base=self.base_dir)
+        if self.zeo_address is not None:
+            storage = _ZEO_CLIENT.format(base=self.base_dir, host=self.zeo_address[0],
+                                         port=self.zeo_address[1])
         (etc / 'zope.conf').write_text(_ZOPE_CONF.format(
-            instance=self.instance, base=self.base_dir, host=HOST, port=self.zeo_address[1]),
+            instance=self.instance, base=self.base_dir, storage=storage) + self.zope_settings,
             'utf-8')
         name, password = ADMIN
         (self.instance / 'inituser').write_bytes(
             b'%s:%s\n' % (name.encode('utf-8'), pw_encrypt(password, 'SHA256')))
         return self.instance
 
-    def start_zope(self, threads=4):
+    def start_zope(self, threads=4, **place):
         """Zope under waitress; -> its URL, without a slash at the end."""
-        port = free_port()
+        host, port = address_of(**place), free_port()
         config = self.make_instance() / 'etc' / 'zope.ini'
         config.write_text(
-            _ZOPE_INI.replace('{host}', HOST).replace('{port}', str(port))
+            _ZOPE_INI.replace('{host}', host).replace('{port}', str(port))
             .replace('{threads}', str(threads)), 'utf-8')
         self.zope = self.start('zope', [sys.executable, '-m', 'Zope2.Startup.serve', config],
-                               is_ready=lambda process: answers(HOST, port))
-        self.zope_url = 'http://%s:%d' % (HOST, port)
+                               is_ready=lambda process: answers(host, port), **place)
+        self.zope_url = 'http://%s:%d' % (host, port)
         return self.zope_url
 
-    def start_worker(self, name, target, threads=2, settings=''):
+    def start_worker(self, name, target, threads=2, settings='', **place):
         """A worker that serves the manager at `target`; -> its Process.
 
         settings -- more lines for its configuration.
@@ -233,10 +256,14 @@ class Stack:
         return self.start(
             name, [sys.executable, '-m', 'zasync_client', '-C', config],
             is_ready=lambda process: ' serves %s ' % target in process.output(),
-            ready_seconds=WORKER_READY_SECONDS)
+            ready_seconds=WORKER_READY_SECONDS, **place)
 
-    def start(self, name, argv, *, is_ready, ready_seconds=READY_SECONDS, env=None):
+    def start(self, name, argv, *, is_ready, ready_seconds=READY_SECONDS, env=None, host=None,
+              clock_shift=0):
         """Any other process, stopped with the rest; its log is log_dir/NAME.log; -> Process."""
+        if host is not None:
+            clock = self.hosts.wrong_clock(clock_shift) if clock_shift else {}
+            argv = host.command(argv, cwd=self.base_dir, env=clock)
         process = Process(name, argv, self.log_dir / ('%s.log' % name), cwd=self.base_dir,
                           env=our_environment() if env is None else env,
                           is_ready=is_ready, ready_seconds=ready_seconds)
@@ -255,6 +282,11 @@ class Stack:
         remark = process.stop()
         if remark:
             print(remark, file=sys.stderr)
+
+
+def address_of(host=None, clock_shift=0):
+    """Where a process that is put there listens."""
+    return HOST if host is None else host.address
 
 
 def our_environment():

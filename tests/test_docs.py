@@ -8,6 +8,7 @@ the one of the tests.
 import ast
 import doctest
 import importlib
+import importlib.util
 import inspect
 import os
 import queue
@@ -146,14 +147,33 @@ def test_every_failure_mode_has_a_name_of_its_own():
 # configuration
 
 def schema_keys():
-    """{name: (default, None for none; is it required)}, those of sections as section.key."""
+    """{name: (default, None for none; is it required)}, those of sections as section.key.
+
+    Those of a worker inside Zope are not told again.
+    """
     schema = ElementTree.parse(ROOT / 'zasync_client/schema.xml').getroot()
     keys = {}
-    for parent, prefix in [(schema, '')] + [
-            (kind, kind.get('name') + '.') for kind in schema.findall('sectiontype')]:
-        for key in parent.findall('key') + parent.findall('multikey'):
-            keys[prefix + key.get('name')] = key.get('default'), key.get('required') == 'yes'
+    for kind, prefix in [(schema, ''), *((kind, kind.get('name').removeprefix('historic.') + '.')
+                                         for kind in section_types().values()
+                                         if kind.find('*/description') is not None)]:
+        keys.update(keys_of(kind, prefix))
     return keys
+
+
+def keys_of(parent, prefix=''):
+    return {prefix + key.get('name'): (key.get('default'), key.get('required') == 'yes')
+            for key in parent.findall('key') + parent.findall('multikey')}
+
+
+def section_types():
+    """{name: element} of the section types of ours."""
+    return {kind.get('name'): kind for name in ('schema', 'component') for kind in
+            ElementTree.parse(ROOT / f'zasync_client/{name}.xml').getroot().findall('sectiontype')}
+
+
+#: Directives of Zope's own that the old contract names, and what they need to make sense.
+OF_ZOPE = {'instancehome', 'clienthome', 'security-policy-implementation',
+           'skip-authentication-checking', 'skip-ownership-checking'}
 
 
 def directives():
@@ -163,13 +183,36 @@ def directives():
 
 
 def test_every_directive_of_the_schema_has_an_entry_and_no_other_has():
-    assert set(directives()) == set(schema_keys())
+    assert set(directives()) == set(schema_keys()) | OF_ZOPE
+
+
+def test_the_page_of_the_configuration_is_what_the_schema_makes_of_it():
+    spec = importlib.util.spec_from_file_location('configuration', DOCS / 'configuration.py')
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    assert text_of(DOCS / 'configuration.rst') == maker.page(), 'run python docs/configuration.py'
+
+
+def test_every_directive_of_zope_is_named():
+    from zasync_client.schema import schema
+    page = text_of(DOCS / 'configuration.rst')
+    assert [name for name, _ in schema() if name and name not in '+*'
+            and name not in directives() and f'``{name}``' not in page] == []
+
+
+def test_the_directives_of_a_worker_inside_zope_are_told_and_are_those_of_a_worker():
+    told = text_of(DOCS / 'configuration.rst').split('A worker inside Zope\n---')[1]
+    keys = keys_of(section_types()['zasync-worker'])
+    assert [name for name in keys if f'``{name}``' not in told.split('\n---')[0]] == []
+    assert keys.pop('threads') == ('2', False)
+    assert keys.items() <= schema_keys().items()
 
 
 @pytest.mark.parametrize('name', sorted(schema_keys()))
 def test_a_default_is_what_the_page_says(name):
     default, required = schema_keys()[name]
-    expected = 'none, required' if required else f'``{default}``' if default else 'empty'
+    expected = ('none, required' if required else 'none' if default is None
+                else f'``{default}``' if default else 'empty')
     assert directives()[name] == expected
 
 

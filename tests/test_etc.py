@@ -7,6 +7,7 @@ directory that exists.
 import configparser
 import re
 import shutil
+import ssl
 import subprocess
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from ZEO.runzeo import ZEOOptions
 from Zope2.Startup.options import ZopeWSGIOptions
 
+from tests import certificates
 from zasync_client import config
 from zasync_client.errors import ConfigurationError
 
@@ -118,6 +120,51 @@ def test_zasync_conf_can_take_in_a_zope_conf(instance):
     loaded = config.load(str(placed('zasync.conf', instance, text)))
     assert loaded.target == ('', 'asynchronous_call_manager')
     assert [database.name for database in loaded.zope.databases] == ['main']
+
+
+# three hosts
+
+@pytest.fixture
+def three_hosts(instance, tmp_path_factory):
+    """The files of etc/hosts in the `etc` of an instance, with certificates of docs/hosts.rst."""
+    made = certificates.make(tmp_path_factory.mktemp('ca'))
+    certificates.place_samples(instance, made)
+    return instance / 'etc'
+
+
+def test_the_zeo_conf_of_three_hosts_asks_for_certificates(three_hosts):
+    options = ZEOOptions()
+    options.realize(['-C', str(three_hosts / 'zeo.conf')])
+    assert options.ssl.verify_mode == ssl.CERT_REQUIRED
+    assert options.transaction_timeout is None
+
+
+def test_the_zope_conf_of_three_hosts_is_read_by_zope(three_hosts):
+    options = ZopeWSGIOptions(str(three_hosts / 'zope.conf'))()
+    [database] = options.configroot.databases
+    assert database.config.storage.config.ssl[1] == 'zeo.example'
+
+
+@pytest.mark.parametrize('manager', ['zam1', 'zam2'])
+def test_the_zasync_conf_of_three_hosts_is_read_by_the_worker(manager, three_hosts):
+    loaded = config.load(str(three_hosts / f'zasync-{manager}.conf'))
+    assert loaded.target == ('', 'asynchronous_call_dispatcher', manager)
+    [database] = loaded.zope.databases
+    storage = database.config.storage.config
+    assert storage.ssl[1] == 'zeo.example'
+    assert storage.shared_blob_dir is False
+
+
+def test_a_worker_whose_key_is_missing_says_so(three_hosts):
+    (three_hosts / 'tls' / 'workers.key').unlink()
+    with pytest.raises(ConfigurationError, match='a file that an <ssl> section names'):
+        config.load(str(three_hosts / 'zasync-zam1.conf'))
+
+
+def test_a_worker_whose_certificate_is_none_says_so(three_hosts):
+    (three_hosts / 'tls' / 'workers.pem').write_text('nonsense', 'ascii')
+    with pytest.raises(ConfigurationError, match='a certificate, key or authority that is none'):
+        config.load(str(three_hosts / 'zasync-zam1.conf'))
 
 
 ZASYNC_CONF = (ETC / 'zasync.conf').read_text('utf-8')

@@ -4,7 +4,7 @@ It takes in what is new, claims what there are threads for, archives what ended,
 ran too long, shows progress, makes the calls that are due by the calendar, and writes the
 pulse. It only decides and writes; what has to be done once that is committed it returns.
 
-Imports: claims, runs, pace, rules, errors, zasync.
+Imports: filing, claims, runs, pace, errors, zasync.
 """
 
 import logging
@@ -13,22 +13,16 @@ from typing import NamedTuple
 from Products.zasync import periodic
 from Products.zasync import policy
 from Products.zasync.errors import Cancelled
-from Products.zasync.errors import Interrupted
 from Products.zasync.errors import NotOurs
-from Products.zasync.errors import TimedOut
-from Products.zasync.failure import Failure
-from Products.zasync.interfaces import ACCEPTED
 from Products.zasync.interfaces import CANCELLED
-from Products.zasync.options import class_names
 
 from .claims import Claim
-from .claims import ENDED
 from .claims import GIVE_BACK
 from .claims import LOST
 from .claims import UNBEGUN
 from .errors import DeskLost
-from .rules import may_run_twice
-from .rules import retry_of
+from .filing import Filing
+from .filing import timed_out
 
 
 log = logging.getLogger('zasync')
@@ -67,70 +61,100 @@ class Done(NamedTuple):
     reconciled: bool
 
 
-class Beat:
-    """The beats of one worker life. Times of the clock are monotonic seconds."""
+#: Why a worker beats at a desk: it is its own manager's; a dead sibling's, which it holds
+#: until that one comes back; a busy sibling's, of which it takes calls and no more.
+OWN, GUEST, VISITOR = 'own', 'guest', 'visitor'
 
-    def __init__(self, boot, config, clock, pace, runs):
+
+class Beat:
+    """The beats of one worker life at one desk. Times of the clock are monotonic seconds.
+
+    target -- path of the desk's manager. role -- OWN, GUEST or VISITOR.
+    """
+
+    def __init__(self, boot, config, clock, pace, runs, siblings, target, role=OWN):
         self._boot = boot
         self._config = config
         self._clock = clock
         self._pace = pace
         self._runs = runs
+        self._filing = Filing(boot, config, siblings)
+        self.target = target
+        self.role = role
         self.draining = False
         self.poll_seconds = BEAT_SECONDS
         #: POSIX seconds at which a call that waits is due; None for no such call.
         self.next_due = None
         self._beat_at = self._reconciled_at = self._board_at = float('-inf')
 
-    def in_transaction(self, manager, now, ends, held, hurry):
+    def in_transaction(self, manager, now, ends, held, busy, hurry):
         """Do what is to be done in the current transaction; → Done, or None if it was nothing.
 
-        now -- POSIX seconds. ends -- Ends that are not filed. held -- Claims that have a
-        thread or wait for one. hurry -- file and beat even if that could wait.
+        now -- POSIX seconds. ends -- Ends that are not filed. held -- Claims of this manager
+        that have a thread or wait for one. busy -- number of such claims of all managers.
+        hurry -- file and beat even if that could wait.
         Filing waits otherwise: a claim should write as little as it can.
         Raises DeskFree, DeskLost.
         """
-        queue = manager.queue
-        if queue.desk.boot is None:
-            raise DeskFree
-        if queue.desk.boot != self._boot:
-            raise DeskLost(f'another worker serves {"/".join(self._config.target)} now: process '
-                           f'{queue.card.pid} on {queue.card.host}')
+        queue, holds = manager.queue, self.role != VISITOR
+        if holds:
+            self._check_desk(queue)
         self.poll_seconds = manager.poll_interval
         idle = self.draining or manager.paused
-        slots = 0 if idle else self._free_slots(held)
+        # Calls that are put go to a manager whose own worker lives.
+        silent = idle or self.role == GUEST
+        slots = 0 if idle else self._free_slots(busy)
         cancelled = self._tell_what_ended(queue, held)
         overdue = self._overdue(queue)
-        reports = self._reports(queue)
+        reports = self._reports(queue, silent)
         filing = self._must_sweep(queue, ends, hurry)
-        reconciling = self.must_reconcile()
+        reconciling = holds and self.must_reconcile()
         self.next_due = self._next_due(manager, now, slots, idle)
-        periodic_due = not idle and periodic.due(manager, now)
+        periodic_due = holds and not idle and periodic.due(manager, now)
         if not (filing or cancelled or overdue or periodic_due or reports is not None
-                or reconciling
-                or (not self.draining and queue.has_work(now, slots))
-                or self._must_beat(queue, idle)):
+                or reconciling or self._may_take_in(queue, now, slots)
+                or (holds and self._must_beat(queue, silent))):
             return None
         period = manager.rotation_period
         if filing:
-            self._file(queue, ends, period, now)
+            self._filing.file(queue, ends, period, now)
         for id in cancelled:
             queue.archive_ended(id, period)
         for claim in overdue:
-            self._time_out(queue, claim, period, now)
+            self._filing.time_out(queue, claim, period, now)
         if reconciling:
             self.reconcile(manager, now, held | {end.claim for end in ends}, 'nobody ran it')
-        queue.drop_old(now, period)
+        if holds:
+            queue.drop_old(now, period)
         if periodic_due:
             periodic.beat(manager, now)
         claims = ()
-        if not self.draining:
+        if not self.draining and (holds or slots):
+            offers = None if self.role == OWN else self._config.plugins
             claims = tuple(self._claim(deferred) for deferred in queue.take_in_and_claim(
-                self._boot, now, slots, period))
+                self._boot, now, slots, period, offers))
         self.next_due = self._next_due(manager, now, slots > len(claims), idle)
         self._write_board(queue, reports, {claim.id for claim in claims})
-        self.write_pulse(queue, 0 if filing else len(ends), idle)
+        if holds:
+            self.write_pulse(queue, 0 if filing else len(ends), silent)
         return Done(claims, filing, tuple(overdue), reports or {}, reconciling)
+
+    def _check_desk(self, queue):
+        """Raise DeskFree or DeskLost if the desk is not ours."""
+        if queue.desk.boot is None:
+            raise DeskFree
+        if queue.desk.boot != self._boot:
+            raise DeskLost(f'another worker serves {"/".join(self.target)} now: process '
+                           f'{queue.card.pid} on {queue.card.host}', queue.desk.guest)
+
+    def _may_take_in(self, queue, now, slots):
+        """Whether there is something to take in or to claim.
+
+        A visitor goes by the pulse: a sibling that has free threads is left alone.
+        """
+        if self.draining or (self.role == VISITOR and not (slots and queue.pulse.new)):
+            return False
+        return queue.has_work(now, slots)
 
     def note(self, done):
         """A beat is in the database now."""
@@ -142,7 +166,11 @@ class Beat:
             self._runs.written(done.reports)
         for claim in done.timed_out:
             self._runs.forget_deadline(claim)
-            self._runs.stop(claim, _timed_out(claim))
+            self._runs.stop(claim, timed_out(claim))
+
+    def reconcile(self, manager, now, held, outcome):
+        """See Filing."""
+        self._filing.reconcile(manager, now, held, outcome)
 
     def doubt(self):
         """The outcome of a claim that was under way is unknown: compare soon."""
@@ -154,7 +182,7 @@ class Beat:
         waits = [self.poll_seconds, self._beat_at + BEAT_SECONDS - monotonic]
         if self.next_due is not None:
             waits.append(self.next_due - now)
-        if self._runs.changed():
+        if self._changed():
             waits.append(self._board_at + BOARD_SECONDS - monotonic)
         deadline = self._runs.next_deadline()
         if deadline is not None:
@@ -163,9 +191,11 @@ class Beat:
 
     # whether there is something to do
 
-    def _free_slots(self, held):
-        ahead = policy.claim_ahead(self._pace.seconds_a_call, self._config.threads)
-        return max(0, self._config.threads + ahead - len(held))
+    def _free_slots(self, busy):
+        ahead = 0
+        if self.role == OWN:
+            ahead = policy.claim_ahead(self._pace.seconds_a_call, self._config.threads)
+        return max(0, self._config.threads + ahead - busy)
 
     def _must_sweep(self, queue, ends, hurry):
         return bool(ends) and (
@@ -175,14 +205,18 @@ class Beat:
             or (queue.desk.n_aside > 0
                 and any(queue.waiting.is_awaited(end.claim.id) for end in ends)))
 
-    def _must_beat(self, queue, idle):
+    def _must_beat(self, queue, silent):
         return (self._clock.monotonic() - self._beat_at >= BEAT_SECONDS
-                or is_unanswered(queue) or queue.pulse.accepting == idle)
+                or is_unanswered(queue) or queue.pulse.accepting == silent)
 
-    @staticmethod
-    def _next_due(manager, now, slots, idle):
-        """When there will be something to do that nobody tells of, in POSIX seconds, or None."""
-        times = (manager.queue.next_due() if slots else None,
+    def _next_due(self, manager, now, slots, idle):
+        """When there will be something to do that nobody tells of, in POSIX seconds, or None.
+
+        A visitor is told of all: by the commits of the worker it visits.
+        """
+        if self.draining or self.role == VISITOR:
+            return None
+        times = (manager.queue.next_due(slots),
                  None if idle else periodic.next_due(manager, now))
         return min((time for time in times if time is not None), default=None)
 
@@ -210,6 +244,8 @@ class Beat:
     def _overdue(self, queue):
         found = []
         for claim in self._runs.overdue():
+            if claim.target != self.target:
+                continue
             deferred = queue.desk.running.get(claim.id)
             if deferred is not None and deferred.is_owned_by(self._boot, claim.attempt):
                 found.append(claim)
@@ -217,12 +253,17 @@ class Beat:
                 self._runs.forget_deadline(claim)
         return found
 
-    def _reports(self, queue):
+    def _changed(self):
+        """{claim: Progress} told by runs of this manager's calls and not yet written."""
+        return {claim: progress for claim, progress in self._runs.changed().items()
+                if claim.target == self.target}
+
+    def _reports(self, queue, silent):
         """{claim: Progress} to be written now; None for nothing to write."""
-        changed = self._runs.changed()
+        changed = self._changed()
         if changed and self._clock.monotonic() - self._board_at < BOARD_SECONDS:
             return None
-        if changed or (self._must_beat(queue, False)
+        if changed or (self.role != VISITOR and self._must_beat(queue, silent)
                        and queue.board.ids() - set(queue.desk.running)):
             return changed
         return None
@@ -234,73 +275,7 @@ class Beat:
         limit = policy.time_limit(deferred.timeout_seconds,
                                   None if plugin is None else plugin.timeout_seconds)
         return Claim(deferred.id, deferred._p_jar.db().database_name, deferred._p_oid,
-                     deferred.attempt, limit)
-
-    def _file(self, queue, ends, rotation_period, now):
-        """Archive what ended, put back what could not run."""
-        for end in ends:
-            id = end.claim.id
-            deferred = queue.desk.running.get(id)
-            if deferred is None:
-                continue
-            if deferred.ended:
-                queue.archive_ended(id, rotation_period)
-            elif deferred.is_owned_by(self._boot, end.claim.attempt):
-                if end.how == UNBEGUN:
-                    queue.unclaim(id, now)
-                    log.info('call %s goes back to the queue (%s)', id, end.how)
-                else:
-                    undone = end.how == ENDED
-                    self._give_back(
-                        queue, deferred, rotation_period, now,
-                        'undone' if undone else end.why or end.how, undone or end.begun,
-                        end.until, end.failed)
-            elif deferred.is_waiting():  # it had failed, and is to run once more
-                queue.take_off(id)
-
-    def _time_out(self, queue, claim, rotation_period, now):
-        """End a call that runs too long: its thread goes on, but can't commit any more."""
-        deferred = queue.desk.running[claim.id]
-        error = _timed_out(claim)
-        delay = policy.next_try(
-            retry_of(deferred.retry, self._config.plugins.get(deferred.plugin)),
-            deferred.failures + 1, class_names(TimedOut))
-        if delay is None or deferred.state != ACCEPTED:
-            queue.fail(claim.id, Failure.from_exception(error), now, rotation_period)
-            log.warning('call %s failed: %s', claim.id, error)
-        else:
-            queue.give_back(claim.id, now, f'timed out: {error}', now + delay, failed=True)
-            log.warning('call %s goes back to the queue for %.1f s: %s', claim.id, delay, error)
-
-    def reconcile(self, manager, now, held, outcome):
-        """Give out again the calls on the desk that nobody runs, or have them fail.
-
-        held -- Claims that somebody runs, or that have ended and are not filed.
-        """
-        queue, held = manager.queue, {(claim.id, claim.attempt) for claim in held}
-        for id, deferred in list(queue.desk.running.items()):
-            if (id, deferred.attempt) in held:
-                continue
-            if deferred.ended:
-                queue.archive_ended(id, manager.rotation_period)
-            elif deferred.is_waiting():  # it had failed, and is to run once more
-                queue.take_off(id)
-            else:
-                self._give_back(queue, deferred, manager.rotation_period, now, outcome)
-
-    def _give_back(self, queue, deferred, rotation_period, now, outcome, begun=True, until=0.0,
-                   failed=False):
-        """Give out a call again; one that may not run twice, and has begun, fails."""
-        id, plugin = deferred.id, self._config.plugins.get(deferred.plugin)
-        if begun and deferred.state == ACCEPTED and not may_run_twice(deferred, plugin):
-            failure = Failure.from_exception(Interrupted(
-                f'attempt {deferred.attempt} of the call was interrupted ({outcome}), and it may '
-                'not run twice'))
-            queue.fail(id, failure, now, rotation_period)
-            log.warning('call %s failed: %s', id, failure)
-        else:
-            queue.give_back(id, now, outcome, until, failed)
-            log.info('call %s goes back to the queue (%s)', id, outcome)
+                     deferred.attempt, limit, self.target)
 
     def _write_board(self, queue, reports, claimed):
         """Write progress, and forget that of calls which run no more or have only been claimed."""
@@ -312,8 +287,11 @@ class Beat:
                            and running[claim.id].is_owned_by(self._boot, claim.attempt)},
                           (told - set(running)) | (told & claimed))
 
-    def write_pulse(self, queue, unfiled, idle):
-        """The numbers that dispatchers read; unfiled -- ended calls still on the desk."""
+    def write_pulse(self, queue, unfiled, silent):
+        """The numbers that dispatchers read.
+
+        unfiled -- ended calls still on the desk. silent -- it gets no calls from dispatchers.
+        """
         pulse, asked = queue.pulse, queue.ping.asked_at
         pong = pulse.pong_at
         if is_unanswered(queue):
@@ -321,7 +299,7 @@ class Beat:
         pulse.write(
             new=queue.length_new(), accepted=max(0, len(queue.desk.running) - unfiled),
             rate=round(self._pace.calls_a_second(self._clock.monotonic()), 2),
-            beat=pulse.beat + 1, accepting=int(not idle), pong_at=pong, answered=asked or 0,
+            beat=pulse.beat + 1, accepting=int(not silent), pong_at=pong, answered=asked or 0,
             pace=self._pace.possible(self._config.threads))
 
 
@@ -329,7 +307,3 @@ def is_unanswered(queue):
     """Whether somebody pinged since the last answer; no two clocks are compared."""
     asked = queue.ping.asked_at
     return asked is not None and asked != queue.pulse.answered
-
-
-def _timed_out(claim):
-    return TimedOut(f'the call ran for longer than its time-out, {claim.timeout_seconds:g} s')

@@ -15,7 +15,7 @@ UNBEGUN = 'not begun'
 class Claim(NamedTuple):
     """A call this worker has claimed; database_name and oid are of its deferred.
 
-    timeout_seconds -- how long its run may take, or None.
+    timeout_seconds -- how long its run may take, or None. target -- path of its manager.
     """
 
     id: str
@@ -23,6 +23,7 @@ class Claim(NamedTuple):
     oid: bytes
     attempt: int
     timeout_seconds: float | None = None
+    target: tuple = ()
 
 
 class End(NamedTuple):

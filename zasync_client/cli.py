@@ -2,69 +2,149 @@
 
 0: done. 1: the thing asked about is not so. 2: wrong use or configuration.
 
-Imports: worker, config, database, wakeup, zope, logs, signals, errors.
+Imports: worker, check, control, process, logtail, config, database, wakeup, zope, logs, signals,
+threaddump, pidfile, plaintext, errors, zasync.
 """
 
 import argparse
+import functools
 import logging
 import os
+import socket
 import sys
 import threading
+from typing import NamedTuple
+
+from Products.zasync.interfaces import FINAL_STATES
+from Products.zasync.interfaces import STATES
 
 from . import __version__
+from . import plaintext
 from .errors import WorkerError
+from .errors import WrongUse
 
 
 log = logging.getLogger('zasync')
 
-COMMANDS = ('run',)
+
+class Command(NamedTuple):
+    """One command. action -- callable(options) → exit code. arguments -- of add_argument."""
+
+    name: str
+    help: str
+    action: callable
+    arguments: tuple = ()
 
 
 def main(argv=None):
     """Run the command; → exit code."""
     options = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='backslashreplace')
     try:
-        return run_worker(options.config)
+        code = options.action(options)
+        sys.stdout.flush()
+        return code
     except WorkerError as reason:
         print(f'zasync_client: {reason}', file=sys.stderr)
         return reason.exit_code
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except KeyboardInterrupt:
+        return 130
     except SystemExit as reason:
         return reason.code
 
 
 def _parser():
     parser = argparse.ArgumentParser(
-        prog='zasync_client', description='The worker that runs the calls queued in Zope.',
-        epilog='run (the default): serve the target in the foreground until TERM or INT.')
-    parser.add_argument('-C', '--configure', dest='config', metavar='FILE',
-                        default=os.path.join('etc', 'zasync.conf'),
-                        help='the configuration file (default: %(default)s)')
-    parser.add_argument('command', nargs='?', choices=COMMANDS, default='run')
+        prog='zasync_client',
+        description='The worker that runs the calls queued in Zope, and what controls it.',
+        epilog='Exit codes: 0 done; 1 what was asked about is not so; 2 wrong use or '
+               'configuration. "zasync_client COMMAND --help" tells the options of a command.')
     parser.add_argument('--version', action='version', version=f'zasync {__version__}')
+    _add_file(parser, os.path.join('etc', 'zasync.conf'))
+    commands = parser.add_subparsers(title='commands', metavar='COMMAND')
+    for command in COMMANDS:
+        sub = commands.add_parser(command.name, help=command.help, description=command.help)
+        _add_file(sub, argparse.SUPPRESS)  # it may stand before the command as well
+        for names, settings in command.arguments:
+            sub.add_argument(*names, **settings)
+        sub.set_defaults(action=command.action)
+    parser.set_defaults(action=_run, output=None, report=None)
     return parser
 
 
-def run_worker(path):
-    """Configure, start Zope, serve, close; → 0. Raises WorkerError with the reason if it can't."""
+def _add_file(parser, default):
+    parser.add_argument('-C', '--configure', dest='config', metavar='FILE', default=default,
+                        help='the configuration file (default: etc/zasync.conf)')
+
+
+def _configured(options):
+    """The Config of the command's file, and the clock."""
+    from Products.zasync.clock import SYSTEM
+
+    from . import config
+    return config.load(options.config), SYSTEM
+
+
+# the actions
+
+def _run(options):
+    from .process import Report
+    report = Report(options.report)
+    try:
+        return run_worker(options.config, report.serving, options.output)
+    except WorkerError as reason:
+        report.failed(str(reason))
+        raise
+
+
+def run_worker(path, serving=None, output=None):
+    """Configure, start Zope, serve, close; → 0. Raises WorkerError with the reason if it can't.
+
+    serving -- callable(), called once the target is taken. output -- path of the file that
+    standard output and error go to, None for wherever they go.
+    """
     from Products.zasync.clock import SYSTEM
 
     from . import config as configuration
     from . import logs
     from . import zope
     from .database import Database
+    from .pidfile import PidFile
     from .signals import Signals
+    from .threaddump import ThreadDump
     from .wakeup import Wakeup
     from .worker import Worker
 
     config = configuration.load(path)
-    logs.set_up(config.zope.eventlog, config.zope.loggers)
+    logs.set_up(config.zope.eventlog, config.zope.loggers, config.verbose_traceback)
+    for warning in config.warnings:
+        log.warning('%s', warning)
     stopping = threading.Event()
     wakeup = Wakeup(SYSTEM)
-    Signals(stopping, wakeup.notify_own, logs.reopen).install()
+    dump = ThreadDump()
+    dump.install()
+    Signals(stopping, wakeup.notify_own, lambda: logs.reopen(output, dump)).install()
+    pid_file = PidFile(config.pid_path)
+
+    def serves():
+        pid_file.tell(serving=True)
+        if serving is not None:
+            serving()
+
     try:
-        db = zope.start(config, SYSTEM, stopping)
-        database = Database(db, config.target, config.threads)
-        Worker(config, database, wakeup, SYSTEM, stopping).run()
+        pid_file.take(host=socket.gethostname(), started_at=SYSTEM.now(),
+                      target='/'.join(config.target), drain_seconds=config.drain_seconds)
+        try:
+            db = zope.start(config, SYSTEM, stopping)
+            database = Database(db, config.target, config.threads)
+            Worker(config, database, wakeup, SYSTEM, stopping).run(serves)
+        finally:
+            pid_file.clear()
     except WorkerError as reason:
         if stopping.is_set() and reason.exit_code == 2:
             log.info('%s', reason)
@@ -75,3 +155,110 @@ def run_worker(path):
         log.critical('the worker ends because of an error it can not handle', exc_info=True)
         return 1
     return 0
+
+
+def _process(name, options):
+    from . import process
+    config, clock = _configured(options)
+    waits = (options.wait,) if 'wait' in options else ()
+    return getattr(process, name)(config, *waits, clock)
+
+
+def _logtail(options):
+    from .logtail import logtail
+    config, clock = _configured(options)
+    return logtail(config, options.lines, clock)
+
+
+def _check(options):
+    from .check import check
+    return check(options.config, options.wait, options.json)
+
+
+def _retry(options):
+    if options.all == (options.id is not None):
+        raise WrongUse('retry takes the ID of a call, or --all')
+    return _control('retry', options)
+
+
+def _control(name, options):
+    from . import control
+    config, clock = _configured(options)
+    return getattr(control, name)(config, options, clock)
+
+
+# the table of commands
+
+def _argument(*names, **settings):
+    return names, settings
+
+
+def _seconds(text):
+    try:
+        return plaintext.span(text)
+    except ValueError as reason:
+        raise argparse.ArgumentTypeError(str(reason)) from reason
+
+
+def _count(text):
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:9]) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f'is a whole number, 1 or more, not {text!r}')
+    return int(text)
+
+
+def _wait(default, what):
+    return _argument('--wait', type=_seconds, default=default, metavar='SECONDS',
+                     help=f'{what} (default: {default:g})')
+
+
+_JSON = _argument('--json', action='store_true', help='print JSON instead of text')
+_ID = _argument('id', metavar='ID', help='id of the call, as list and the log show it')
+_START = _wait(60.0, 'how long to wait until the worker serves its target')
+
+#: `run` is what is done when no command is named.
+COMMANDS = (
+    Command('run', 'serve in the foreground until TERM or INT (the default)', _run, (
+        # What `start` tells the worker.
+        _argument('--output', help=argparse.SUPPRESS),
+        _argument('--report', type=int, help=argparse.SUPPRESS))),
+    Command('start', 'start it in the background, and wait until it serves',
+            functools.partial(_process, 'start'), (_START,)),
+    Command('stop', 'let the worker drain and end; kill it when it does not',
+            functools.partial(_process, 'stop')),
+    Command('restart', 'stop the worker, if it runs, and start it',
+            functools.partial(_process, 'restart'), (_START,)),
+    Command('status', 'tell whether the worker runs, and what waits',
+            functools.partial(_control, 'status'), (_JSON,)),
+    Command('logtail', "follow the worker's log", _logtail, (
+        _argument('-n', '--lines', type=_count, default=10, metavar='N',
+                  help='lines to begin with (default: 10)'),)),
+    Command('check', 'say all that is wrong with the configuration and what it leads to', _check,
+            (_wait(5.0, 'how long each database server may take to answer'), _JSON)),
+    Command('list', 'list calls, those that run first',
+            functools.partial(_control, 'list_calls'), (
+                _argument('--state', choices=STATES, help='only calls in this state'),
+                _argument('--plugin', help='only calls of this plugin'),
+                _argument('--user', help='only calls that this user put'),
+                _argument('--limit', type=_count, default=100, metavar='N',
+                          help='so many at most (default: 100)'),
+                _JSON)),
+    Command('show', 'show all of one call', functools.partial(_control, 'show'), (_ID, _JSON)),
+    Command('retry', 'have a failed call, or all of them, run again', _retry, (
+        _argument('id', nargs='?', metavar='ID', help='id of the call'),
+        _argument('--all', action='store_true', help='all calls that failed'))),
+    Command('cancel', 'end a call that has not ended', functools.partial(_control, 'cancel'),
+            (_ID,)),
+    Command('pause', 'have no more calls begun; what runs goes on',
+            functools.partial(_control, 'pause')),
+    Command('resume', 'end a pause', functools.partial(_control, 'resume')),
+    Command('drain', 'pause, and wait until nothing runs', functools.partial(_control, 'drain'),
+            (_wait(60.0, 'how long to wait'),)),
+    Command('purge', 'drop calls that have ended', functools.partial(_control, 'purge'), (
+        _argument('--state', choices=sorted(FINAL_STATES), required=True,
+                  help='the state they ended in'),
+        _argument('--older-than', type=_seconds, required=True, metavar='AGE',
+                  help='ended so long ago: seconds, or like 30m, 1h, 2d'))),
+    Command('ping', 'ask the worker for a sign of life, and time it',
+            functools.partial(_control, 'ping'),
+            (_wait(10.0, 'how long to wait for the answer'), _JSON)),
+)

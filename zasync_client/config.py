@@ -3,47 +3,24 @@
 The schema extends Zope's own, so whatever a zope.conf says may stand in a
 zasync.conf, directly or by ``%include``.
 
-Imports: errors, plugins.
+Imports: handlers, reading, errors, zasync.
 """
 
 import os
-import xml.sax
+import sys
 from dataclasses import dataclass
-from importlib import import_module
 
-import ZConfig
-from Zope2.Startup.options import ConditionalSchemaParser
-from Zope2.Startup.options import ZopeWSGIOptions
-
-from Products.zasync.builtin import BUILTIN
-from Products.zasync.builtin import INTERNAL
 from Products.zasync.payload import LARGEST_BYTES
 
 from .errors import ConfigurationError
-from .plugins import HANDLERS
+from .handlers import built_in
+from .handlers import Plugin
+from .handlers import plugins_of
+from .reading import read
+from .reading import Remark
 
 
-SCHEMA = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'schema.xml')
-
-
-@dataclass(frozen=True)
-class Plugin:
-    """A kind of call the worker runs: its name, an IPlugin and a sentence about it.
-
-    timeout_seconds -- the longest a run may take, or None. zope_aware -- see IPlugin. retry --
-    whether it may run twice. attempts and the following -- see options.Retry.
-    """
-
-    name: str
-    handler: callable
-    description: str
-    timeout_seconds: float | None = None
-    zope_aware: bool = False
-    retry: bool = True
-    attempts: int = 1
-    retry_delay_seconds: float = 5.0
-    retry_growth: float = 2.0
-    retry_on: tuple = ()
+__all__ = ['Config', 'load', 'offered', 'Plugin', 'survey']
 
 
 @dataclass(frozen=True)
@@ -51,8 +28,10 @@ class Config:
     """What a zasync.conf says; names carry their units.
 
     path -- of the file. target -- path of the manager, tuple. plugins -- {name:
-    Plugin}, the built-in ones included. zope -- Zope's own configuration object,
-    handlers -- what ZConfig wants called with it.
+    Plugin}, the built-in ones included. pid_path -- the file that says which process
+    serves. zope -- Zope's own configuration object, handlers -- what ZConfig wants
+    called with it. max_result_bytes -- of a pickled result. verbose_traceback -- whether
+    the log shows values with tracebacks. warnings -- sentences for the log.
     """
 
     path: str
@@ -66,132 +45,91 @@ class Config:
     plugins: dict
     zope: object
     handlers: object
+    pid_path: str = ''
     max_result_bytes: int = LARGEST_BYTES
+    verbose_traceback: bool = False
+    warnings: tuple = ()
 
 
 def load(path):
-    """The Config of the file at `path`; raises ConfigurationError with a sentence."""
+    """The Config of the file at `path`; raises ConfigurationError with a sentence.
+
+    Also gives this process the environment and the paths that the file says.
+    """
+    config, found = survey(path, every=False)
+    if found.problems:
+        raise ConfigurationError(str(found.problems[0]))
+    return config
+
+
+def survey(path, every=True):
+    """(Config or None, the Reading with all problems and warnings) of the file at `path`.
+
+    A Config of a file with problems lacks what they are about. Raises ConfigurationError
+    if there is no such file. every -- see reading.read.
+    """
     path = os.path.abspath(path)
-    if not os.path.isfile(path):
-        raise ConfigurationError(f'there is no configuration file {path}')
-    options = _Options(configfile=path)
-    try:
-        options()
-    except ZConfig.ConfigurationSyntaxError as reason:
-        where = f'{reason.url or path}, line {reason.lineno}'
-        raise ConfigurationError(f'{where}: {reason.message}') from reason
-    except ZConfig.ConfigurationError as reason:
-        raise ConfigurationError(f'{path}: {_sentence(reason)}') from reason
-    except (OSError, UnicodeDecodeError) as reason:
-        raise ConfigurationError(f'{path} can not be read: {reason}') from reason
-    root = options.configroot
-    plugins = {name: Plugin(name, builtin.run or HANDLERS[name], builtin.description,
-                            zope_aware=builtin.run is not None)
-               for name, builtin in {**BUILTIN, **INTERNAL}.items()}
-    plugins.update({plugin.name: plugin for plugin in root.plugins})
+    found = read(path, every)
+    if found.root is None:
+        return None, found
+    found = found._replace(warnings=[*found.warnings, *_prepare(found.root)])
+    plugins, problems, warnings = plugins_of(found.root.plugins)
+    found = found._replace(problems=[*found.problems, *problems],
+                           warnings=[*found.warnings, *warnings])
+    return _config(path, found, plugins), found
+
+
+def _config(path, found, plugins):
+    root = found.root
     return Config(
         path=path, target=root.target, threads=root.threads,
         max_conflict_attempts=root.max_conflict_resolution_attempts,
         initial_retry_seconds=root.initial_retry_delay,
         retry_growth=root.retry_exponential_backoff,
         max_total_retry_seconds=root.max_total_retry, drain_seconds=root.drain_seconds,
-        plugins=plugins, zope=root, handlers=options.confighandlers)
+        plugins=plugins, pid_path=root.worker_pid_filename or _pid_path(root, path), zope=root,
+        handlers=found.handlers, max_result_bytes=root.max_result_size,
+        verbose_traceback=root.verbose_traceback,
+        warnings=tuple(str(warning) for warning in found.warnings))
 
 
-def _sentence(reason):
-    url = getattr(reason, 'url', None)
-    line = getattr(reason, 'lineno', None)
-    text = getattr(reason, 'message', None) or str(reason)
-    return f'line {line}: {text}' if url and line else text
+def offered(plugins):
+    """{name: Plugin} of the built-in plugins and of those Plugins, which come first."""
+    return {**built_in(), **{plugin.name: plugin for plugin in plugins}}
 
 
-class _SchemaParser(ConditionalSchemaParser):
-    """Reads the schema we extend with the same rules as our own, conditional imports included."""
-
-    def extendSchema(self, src):
-        parser = _SchemaParser(self._loader, src, self)
-        with self._loader.openResource(src) as resource:
-            xml.sax.parse(resource.file, parser)
+def _pid_path(root, path):
+    """Beside the data, named like the configuration: an instance may have several workers."""
+    name, _ = os.path.splitext(os.path.basename(path))
+    return os.path.join(root.clienthome, f'{name}.pid')
 
 
-class _Options(ZopeWSGIOptions):
+def _prepare(root):
+    """Give the process environment and paths; → Remarks on directories that are not there.
 
-    schemafile = SCHEMA
-
-    def _conditional_load(self):
-        loader = ZConfig.loader.SchemaLoader()
-        with loader.openResource(loader.normalizeURL(self.schemafile)) as resource:
-            parser = _SchemaParser(loader, resource.url)
-            xml.sax.parse(resource.file, parser)
-            self.schema = parser._schema
-
-
-# datatypes of schema.xml
-
-def target(text):
-    """A ZODB path as a tuple; it starts at the root and names something in it."""
-    parts = text.split('/')
-    if parts[0] != '' or not any(parts):
-        raise ValueError(f'the target is a path like /asynchronous_call_manager, not {text!r}')
-    return ('', *(part for part in parts if part))
+    Before handlers are imported: they may be there, and may ask the environment.
+    """
+    # With it Zope refuses all that is protected; see the warning in `historic`.
+    root.skip_authentication_checking = False
+    os.environ.update(root.environment)
+    remarks = []
+    paths = _there(root.path, 'path', remarks)
+    sys.path[:] = paths + [path for path in sys.path if path not in paths]
+    products = _there(root.products, 'products', remarks)
+    if products:
+        import Products
+        # A list of our own: a namespace package would compute its own anew.
+        Products.__path__ = products + [path for path in Products.__path__
+                                        if path not in products]
+    return remarks
 
 
-def positive_integer(text):
-    """A whole number, 1 or more."""
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise ValueError(f'must be a whole number, 1 or more, not {text!r}')
-    return int(text)
-
-
-def _number(text):
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f'must be a number, not {text!r}') from None
-
-
-def seconds(text):
-    """A number of seconds, 0 or more."""
-    number = _number(text)
-    if not 0 <= number < float('inf'):
-        raise ValueError(f'must be a number of seconds, 0 or more, not {text}')
-    return number
-
-
-def positive_seconds(text):
-    """A number of seconds, more than 0."""
-    number = seconds(text)
-    if not number:
-        raise ValueError('must be more than 0 seconds')
-    return number
-
-
-def growth(text):
-    """A factor, 1 or more."""
-    number = _number(text)
-    if not 1 <= number < float('inf'):
-        raise ValueError(f'must be 1 (constant) or more, not {text}')
-    return number
-
-
-def plugin_section(section):
-    """The Plugin of a <plugin> section."""
-    name = section.getSectionName()
-    if not name:
-        raise ValueError('a plugin section needs a name: <plugin NAME>')
-    return Plugin(name, section.handler, section.description, zope_aware=section.zope_aware)
-
-
-def handler(dotted):
-    """The callable of that dotted name."""
-    module, _, attribute = dotted.rpartition('.')
-    if not module:
-        raise ValueError(f'the handler {dotted!r} is no dotted name like package.module.function')
-    try:
-        found = getattr(import_module(module), attribute)
-    except Exception as reason:  # importing runs the module, which may raise anything
-        raise ValueError(f'the handler {dotted!r} can not be imported: '
-                         f'{type(reason).__name__}: {reason}') from reason
-    if not callable(found):
-        raise ValueError(f'the handler {dotted!r} can not be called')
+def _there(directories, key, remarks):
+    found = []
+    for directory in map(os.path.abspath, directories):
+        if not os.path.isdir(directory):
+            remarks.append(Remark(f'{key} {directory}: there is no such directory, so it has no '
+                                  'effect: name one that is there, or leave the line out'))
+        elif directory not in found:
+            found.append(directory)
     return found

@@ -53,14 +53,15 @@ class Database:
         """The application root, unwrapped, in this thread's snapshot."""
         return self.connection().root()['Application']
 
-    def manager(self):
-        """The target in this thread's snapshot.
+    def manager(self, target=None):
+        """The target, or the manager at that path (tuple), in this thread's snapshot.
 
         Raises TargetAway if there is nothing at its path, BadTarget if it is no
         manager.
         """
-        path = '/'.join(self._target)
-        found = at(self.application(), self._target)
+        target = target or self._target
+        path = '/'.join(target)
+        found = at(self.application(), target)
         if found is None:
             raise TargetAway(f'there is nothing at {path}')
         if not IAsynchronousCallManager.providedBy(found):

@@ -17,12 +17,20 @@ class ConfigurationError(WorkerError):
     """The configuration file can't be used."""
 
 
+class WrongUse(WorkerError):
+    """The command line makes no sense."""
+
+
 class BadTarget(WorkerError):
     """The target is not an asynchronous call manager."""
 
 
 class TargetAway(WorkerError):
     """There is nothing at the path of the target, which may be a matter of time."""
+
+
+class ServerRefuses(TargetAway):
+    """The database server is there, and does not let this worker in."""
 
 
 class GaveUp(WorkerError):
@@ -36,12 +44,31 @@ class TargetTaken(WorkerError):
 
 
 class DeskLost(WorkerError):
-    """Another worker took the target over while this one ran."""
+    """Another worker took the target over while this one ran.
+
+    to_guest -- it is a sibling's worker, which took this one for dead and gives it back.
+    """
 
     exit_code = 1
+
+    def __init__(self, text, to_guest=False):
+        super().__init__(text)
+        self.to_guest = to_guest
 
 
 class PoolBroken(WorkerError):
     """The worker has no threads to run calls in."""
+
+    exit_code = 1
+
+
+class AlreadyRunning(WorkerError):
+    """A worker with this configuration runs already."""
+
+    exit_code = 1
+
+
+class NotSo(WorkerError):
+    """The thing asked about is not so: not running, not found, not to be reached."""
 
     exit_code = 1

@@ -51,6 +51,7 @@ from .rules import retry_of
 
 
 log = logging.getLogger('zasync')
+plugin_log = logging.getLogger('plugins')
 
 #: A call whose run was dropped though it is still ours waits so long, in seconds.
 LOST_SECONDS = 5.0
@@ -96,6 +97,7 @@ class Execution:
         self._boot = boot
         self._clock = clock
         self._stopping = stopping
+        self._wake = wake
         self._fence = Fence(wake)
         self._runs = runs
 
@@ -196,6 +198,7 @@ class Execution:
         call.outcome = None
         call.begun = False
         if deferred.state == CALLBACK:
+            self._wake()  # of our own commits a storage tells us nothing
             return False
         seconds = self._clock.monotonic() - call.started
         if deferred.failure is None:
@@ -215,21 +218,24 @@ class Execution:
         try:
             if plugin.zope_aware:
                 with self._fence.around(deferred, self._boot, call.claim.attempt):
-                    result = self._run_aware(call, deferred, plugin)
+                    outcome = self._run_aware(call, deferred, plugin)
                 # A plugin may have committed behind our back: look again, in the
                 # snapshot this transaction has now.
                 deferred = self._ours(call.claim)
-                self._store(deferred, _Outcome(result))
+                self._store(deferred, outcome)
                 # A data manager of the plugin may refuse the commit: its failure, too.
                 _commit()
                 return deferred
-            call.outcome = _Outcome(self._run_apart(call, deferred, plugin))
+            call.outcome = self._run_apart(call, deferred, plugin)
         except (TransientError, TransactionFailedError):
             raise
         except Relayed as other:
             call.outcome = _Outcome(failure=other.failure, relayed=True)
         except BaseException as error:  # SystemExit too: a call must not stop its worker
             self._check_not_stopped(call, error)
+            plugin_log.log(
+                logging.WARNING if self._config.verbose_traceback else logging.DEBUG,
+                'call %s raised an exception', call.claim.id, exc_info=error)
             delay = policy.next_try(retry_of(asked, plugin), failures, class_names(type(error)))
             if delay is not None:
                 raise _LaterAgain(delay, f'{type(error).__name__}: {error}') from error
@@ -237,7 +243,7 @@ class Execution:
         return None
 
     def _run_aware(self, call, deferred, plugin):
-        """Run a plugin as the caller, in the current transaction; → its pickled result."""
+        """Run a plugin as the caller, in the current transaction; → its _Outcome."""
         def commit(memo):
             self._check(call.claim, deferred)
             deferred.checkpoint(payload.dumps(memo, BadResult, 'the memo'))
@@ -249,32 +255,32 @@ class Execution:
         with restored(deferred.caller, self._database.application()) as app, running(step):
             step.app = app
             call.begun = True
-            return self._pickled(plugin.handler(step, *args, **kwargs))
+            return self._outcome_of(plugin.handler(step, *args, **kwargs))
 
     def _run_apart(self, call, deferred, plugin):
-        """Run a plugin that knows nothing of Zope, no connection open; → its pickled result."""
+        """Run a plugin that knows nothing of Zope, no connection open; → its _Outcome."""
         args, kwargs = deferred.arguments()
         step = Run(deferred, _no_checkpoint, self._reporter(call))
         step.awaited = ()
         self._database.close()
         with running(step):
             call.begun = True
-            return self._pickled(plugin.handler(*args, **kwargs))
+            return self._outcome_of(plugin.handler(*args, **kwargs))
 
     def _reporter(self, call):
         return lambda progress: self._runs.report(call.claim, progress)
 
-    def _pickled(self, result):
-        if result is None:
-            return None
-        return payload.dumps(result, BadResult, 'the result', self._config.max_result_bytes)
+    def _outcome_of(self, result):
+        """What a plugin or a callback has returned: a Failure is one, as in Twisted."""
+        if result is None or isinstance(result, Failure):
+            return _Outcome(failure=result)
+        return _Outcome(payload.dumps(result, BadResult, 'the result',
+                                      self._config.max_result_bytes))
 
     def _store(self, deferred, outcome):
         now = self._clock.now()
         if outcome.failure is None:
             deferred.succeed(outcome.result, now)
-        elif deferred.state == CALLBACK:
-            deferred.callback_failed(outcome.failure, now)
         elif outcome.relayed:
             deferred.relay(outcome.failure, now)
         else:
@@ -291,20 +297,16 @@ class Execution:
             deferred.pass_callback(self._clock.now())
             _commit()
             return deferred
-        if value is None:
-            value = deferred.result
-
-        def commit(memo):
-            raise ZAsyncError('a callback has no checkpoints: it is short, or puts a call')
 
         try:
-            step = Run(deferred, commit, self._reporter(call))
+            step = Run(deferred, callbacks.no_checkpoint, self._reporter(call))
             with (self._fence.around(deferred, self._boot, call.claim.attempt),
                   restored(caller, self._database.application()) as app, running(step)):
                 step.app = app
-                result = self._pickled(callbacks.run(step, chosen, value))
+                value = deferred.result if value is None else value
+                outcome = self._outcome_of(callbacks.run(step, chosen, value))
             deferred = self._ours(call.claim)
-            deferred.called_back(result, self._clock.now())
+            self._store(deferred, outcome)
             _commit()
         except (TransientError, TransactionFailedError):
             raise

@@ -22,13 +22,17 @@ WATCH_SECONDS = 25.0
 
 
 class Holder(NamedTuple):
-    """Who holds a desk. boot -- None for nobody. pulse -- something that changes at each beat."""
+    """Who holds a desk. boot -- None for nobody. pulse -- something that changes at each beat.
+
+    guest -- it is the worker of a sibling, which leaves when asked.
+    """
 
     boot: str | None
     host: str
     place: str
     pid: int
     pulse: tuple
+    guest: bool = False
 
 
 def look(database):
@@ -37,7 +41,7 @@ def look(database):
         queue = database.manager().queue
         card = queue.card
         found = Holder(queue.desk.boot, card.host, card.place, card.pid,
-                       (queue.pulse.beat, queue.desk.boot))
+                       (queue.pulse.beat, queue.desk.boot), queue.desk.guest)
         work.abandon()
     return found
 
@@ -53,7 +57,8 @@ def check_free(database, config, clock, stopping):
         return patiently(lambda: look(database), where, config, clock, stopping)
 
     holder = patient_look()
-    if holder.boot is not None and _lives(holder, where, patient_look, clock, stopping):
+    if (holder.boot is not None and not holder.guest
+            and _lives(holder, where, patient_look, clock, stopping)):
         raise TargetTaken(f'{where} is served by another worker already: process '
                           f'{holder.pid} on {holder.host}')
     return holder
@@ -66,7 +71,7 @@ def _lives(holder, where, patient_look, clock, stopping):
     lives if its pulse changes within WATCH_SECONDS. A wrong "dead" costs the other
     its target, never a call: see the fence.
     """
-    if holder.place == place() and not _process_exists(holder.pid):
+    if has_died(holder):
         return False
     log.info('%s is held by process %s on %s: watching whether it lives', where, holder.pid,
              holder.host)
@@ -91,13 +96,18 @@ def sign_on(queue, boot, expected, config, version, now):
     if queue.desk.boot not in (None, expected, boot):
         raise TargetTaken(f"the target {'/'.join(config.target)} has been taken by another "
                           f'worker just now: process {queue.card.pid} on {queue.card.host}')
-    queue.desk.boot = boot
+    queue.desk.take(boot)
     queue.card.write(
         boot, socket.gethostname(), os.getpid(), version,
         {name: plugin.description for name, plugin in config.plugins.items()}, now, place())
 
 
-def _process_exists(pid):
+def has_died(holder):
+    """Whether the holder is known to be dead: its process was on this machine and is gone."""
+    return holder.place == place() and not process_exists(holder.pid)
+
+
+def process_exists(pid):
     """Whether another process of that id runs here; ours is not the one that held the desk."""
     if pid == os.getpid():
         return False

@@ -1,43 +1,83 @@
 """Where the worker's log goes: what the configuration says, else standard output.
 
-Imports: errors.
+Imports: tracebacks, errors.
 """
 
 import logging
+import os
 import sys
 
 from ZConfig.components.logger.loghandler import reopenFiles
 
 from .errors import ConfigurationError
+from .tracebacks import text_of
 
+
+log = logging.getLogger('zasync')
+
+#: Levels of Zope that Python has no names for; historic configurations use them.
+LEVELS = {15: 'BLATHER', 5: 'TRACE', 1: 'ALL'}
 
 FORMAT = '%(asctime)s %(levelname)s [%(name)s][%(threadName)s] %(message)s'
 
 
-def set_up(eventlog, loggers):
+def set_up(eventlog, loggers, verbose_traceback=False):
     """Start logging. eventlog, loggers -- ZConfig logger factories; None for the default.
 
+    verbose_traceback -- show values with each traceback.
     Raises ConfigurationError when a log file can't be opened.
     """
+    for level, name in LEVELS.items():
+        logging.addLevelName(level, name)
+    factories = [factory for factory in (eventlog, *loggers) if factory is not None]
+    for factory in factories:
+        factory.handler_factories = [handler for handler in factory.handler_factories
+                                     if _works_here(handler)]
     if eventlog is None:
         handler = logging.StreamHandler(sys.stdout)
         handler.setFormatter(logging.Formatter(FORMAT))
         root = logging.getLogger()
         root.addHandler(handler)
         root.setLevel(logging.INFO)
-        eventlog = _nothing
+    for factory in factories:
+        try:
+            factory()
+        except OSError as reason:
+            raise ConfigurationError(f'a log can not be opened: {reason}') from reason
+    if verbose_traceback:
+        for logger in [logging.getLogger(), *(factory() for factory in factories)]:
+            for handler in logger.handlers:
+                if handler.formatter is not None:
+                    handler.formatter.formatException = text_of
+
+
+def _works_here(handler):
+    return sys.platform == 'win32' or handler.section.getSectionType() != 'win32-eventlog'
+
+
+def reopen(output=None, dump=None):
+    """Open the log files anew: logrotate has moved them.
+
+    output -- path of the file that standard output and error go to, if `start` has
+    sent them there. dump -- a ThreadDump, or None.
+    """
+    steps = [reopenFiles]
+    if output is not None:
+        steps.append(lambda: _redirect(output))
+    if dump is not None:
+        steps.append(dump.reopen)
+    for step in steps:
+        try:
+            step()
+        except OSError as reason:  # the others may still be opened
+            log.error('a log can not be opened anew: %s', reason)
+
+
+def _redirect(path):
+    """Have standard output and error go to the file that has this name now."""
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        eventlog()
-        for logger in loggers:
-            logger()
-    except OSError as reason:
-        raise ConfigurationError(f'a log can not be opened: {reason}') from reason
-
-
-def reopen():
-    """Open the log files anew: logrotate has moved them."""
-    reopenFiles()
-
-
-def _nothing():
-    pass
+        os.dup2(fd, 1)
+        os.dup2(fd, 2)
+    finally:
+        os.close(fd)

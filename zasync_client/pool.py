@@ -30,13 +30,16 @@ class Pool:
         self._lock = threading.Lock()
         self._held = {}
         self._waiting = {}
+        self._started = []
         #: Why a thread could not even begin, or None. Its worker can't go on.
         self.broken = None
 
     def start(self):
         """Start the threads. They are daemons: a hung call must not keep the process."""
         for number in range(1, self._threads + 1):
-            threading.Thread(target=self._work, name=f'zasync-{number}', daemon=True).start()
+            thread = threading.Thread(target=self._work, name=f'zasync-{number}', daemon=True)
+            self._started.append(thread)
+            thread.start()
 
     def submit(self, claim):
         """Have a call run."""
@@ -69,6 +72,13 @@ class Pool:
         """Let the threads end after what they run now."""
         for _ in range(self._threads):
             self._claims.put(None)
+
+    def join(self, seconds):
+        """Wait for the ends of the threads after a stop, so long at most; → whether all ended."""
+        until = self._clock.monotonic() + seconds
+        for thread in self._started:
+            thread.join(max(0.0, until - self._clock.monotonic()))
+        return not any(thread.is_alive() for thread in self._started)
 
     def _begin(self, claim):
         """Whether this thread may run the claim: it was not taken back."""

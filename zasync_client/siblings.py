@@ -39,19 +39,26 @@ class Siblings:
         self._beats += 1
 
     def look(self, manager):
-        """Look at the siblings in this snapshot; → list of those whose worker is dead."""
-        now, seen, dead = self._clock.monotonic(), {}, []
+        """Look at the siblings in this snapshot; → ([those whose worker is dead], [others])."""
+        now, dead, alive = self._clock.monotonic(), [], []
         max_idle = getattr(aq_parent(aq_inner(manager)), 'max_idle_time', None)
         for sibling in siblings_of(manager):
-            id, serial = sibling.getId(), sibling.queue.pulse._p_serial
+            id, serial = sibling.getId(), pulse_serial(sibling)
             before = self._seen.get(id)
             if before is None or before.serial != serial:
                 before = _Seen(serial, now, self._beats)
-            elif policy.is_dead(now - before.since, self._beats - before.beats, max_idle):
-                dead.append(sibling)
-            seen[id] = before
-        self._seen = seen
-        return dead
+            is_dead = policy.is_dead(now - before.since, self._beats - before.beats, max_idle)
+            (dead if is_dead else alive).append(sibling)
+            self._seen[id] = before
+        return dead, alive
+
+    def boots_alive(self, manager):
+        """The worker lives at the siblings' desks, but for those known to be dead and for guests.
+
+        What such a one runs at the manager's desk it ends itself.
+        """
+        _, alive = self.look(manager)
+        return {each.queue.desk.boot for each in alive if not each.queue.desk.guest} - {None}
 
 
 def siblings_of(manager):
@@ -64,6 +71,8 @@ def siblings_of(manager):
             and aq_base(child) is not aq_base(manager)]
 
 
-def boots_of(manager):
-    """The worker lives that hold the desks of the manager and of its siblings."""
-    return {each.queue.desk.boot for each in (manager, *siblings_of(manager))} - {None}
+def pulse_serial(manager):
+    """The transaction that wrote the manager's pulse, as this snapshot has it; bytes."""
+    pulse = manager.queue.pulse
+    pulse._p_activate()  # what was forgotten has an old one
+    return pulse._p_serial

@@ -5,6 +5,22 @@ Imports: nothing of ours.
 
 import _thread
 import signal
+import threading
+
+
+def end_in_order():
+    """Let TERM end this process as INT does, where it would be cut off at once.
+
+    For a process that is not a worker's: Zope and waitress leave TERM as it is. A web server
+    that has a handler of its own keeps it.
+    """
+    if (threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL):
+        signal.signal(signal.SIGTERM, _exit)
+
+
+def _exit(number, frame):
+    raise SystemExit(128 + number)
 
 
 class Signals:

@@ -1,9 +1,10 @@
 """The worker: one beat after another.
 
 Tests call ``step``, which makes one beat; ``run`` only repeats it, and signals only set
-flags. What a beat does is `beat`.
+flags. What a beat does is `beat`; serving siblings is `guests`.
 
-Imports: pool, beat, holding, runs, pace, database, wakeup, execution, zasync.
+Imports: pool, beat, guests, service, siblings, holding, runs, pace, database, wakeup,
+execution, zasync.
 """
 
 import logging
@@ -26,13 +27,17 @@ from .claims import End
 from .claims import UNBEGUN
 from .database import is_storage_trouble
 from .database import unit_of_work
+from .errors import DeskLost
 from .errors import PoolBroken
 from .errors import TargetAway
 from .errors import WorkerError
 from .execution import Execution
+from .guests import Guests
 from .pace import Pace
 from .pool import Pool
 from .runs import Runs
+from .service import Service
+from .siblings import Siblings
 
 
 log = logging.getLogger('zasync')
@@ -53,23 +58,50 @@ class Worker:
         self._wakeup = wakeup
         self._clock = clock
         self._lock = threading.Lock()
-        self._ends = []
         self._pace = Pace()
         self._runs = Runs(clock, wakeup.notify_own, BEAT_SECONDS)
-        self._beat = Beat(self.boot, config, clock, self._pace, self._runs)
+        self._siblings = Siblings(clock)
+        self._beat = self._make_beat(config.target)
+        self._own = Service(self._beat)
+        self._guests = Guests(database, clock, self.boot, config.threads, self._siblings,
+                              self._make_beat)
         self._pool = Pool(config.threads, self._make_runner, self._on_end,
                           wakeup.notify_own, database.close, clock)
 
+    def _make_beat(self, target, *role):
+        return Beat(self.boot, self._config, self._clock, self._pace, self._runs, self._siblings,
+                    target, *role)
+
     # the life of a worker
 
-    def run(self):
-        """Serve the manager until `stopping` is set; then drain."""
+    def run(self, serving=None):
+        """Serve the manager until `stopping` is set; then drain.
+
+        serving -- callable(), called once the target is taken.
+        """
+        self.begin()
+        try:
+            if serving is not None:
+                serving()
+            while not self.stopping.is_set():
+                if not self.step(self._clock.now()):
+                    self._wakeup.wait(self._seconds_to_sleep(self._clock.now()))
+            self.drain()
+        finally:  # the process may go on without this worker
+            self._pool.stop()
+
+    def begin(self):
+        """Take the desk and start the threads; raises what `register` raises."""
         self.register()
         self._pool.start()
-        while not self.stopping.is_set():
-            if not self.step(self._clock.now()):
-                self._wakeup.wait(self._seconds_to_sleep(self._clock.now()))
-        self.drain()
+
+    def held(self):
+        """The Claims that wait or run here."""
+        return self._pool.held()
+
+    def join(self, seconds):
+        """After the end: wait for the threads, so long at most; → whether all ended."""
+        return self._pool.join(seconds)
 
     def register(self):
         """Take the desk, and give out again what a previous life had not finished.
@@ -90,7 +122,8 @@ class Worker:
             manager, now = self._database.manager(), self._clock.now()
             queue = manager.queue
             holding.sign_on(queue, self.boot, expected, self._config, __version__, now)
-            self._beat.reconcile(manager, now, set(), 'interrupted')
+            held = self._pool.held() | {end.claim for end in self._own.ends()}
+            self._beat.reconcile(manager, now, held, 'interrupted')
             self._beat.write_pulse(queue, 0, manager.paused)
             self._wakeup.watch(self._database.watched())
         self._beat.note(Done((), False, (), {}, True))
@@ -98,6 +131,7 @@ class Worker:
     def drain(self):
         """Claim nothing more, let what runs end, and leave the desk."""
         self._beat.draining = True
+        self._guests.drain()
         until = self._clock.monotonic() + self._config.drain_seconds
         self._pool.stop()
         log.info('stopping; %d calls still run', len(self._pool.held()))
@@ -122,7 +156,8 @@ class Worker:
             with unit_of_work('zasync worker stops'):
                 queue = self._database.manager().queue
                 if queue.desk.boot == self.boot:
-                    queue.desk.boot = None
+                    queue.desk.take(None)
+                self._guests.leave()
         except (TransientError, WorkerError, POSError, OSError) as reason:
             # The next start finds a desk of a dead process: a little slower, no loss.
             log.warning('could not sign off: %s', reason)
@@ -140,50 +175,78 @@ class Worker:
         if self._pool.broken is not None:
             raise PoolBroken(f'the threads of the worker do not start: {self._pool.broken!r}')
         self._take_back_unbegun(now)
-        # In this order: whoever is not held any more is among the ends.
-        held = self._pool.held()
-        with self._lock:
-            ends = list(self._ends)
+        did = self._step(self._own, now, hurry)
+        for service in self._guests.to_serve(self._pool.held()):
+            did = self._step_as_guest(service, now, hurry) or did
+        return did
+
+    def _step(self, service, now, hurry):
+        """One beat at our own desk, with what is to be done when it can't be made."""
         try:
-            with unit_of_work('zasync beat') as work:
-                manager = self._database.manager()
-                done = self._beat.in_transaction(manager, now, ends, held, hurry)
-                if done is None:
-                    work.abandon()
+            return self._beat_at(service, now, hurry)
         except ClientDisconnected:
             self._beat.doubt()
             if not self._beat.draining:
                 self._patiently(self._database.reach, 'the database server')
-            return False
         except DeskFree:
             if not self._beat.draining:
                 log.warning('nobody holds the desk any more: the manager was made anew, it may '
                             'be, or the start of this worker was undone')
                 self.register()
-            return False
+        except DeskLost as reason:
+            if not reason.to_guest:
+                raise
+            if not self._beat.draining:
+                log.warning('this worker was taken for dead, and its calls were given to a '
+                            'sibling; it takes its desk back')
+                self.register()
         except TargetAway:
-            if self._beat.draining:
-                return False
-            self._patiently(lambda: holding.look(self._database),
-                            f"the target {'/'.join(self._config.target)}")
-            return False
+            if not self._beat.draining:
+                self._patiently(lambda: holding.look(self._database),
+                                f"the target {'/'.join(self._config.target)}")
         except TransientError as reason:
             log.info('a beat met a conflict and is repeated: %s', type(reason).__name__)
             self._wakeup.notify_own()
-            return False
         except Exception as reason:
             if not is_storage_trouble(reason):
                 raise
             log.error('the storage takes no beat: %s', reason)
             self._beat.doubt()
             self._clock.wait(self.stopping, self._config.initial_retry_seconds)
-            return False
+        return False
+
+    def _step_as_guest(self, service, now, hurry):
+        """One beat at a sibling's desk. What can't be done there now is done later, or by others.
+        """
+        try:
+            return self._beat_at(service, now, hurry)
+        except (DeskFree, DeskLost, TargetAway) as reason:
+            self._guests.lost(service, reason)
+        except (TransientError, WorkerError, POSError, OSError) as reason:
+            # Ours is served all the same; a server that is away our own beat will notice.
+            log.info('a beat at %s is repeated: %s', '/'.join(service.target),
+                     type(reason).__name__)
+            service.beat.doubt()
+        return False
+
+    def _beat_at(self, service, now, hurry):
+        """One beat at one desk; → whether it had anything to commit."""
+        # In this order: whoever is not held any more is among the ends.
+        held = self._pool.held()
+        here = {claim for claim in held if claim.target == service.target}
+        ends = service.ends()
+        with unit_of_work('zasync beat') as work:
+            manager = self._database.manager(service.target)
+            done = service.beat.in_transaction(manager, now, ends, here, len(held), hurry)
+            if done is None:
+                work.abandon()
         if done is None:
             return False
-        self._beat.note(done)
+        service.beat.note(done)
+        if service is self._own:
+            self._siblings.note_own_beat()
         if done.filed:
-            with self._lock:
-                del self._ends[:len(ends)]
+            service.filed(len(ends))
         for claim in done.claims:
             log.info('call %s accepted (attempt %d)', claim.id, claim.attempt)
             self._pool.submit(claim)
@@ -197,14 +260,18 @@ class Worker:
             return
         with self._lock:
             self._pace.forget()
-            self._ends.extend(End(claim, UNBEGUN, now, self._clock.monotonic(), 0.0, now)
-                              for claim in self._pool.take_back())
+            for claim in self._pool.take_back():
+                end = End(claim, UNBEGUN, now, self._clock.monotonic(), 0.0, now)
+                self._service_of(claim).add([end])
+
+    def _service_of(self, claim):
+        return self._own if claim.target == self._own.target else self._guests.get(claim.target)
 
     # the threads, and how long it sleeps
 
     def _on_end(self, end):
         with self._lock:
-            self._ends.append(end)
+            self._service_of(end.claim).add([end])
             self._pace.note(end.seconds, end.monotonic)
 
     def _make_runner(self):
@@ -214,10 +281,12 @@ class Worker:
     def _seconds_to_sleep(self, now):
         """How long nothing has to be done unless somebody wakes us."""
         monotonic = self._clock.monotonic()
-        waits = [self._beat.seconds_to_sleep(now)]
-        with self._lock:
-            if self._ends:
-                waits.append(self._ends[0].monotonic + SWEEP_SECONDS - monotonic)
+        waits = [self._guests.seconds_to_sleep()]
+        for service in (self._own, *self._guests.services()):
+            waits.append(service.beat.seconds_to_sleep(now))
+            ends = service.ends()
+            if ends:
+                waits.append(ends[0].monotonic + SWEEP_SECONDS - monotonic)
         oldest = self._pool.oldest_waiting()
         if oldest is not None:
             waits.append(oldest + UNBEGUN_SECONDS - monotonic)

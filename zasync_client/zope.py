@@ -1,6 +1,6 @@
 """Starting Zope inside a worker: products, database, no web server.
 
-Imports: config, errors.
+Imports: config, errors, knock.
 """
 
 import logging
@@ -19,9 +19,14 @@ from Products.zasync import policy
 from .errors import ConfigurationError
 from .errors import GaveUp
 from .errors import TargetAway
+from .knock import knock
 
 
 log = logging.getLogger('zasync')
+
+class WorkerStarting(ProcessStarting):
+    """The process of a worker is starting: Zope as ever, but without a web server."""
+
 
 #: Tries of Zope's own start: on an empty database it writes the root objects, and
 #: of several processes that start at once all but one meet a conflict there.
@@ -43,8 +48,18 @@ def start(config, clock, stopping):
     starter.setupPublisher()
     patiently(lambda: _open_root(config), 'the database server', config, clock, stopping)
     _start_zope()
-    notify(ProcessStarting())
+    notify(WorkerStarting())
     return Zope2.DB
+
+
+def open_database(config):
+    """Open the root database and start nothing else of Zope; → the ZODB.DB.
+
+    Raises ConfigurationError, and whatever the storage raises.
+    """
+    handleWSGIConfig(config.zope, config.handlers)
+    setConfiguration(config.zope)
+    return _open_root(config)
 
 
 def _open_root(config):
@@ -53,6 +68,9 @@ def _open_root(config):
     A try that fails leaves nothing half-open behind for the next.
     """
     dbtab = config.zope.dbtab
+    for database in config.zope.databases:
+        if '/' in database.getVirtualMountPaths():
+            knock(database.config.storage)
     try:
         return dbtab.getDatabase('/', is_root=1)
     except ZConfig.ConfigurationError as reason:

@@ -13,12 +13,15 @@ from AccessControl import getSecurityManager
 from Acquisition import aq_base
 from Acquisition import aq_inner
 from Acquisition import aq_parent
+from transaction.interfaces import TransientError
 from zExceptions import Unauthorized
 
 from . import expression
 from . import ldapcall
 from .errors import BadCall
 from .errors import MemberFailed
+from .errors import StillRuns
+from .failure import Failure
 from .failure import Relayed
 from .paths import at
 
@@ -218,19 +221,35 @@ def aggregate(run, first_failure):
     """The results of the calls that were waited for, a list in the order they were given.
 
     For one that failed the list holds its Failure; with `first_failure` that raises
-    MemberFailed, at once.
+    MemberFailed, at once. So it does for one whose result can't be read again.
     """
-    outcomes = []
-    for number, member in enumerate(run.awaited, 1):
-        failure = member.failure
-        if failure is not None and first_failure:
-            raise MemberFailed(f'member {number} ({member.plugin}) failed: {failure}')
-        outcomes.append(member.result if failure is None else failure)
+    outcomes = [_outcome(member) for member in run.awaited]
+    if first_failure:
+        for number, outcome in enumerate(outcomes, 1):
+            if isinstance(outcome, Failure):
+                plugin = run.awaited[number - 1].plugin
+                raise MemberFailed(f'member {number} ({plugin}) failed: {outcome}')
+    _check_all_ended(run)
     return outcomes
+
+
+def _outcome(member):
+    try:
+        return member.result if member.failure is None else member.failure
+    except TransientError:
+        raise
+    except Exception as error:  # unpickling runs foreign code, which may raise anything
+        return Failure.from_exception(error)
+
+
+def _check_all_ended(run):
+    if not all(each.ended for each in run.awaited):
+        raise StillRuns('a call that this one waited for runs once more')
 
 
 def follow(run, id):
     """End as the call that was waited for did; its callbacks then get what that one had."""
+    _check_all_ended(run)
     followed, = run.awaited
     if followed.failure is not None:
         raise Relayed(followed.failure)

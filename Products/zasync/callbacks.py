@@ -26,6 +26,7 @@ from .builtin import zope_call
 from .call import Call
 from .deferred import Chain
 from .errors import BadCall
+from .errors import ZAsyncError
 from .failure import Failure
 from .security import capture
 
@@ -43,13 +44,24 @@ def add(deferred, success, failure):
     if success is failure is None:
         raise BadCall('addCallbacks takes a callback for success, one for failure, or both')
     caller = capture()
-    if deferred._queue is None:
-        deferred._v_continue(success, failure, caller)
-    elif deferred._p_serial in (None, NO_SERIAL) and not deferred.ended:
+    at_once = deferred._queue is None  # which loads it: its serial is known now
+    new = deferred._p_serial in (None, NO_SERIAL)
+    if at_once or (new and getattr(deferred, '_v_continue', None) is not None):
+        _call_at_once(deferred, success, failure, caller)
+    elif new and not deferred.ended:
         # The call is not committed: nobody else has seen it.
         deferred.append_callback(success, failure, None if caller == deferred.caller else caller)
     else:
         _follower(deferred, caller).append_callback(success, failure, caller)
+        putting.after_put(deferred._queue)
+
+
+def _call_at_once(deferred, success, failure, caller):
+    call_at_once = getattr(deferred, '_v_continue', None)
+    if call_at_once is None:
+        raise BadCall(f'the call {deferred.id} was run in a request that is over: it takes no '
+                      'callbacks any more')
+    call_at_once(success, failure, caller)
 
 
 def follow(deferred):
@@ -58,26 +70,32 @@ def follow(deferred):
     follower = _new_follower(deferred, deferred.caller)
     for success, failure, caller in left:
         follower.append_callback(success, failure, caller)
+    putting.after_put(deferred._queue)
 
 
 def _follower(deferred, caller):
     """The follower this transaction has put for `deferred`, else a new one."""
     current = transaction.get()
     try:
-        found = current.data(deferred)
+        ours = current.data(_follower)
     except KeyError:
-        found = None
+        ours = {}
+        current.set_data(_follower, ours)
+    id, found = ours.get(deferred.id, (None, None))
     # A savepoint that was rolled back may have taken it out of its lane.
-    if found is None or deferred._queue.find(found.id) is not found:
+    if found is None or deferred._queue.find(id) is not found:
         found = _new_follower(deferred, caller)
-        current.set_data(deferred, found)
+        ours[deferred.id] = found.id, found
     return found
 
 
 def _new_follower(deferred, caller):
+    if deferred._queue.closed:
+        raise BadCall(f'the manager of the call {deferred.id} was deleted: nobody would run its '
+                      'callbacks')
     put_at = round(clock.SYSTEM.now() * 1000) / 1000
     call = Call(FOLLOW, payload.dump_arguments((deferred.id,), {}), caller, put_at,
-                session=deferred.session)
+                priority=deferred.priority, session=deferred.session)
     return putting.put_after(deferred._queue, call, (deferred,))
 
 
@@ -108,6 +126,11 @@ def run(run, callback, value):
         'result': None if failed else value, 'failure': value if failed else None,
         'here': run.app, 'context': run.app, 'container': run.app, 'home': run.app,
         'root': run.app, 'request': run.app.REQUEST})
+
+
+def no_checkpoint(memo):
+    """What a callback gets for a checkpoint, wherever it runs."""
+    raise ZAsyncError('a callback has no checkpoints: it is short, or puts a call')
 
 
 Chain.add = staticmethod(add)

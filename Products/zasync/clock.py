@@ -7,6 +7,7 @@ Imports: interfaces.
 
 import datetime
 import time
+from contextlib import contextmanager
 
 from persistent.TimeStamp import TimeStamp
 from zope.interface import implementer
@@ -114,3 +115,19 @@ _storage_clocks = {}
 def storage_clock(database_name):
     """The StorageClock this process keeps for the database of that name."""
     return _storage_clocks.setdefault(database_name, StorageClock())
+
+
+@contextmanager
+def replaced(clock):
+    """While the body runs, `clock` is the clock of the process.
+
+    What was learned of storages' clocks was learned by the other one.
+    """
+    global SYSTEM
+    before, SYSTEM = SYSTEM, clock
+    _storage_clocks.clear()
+    try:
+        yield clock
+    finally:
+        SYSTEM = before
+        _storage_clocks.clear()

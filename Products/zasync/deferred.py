@@ -10,6 +10,7 @@ Imports: interfaces, lifecycle, payload, call, board, failure, clock, errors.
 from typing import NamedTuple
 
 from persistent import Persistent
+from ZODB.POSException import POSKeyError
 from zope.interface import implementer
 
 from . import clock
@@ -84,7 +85,8 @@ class Deferred(Persistent):
     #: Deferreds whose ends this one waits for; and whether the first failure is enough.
     after = ()
     hurried = False
-    _series = None
+    series = None
+    _names = None
     #: Of a call that was put to another manager, so that its id does not tell where it waits:
     #: the number of the intake by which it came.
     moved = 0
@@ -101,7 +103,7 @@ class Deferred(Persistent):
     # How the call ends if its callbacks leave it with a failure: a lifecycle event.
     _end_event = lifecycle.FAIL
 
-    def __init__(self, id, call, queue=None):
+    def __init__(self, id, call, queue=None, names=None):
         self.id = id
         self.plugin = call.plugin
         self.put_at = call.put_at
@@ -110,9 +112,11 @@ class Deferred(Persistent):
         if queue is not None:
             self._queue = queue
         for name in ('session', 'priority', 'not_before', 'expires_at', 'timeout_seconds',
-                     'retry', 'key', 'hurried'):
+                     'retry', 'key', 'series', 'hurried'):
             if getattr(call, name) != getattr(self, name):
                 setattr(self, name, getattr(call, name))
+        if self.series is not None:
+            self._names = names
 
     # reading
 
@@ -125,11 +129,6 @@ class Deferred(Persistent):
     def caller(self):
         """The Caller who put it."""
         return Caller(*self._caller)
-
-    @property
-    def series(self):
-        """The text of its series, or None."""
-        return None if self._series is None else self._series.text
 
     @property
     def result(self):
@@ -183,13 +182,18 @@ class Deferred(Persistent):
 
     def is_blocked(self):
         """Whether another call of its series runs."""
-        return self._series is not None and not self._series.is_free_for(self.id)
+        return self.series is not None and not self._names.is_free(self.series, self.id)
 
     def is_held_up(self):
-        """Whether a call it waits for has not ended; with `hurried` a failure is enough."""
-        if self.hurried and any(each.ended and each.failure is not None for each in self.after):
+        """Whether a call it waits for has not ended; with `hurried` a failure is enough.
+
+        One that has begun waits for nobody any more.
+        """
+        if self.state != NEW or not self.after:
             return False
-        return not all(each.ended for each in self.after)
+        if self.hurried and any(has_failed(each) for each in self.after):
+            return False
+        return any(not has_ended(each) for each in self.after)
 
     def step(self):
         """Which part of the call is to be done: −1 its work, else the number of a callback."""
@@ -235,8 +239,8 @@ class Deferred(Persistent):
         self.owner = boot
         self.attempt += 1
         self.started_at = now
-        if self._series is not None:
-            self._series.hold(self.id)
+        if self.series is not None:
+            self._names.hold(self.series, self.id)
 
     def give_back(self, now, outcome, failed=False):
         """It goes back to the queue; `outcome` says why its attempt ended, in a word or two.
@@ -261,14 +265,22 @@ class Deferred(Persistent):
         self._memo = payload.stored(memo)
 
     def succeed(self, result, now):
-        """Its work is done; `result` is pickled, or None for None."""
-        self._end_of_work(lifecycle.SUCCEED, now)
-        self._result = None if result is None else payload.stored(result)
+        """Its work, or the callback that runs, is done; `result` is pickled, or None for None."""
+        kept = None if result is None else payload.stored(result)
+        if self.state == CALLBACK:
+            self._result, self._failure = kept, None
+            self._next_callback(now)
+        else:
+            self._end_of_work(lifecycle.SUCCEED, now)
+            self._result = kept
 
     def fail(self, failure, now):
-        """Its work failed for good, with that Failure."""
-        self._end_of_work(lifecycle.FAIL, now)
-        self._failure = payload.stored(payload.dumps(failure))
+        """Its work, or the callback that runs, failed for good, with that Failure."""
+        if self.state == CALLBACK:
+            self._callback_failed(failure, now)
+        else:
+            self._end_of_work(lifecycle.FAIL, now)
+            self._failure = payload.stored(payload.dumps(failure))
 
     def relay(self, failure, now):
         """It ends as another call did that failed: what went wrong is told there."""
@@ -279,20 +291,6 @@ class Deferred(Persistent):
         """Nobody began it in time."""
         self._end_of_work(lifecycle.EXPIRE, now)
         self._failure = payload.stored(payload.dumps(failure))
-
-    def called_back(self, result, now):
-        """A callback has returned `result`, pickled, or None for None."""
-        self._result = None if result is None else payload.stored(result)
-        self._failure = None
-        self._next_callback(now)
-
-    def callback_failed(self, failure, now):
-        """A callback has raised, with that Failure. What it was given is kept for a retry."""
-        if self._failure is None:
-            self._broken = self._called
-        self._end_event = lifecycle.FAIL
-        self._failure = payload.stored(payload.dumps(failure))
-        self._next_callback(now)
 
     def pass_callback(self, now):
         """A callback has nothing for a value of this kind."""
@@ -313,7 +311,7 @@ class Deferred(Persistent):
     def again(self):
         """It failed for good and is to run once more; where a callback failed, from there."""
         self._advance(lifecycle.RETRY)
-        self._note_attempt(self.ended_at, f'failed: {self.failure}'[:OUTCOME_MOST])
+        self._note_failed(self.ended_at)
         self.failures = 0
         self.ended_at = None
         self._failure = None
@@ -339,9 +337,14 @@ class Deferred(Persistent):
         self._callbacks = self._callbacks[:self._called]
         return left
 
-    def join_series(self, series):
-        """It is of that Series."""
-        self._series = series
+    def _callback_failed(self, failure, now):
+        if self._failure is None:
+            # What it was given is still in `_result`: it can be given that again.
+            self._broken = self._called
+        if failure != self.failure:  # else it has handed on what it was given
+            self._end_event = lifecycle.FAIL
+            self._failure = payload.stored(payload.dumps(failure))
+        self._next_callback(now)
 
     def _next_callback(self, now):
         self._called += 1
@@ -351,8 +354,7 @@ class Deferred(Persistent):
             self._end(now)
 
     def _end_of_work(self, event, now):
-        # In the state CALLBACK this comes from outside (a time-out): what is left is dropped.
-        left = self.state != CALLBACK and self.has_callbacks()
+        left = self.has_callbacks()
         self._advance(event, left)
         if left:
             self._end_event = event
@@ -372,14 +374,19 @@ class Deferred(Persistent):
         """Whether it is in that Queue."""
         return self._queue is queue
 
-    def let_go(self):
-        """Its work has ended in no thread; somebody else is to run its callbacks."""
+    def let_go(self, now):
+        """What it did has failed in no thread; its callbacks are for its next attempt."""
+        if self.attempt:
+            self._note_failed(now)
         self._release()
 
     def _release(self):
         self.owner = None
-        if self._series is not None:
-            self._series.release(self.id)
+        if self.series is not None:
+            self._names.release(self.series, self.id)
+
+    def _note_failed(self, now):
+        self._note_attempt(now, f'failed: {self.failure}'[:OUTCOME_MOST])
 
     def _note_attempt(self, now, outcome):
         attempt = (self.attempt, self.started_at, now, outcome)
@@ -390,3 +397,19 @@ class Deferred(Persistent):
 
     def __repr__(self):
         return f'<call {self.id} {self.plugin} {self.state}>'
+
+
+def has_ended(deferred):
+    """Whether nobody need wait for that call: it has ended, or its put was undone."""
+    try:
+        return deferred.ended
+    except POSKeyError:
+        return True
+
+
+def has_failed(deferred):
+    """Whether it has ended, and not well; what was undone never will."""
+    try:
+        return deferred.ended and deferred.failure is not None
+    except POSKeyError:
+        return True

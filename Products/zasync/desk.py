@@ -25,6 +25,7 @@ class Desk(Persistent):
     """The worker's running calls, counts and marks, written in one transaction with its trees.
 
     boot -- id of the worker life that holds the desk, or None.
+    guest -- the holder is the worker of a sibling, and leaves when our own comes back.
     n_ready, n_later -- calls taken in that wait for a thread, for their time.
     n_aside -- calls taken in that wait for their series or for the ends of other calls.
     n_born -- calls the worker itself has made here, so far.
@@ -32,6 +33,8 @@ class Desk(Persistent):
     that packing can't take a running call away.
     marks -- tuple of Marks; apart from the desk, or a claim would write all of them.
     """
+
+    guest = False
 
     def __init__(self, lanes):
         self.boot = None
@@ -51,6 +54,11 @@ class Desk(Persistent):
         marks = self.marks[lane // LANES_A_MARKS]
         marks.of[lane] = (number, oid)
         marks._p_changed = True
+
+    def take(self, boot, guest=False):
+        """Become the holder; None for boot: nobody is."""
+        self.boot = boot
+        self.guest = guest
 
     def add_running(self, id, deferred):
         """Hang a claimed call here."""

@@ -4,13 +4,13 @@ Imports: builtin, options, payload, security, call, clock, errors.
 """
 
 import datetime
-import math
 from dataclasses import replace
 
 from . import clock
 from . import payload
 from .builtin import AGGREGATE
 from .builtin import BUILTIN
+from .builtin import INTERNAL
 from .builtin import NAMES
 from .builtin import SCHEDULE
 from .call import Call
@@ -20,8 +20,11 @@ from .options import Options
 from .security import capture
 
 
-#: Most members of an aggregate: each is a call of its own, put in the caller's request.
+#: Most members of an aggregate, those of aggregates in it included: each is a call of its
+#: own, put in the caller's request.
 MEMBERS_MOST = 1_000
+#: How deep aggregate and schedule may be put into each other.
+DEPTH_MOST = 10
 
 PLAIN = Options()
 
@@ -34,7 +37,8 @@ def make_call(offered, session, plugin, args, kwargs, options=PLAIN):
     Raises UnknownPlugin or BadCall.
     """
     if not isinstance(options, Options):
-        raise BadCall(f'the options are an Options, not {options!r}')
+        raise BadCall('the first argument of putCallWith is an Options, then come the plugin and '
+                      f'its arguments; got {options!r:.100}')
     door = _Door(offered, session, capture(), _put_time())
     return door.call(plugin, args, kwargs, options)
 
@@ -42,23 +46,27 @@ def make_call(offered, session, plugin, args, kwargs, options=PLAIN):
 def plugins_wanted(plugin, args, kwargs):
     """The names of the plugins, other than built-in ones, that a call and its parts need.
 
-    For a call of the wrong shape it may find too few: the door refuses that one anyway.
+    For a call that the door refuses it may find too few.
     """
-    if plugin == SCHEDULE:
-        return plugins_wanted(args[1], args[2:], kwargs) if len(args) > 1 else set()
-    if plugin == AGGREGATE:
-        members = args[0] if args else kwargs.get('calls')
-        return {name for member in members if isinstance(member, (list, tuple)) and member
-                for name in plugins_wanted(member[0], *_parts_or_nothing(member))
-                } if isinstance(members, (list, tuple)) else set()
-    return {plugin} if isinstance(plugin, str) and plugin not in NAMES else set()
+    wanted, calls = set(), [(plugin, args, kwargs)]
+    for plugin, args, kwargs in calls:  # which grows
+        if plugin == SCHEDULE:
+            calls += [(args[1], args[2:], kwargs)] if len(args) > 1 else []
+        elif plugin == AGGREGATE:
+            members = args[0] if args else kwargs.get('calls')
+            calls += _parts_of_all(members) if isinstance(members, (list, tuple)) else []
+        elif isinstance(plugin, str) and plugin not in NAMES:
+            wanted.add(plugin)
+        if len(calls) > MEMBERS_MOST * DEPTH_MOST:
+            break
+    return wanted
 
 
-def _parts_or_nothing(member):
+def _parts_of_all(members):
     try:
-        return _member_parts(member)[1:]
+        return [_member_parts(member) for member in members[:MEMBERS_MOST]]
     except BadCall:
-        return (), {}
+        return []
 
 
 class _Door:
@@ -68,29 +76,35 @@ class _Door:
         self._session = None if session is None else session[0]
         self._caller = caller
         self._put_at = put_at
+        self._depth = self._n_members = 0
 
     def call(self, plugin, args, kwargs, options=PLAIN):
         self._check_known(plugin)
-        if plugin == SCHEDULE:
-            return self._scheduled(args, kwargs, options)
-        if plugin == AGGREGATE:
-            if len(args) > 2 or set(kwargs) - {'calls', 'first_failure'}:
-                raise BadCall('aggregate takes a list of calls and, if need be, first_failure; '
-                              f'got {len(args)} arguments and the keywords {sorted(kwargs)}')
-            members, hurried = self._members(
-                **{**dict(zip(('calls', 'first_failure'), args, strict=False)), **kwargs})
-            return self._made(plugin, (hurried,), {}, options)._replace(
-                members=members, hurried=hurried)
+        if plugin in (SCHEDULE, AGGREGATE):
+            return self._of_calls(plugin, args, kwargs, options)
         if plugin in BUILTIN:
             args, kwargs = BUILTIN[plugin].check(args, kwargs)
         return self._made(plugin, args, kwargs, options)
 
+    def _of_calls(self, plugin, args, kwargs, options):
+        """A call that is made of others."""
+        if self._depth == DEPTH_MOST:
+            raise BadCall(f'schedule and aggregate are put into each other {DEPTH_MOST} deep at '
+                          'most')
+        self._depth += 1
+        try:
+            make = self._scheduled if plugin == SCHEDULE else self._aggregated
+            return make(args, kwargs, options)
+        finally:
+            self._depth -= 1
+
     def _check_known(self, plugin):
         if not isinstance(plugin, str):
-            raise UnknownPlugin(f'the name of a plugin is a text, not {plugin!r}')
-        if plugin not in NAMES and plugin not in self._offered:
-            known = ', '.join(sorted({*NAMES, *self._offered}))
-            raise UnknownPlugin(f'there is no plugin {plugin!r}; known are: {known}')
+            raise UnknownPlugin(f'the name of a plugin is a text, not {plugin!r:.100}')
+        known = {*NAMES, *self._offered}.difference(INTERNAL)
+        if plugin not in known:
+            raise UnknownPlugin(f'there is no plugin {plugin!r:.100}; known are: '
+                                f'{", ".join(sorted(known))}')
 
     def _made(self, plugin, args, kwargs, options):
         not_before, expires_at = options.times(self._put_at)
@@ -104,54 +118,69 @@ class _Door:
         if len(args) < 2:
             raise BadCall('schedule takes a number of seconds, a plugin and its arguments')
         seconds, plugin, *rest = args
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) \
-                or not math.isfinite(seconds):
-            raise BadCall(f'schedule takes a number of seconds, not {seconds!r}')
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+            raise BadCall(f'schedule takes a number of seconds, not {seconds!r:.100}')
         if seconds < 0:
-            raise BadCall(f'schedule can not go back in time: {seconds!r} seconds')
-        try:
-            delay = datetime.timedelta(seconds=seconds)
-        except OverflowError:
-            raise BadCall(f'schedule can not wait {seconds!r} seconds') from None
+            raise BadCall(f'schedule can not go back in time: {seconds!r:.100} seconds')
         moment = options.times(self._put_at)[0] or self._put_at
-        later = self._moment(moment, delay)
-        return self.call(plugin, tuple(rest), kwargs, replace(options, not_before=later))
-
-    @staticmethod
-    def _moment(seconds, delay):
         try:
-            return datetime.datetime.fromtimestamp(seconds, datetime.UTC) + delay
-        except OverflowError:
-            raise BadCall(f'schedule can not wait {delay}') from None
+            later = _moment(moment) + datetime.timedelta(seconds=seconds)
+        except (OverflowError, ValueError):  # infinity, not a number, the year 10,000
+            raise BadCall(f'schedule can not wait {seconds!r:.100} seconds') from None
+        if seconds:
+            options = replace(options, not_before=later)
+        return self.call(plugin, tuple(rest), kwargs, options)
 
-    def _members(self, calls=None, first_failure=False):
-        """aggregate(calls, first_failure=False) → (tuple of Calls, bool)."""
+    def _aggregated(self, args, kwargs, options):
+        """aggregate(calls, first_failure=False): those calls, and one that waits for them.
+
+        Priority and earliest time hold for the members as well.
+        """
+        given = dict(zip(('calls', 'first_failure'), args, strict=False))
+        if len(args) > 2 or set(kwargs) - ({'calls', 'first_failure'} - set(given)):
+            raise BadCall('aggregate takes a list of calls and, if need be, first_failure; '
+                          f'got {len(args)} arguments and the keywords {sorted(kwargs)}')
+        given = {'calls': None, 'first_failure': False, **given, **kwargs}
+        if not isinstance(given['first_failure'], bool):
+            raise BadCall(f'first_failure is true or false, not {given["first_failure"]!r:.100}')
+        call = self._made(AGGREGATE, (given['first_failure'],), {}, options)
+        theirs = Options(priority=options.priority,
+                         not_before=_moment(call.not_before) if call.not_before else None)
+        return call._replace(members=self._members(given['calls'], theirs),
+                             hurried=given['first_failure'])
+
+    def _members(self, calls, options):
         if not isinstance(calls, (list, tuple)) or not calls:
             raise BadCall('aggregate takes a list of calls, each (plugin, arguments) or '
                           f'(plugin, arguments, keywords), not {calls!r:.300}')
-        if len(calls) > MEMBERS_MOST:
-            raise BadCall(f'aggregate takes {MEMBERS_MOST:,} calls at most, not {len(calls):,}')
-        if not isinstance(first_failure, bool):
-            raise BadCall(f'first_failure is true or false, not {first_failure!r}')
+        self._n_members += len(calls)
+        if self._n_members > MEMBERS_MOST:
+            raise BadCall(f'aggregate takes {MEMBERS_MOST:,} calls at most, all in all')
         members = []
         for number, member in enumerate(calls, 1):
             try:
-                members.append(self.call(*_member_parts(member)))
+                members.append(self.call(*_member_parts(member), options))
             except UnknownPlugin as reason:
                 raise UnknownPlugin(f'member {number}: {reason}') from None
             except BadCall as reason:
                 raise BadCall(f'member {number}: {reason}') from None
-        return tuple(members), first_failure
+        return tuple(members)
+
+
+def _moment(seconds):
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
 
 def _member_parts(member):
+    """(plugin, args, kwargs) of a member; raises BadCall."""
     if not isinstance(member, (list, tuple)) or not 1 <= len(member) <= 3:
         raise BadCall('give it as (plugin, arguments) or (plugin, arguments, keywords), '
                       f'not {member!r:.300}')
     plugin, args, kwargs = (*member, (), {})[:3] if len(member) == 1 else (*member, {})[:3]
-    if not isinstance(args, (list, tuple)) or not isinstance(kwargs, dict):
-        raise BadCall(f'its arguments are a tuple and its keywords a mapping, not {args!r:.100} '
-                      f'and {kwargs!r:.100}')
+    if not isinstance(args, (list, tuple)) or not isinstance(kwargs, dict) \
+            or not all(isinstance(name, str) for name in kwargs):
+        raise BadCall('its arguments are a tuple and its keywords a mapping of names, not '
+                      f'{args!r:.100} and {kwargs!r:.100}')
     return plugin, tuple(args), kwargs
 
 

@@ -65,6 +65,10 @@ class NoManager(ZAsyncError):
     """There is neither a dispatcher nor a manager where the call is to be put."""
 
 
+class StillRuns(ZAsyncError, TransientError):
+    """A call that was waited for runs once more: whoever waited for it waits again."""
+
+
 class MemberFailed(ZAsyncError):
     """A member of an aggregate failed, and the first failure was to be enough."""
 

@@ -80,6 +80,28 @@ def trim(lane, mark):
         del lane[number]
 
 
+def forget(lane, mark, before):
+    """Remove entries up to `mark` that were put before that time, at most TRIM_MOST.
+
+    The last entry of the lane stays, without its call: see `trim`. → whether it came to that.
+    """
+    passed = []
+    for number, entry in lane.items(None, mark):
+        if entry[1] >= before or len(passed) == TRIM_MOST:
+            break
+        passed.append(number)
+    emptied = bool(passed) and passed[-1] == highest(lane)
+    if emptied:
+        last = passed.pop()
+        if lane[last][3] is None:
+            emptied = False
+        else:
+            lane[last] = (0, 0.0, 0.0, None)
+    for number in passed:
+        del lane[number]
+    return emptied
+
+
 def close(lane):
     """Make every put into `lane` that overlaps with this transaction fail, in either order.
 

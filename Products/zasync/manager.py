@@ -110,14 +110,25 @@ class AsynchronousCallManager(ManagerPages, CallPages, PeriodicPages, SimpleItem
         return sessions.browser_id(self)
 
     def _put(self, session, plugin, args, kwargs, *options):
-        return self.put(make_call(self.queue.card.plugins, session, plugin, args, kwargs,
+        return self.put(make_call(self.offered(), session, plugin, args, kwargs,
                                   *options))
 
     @zpublish(False)
     @security.private
     def put(self, call):
-        """Queue a Call in the current transaction; → its Deferred."""
-        return putting.put(self.queue, self.names(), call, self.id)
+        """Queue a Call in the current transaction; → its Deferred, or the one it joins."""
+        joined = putting.find_joined(self.names(), self.queue_of, call)
+        if joined is not None:
+            return joined[1]
+        deferred = putting.put(self.queue, self.names(), call, self.id)
+        putting.after_put(self.queue, self)
+        return deferred
+
+    @zpublish(False)
+    @security.private
+    def offered(self):
+        """Names of the plugins that its worker has told of."""
+        return (*self.queue.card.plugins, *putting.StandIn.plugins)
 
     @zpublish(False)
     @security.private
@@ -125,6 +136,14 @@ class AsynchronousCallManager(ManagerPages, CallPages, PeriodicPages, SimpleItem
         """The Names of our calls: those of the dispatcher we lie in, else our own."""
         shared = getattr(aq_base(aq_parent(aq_inner(self))), 'call_names', None)
         return self.queue.names if shared is None else shared
+
+    @zpublish(False)
+    @security.private
+    def queue_of(self, manager_id):
+        """The Queue of that manager, if its calls have the names that ours have; or None."""
+        if self.names() is self.queue.names:
+            return self.queue
+        return aq_parent(aq_inner(self)).queue_of(manager_id)
 
     # asking
 
@@ -184,6 +203,7 @@ class AsynchronousCallManager(ManagerPages, CallPages, PeriodicPages, SimpleItem
         failed = [deferred for deferred in chosen if deferred.state == FAILED]
         for deferred in failed:
             putting.put_again(self.queue, deferred)
+            putting.after_put(self.queue, self)
         return len(failed)
 
     @zpublish(False)
@@ -270,6 +290,24 @@ def refuse_to_go_with_open_calls(manager, event):
             'lost with it. Let its worker finish them first, or have them moved to others on '
             'the tab Overview of its dispatcher.')
     manager.queue.close()
+
+
+def refuse_to_change_names_with_open_calls(manager, event):
+    """Before a manager is moved into a dispatcher, or out of one: BadRequest if it has open calls.
+
+    Their series are those of where they were put: elsewhere they would run beside others.
+    """
+    places = event.oldParent, event.newParent
+    if event.object is not manager or None in places or not any(
+            hasattr(aq_base(place), 'call_names') for place in places):
+        return
+    if aq_base(places[0]) is aq_base(places[1]):  # it gets another id
+        return
+    calls = manager.open_calls()
+    if calls:
+        raise BadRequest(
+            f'{"/".join(manager.getPhysicalPath())} has {calls} calls that have not ended; they '
+            'may have to wait for others of its dispatcher. Let its worker finish them first.')
 
 
 def _not_found(id):

@@ -8,7 +8,8 @@ somebody holds stays true, and its id finds it at the new manager.
 A call that waits for the ends of others is woken by the queue they end in. So all that are
 connected by such waits go to one place: the one to which some of them have gone already,
 else the one with the least to do. A call goes after those it waits for, and nothing goes
-before all that was put is taken in: what is connected must be known.
+before all that was put is taken in: what is connected must be known. What is parted all the
+same, since a call that had ended is run again, is found by Queue.recheck_held_up.
 
 Kept results stay where they are.
 
@@ -83,10 +84,10 @@ def move_periodic(periodic, targets):
     return len(moved)
 
 
-def waits_elsewhere(queue):
-    """Whether a call here waits for one that has moved: nobody here would wake it."""
-    return any(not each.is_in(queue) for deferred in queue.waiting.parked.values()
-               for each in _awaited(deferred))
+def stay(queue):
+    """The move is called off: forget what has left, if nothing here can wait for its end."""
+    if not queue.desk.n_aside:
+        queue.departed.clear()
 
 
 def _free_id(id, mapping):

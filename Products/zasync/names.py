@@ -5,53 +5,35 @@ Both kinds hang in 64 trees by a hash of the name, so that two that have nothing
 do with each other seldom meet. Traffic never removes a name: two objects for one
 series would let two of its calls run at once.
 
-Imports: interfaces.
+Imports: nothing of ours.
 """
 
 import zlib
 
 from BTrees.OOBTree import OOBTree
 from persistent import Persistent
-from persistent.wref import WeakRef
-
-from .interfaces import NEW
 
 
 TREES = 64
 
 
 class Key(Persistent):
-    """A key: the call that was put with it last, and the id of that call's manager.
+    """A key: the id of the call that was put with it last, and of that call's manager.
 
+    Ids, not references: a name outlives its calls, and must not keep their results.
     Written by puts only.
     """
 
-    # Weak: a name outlives its calls, and must not keep their results.
-    _call = None
-    manager_id = None
+    call_id = manager_id = None
 
-    def waiting(self):
-        """The call if it still waits to be run, else None.
-
-        The transaction then holds only as long as that call is not claimed: whoever
-        joins it relies on its running later than now.
-        """
-        call = None if self._call is None else self._call()
-        if call is None or call.state != NEW:
-            return None
-        if call._p_jar is not None and call._p_serial != b'\0' * 8:
-            call._p_jar.readCurrent(call)
-        return call
-
-    def move(self, call, manager_id):
+    def move(self, call_id, manager_id):
         """That call, if it is the one that was put with this key last, has another manager."""
-        if self._call is not None and self._call() is call:
+        if self.call_id == call_id:
             self.manager_id = manager_id
 
-    def take(self, call, manager_id):
+    def take(self, call_id, manager_id):
         """The call put with this key is that one now."""
-        self._call = WeakRef(call)
-        self.manager_id = manager_id
+        self.call_id, self.manager_id = call_id, manager_id
 
 
 class Series(Persistent):
@@ -61,22 +43,6 @@ class Series(Persistent):
     """
 
     holder = None
-
-    def __init__(self, text):
-        self.text = text
-
-    def is_free_for(self, id):
-        """Whether the call of that id may run."""
-        return self.holder in (None, id)
-
-    def hold(self, id):
-        """That call runs."""
-        self.holder = id
-
-    def release(self, id):
-        """That call runs no more."""
-        if self.holder == id:
-            self.holder = None
 
 
 class Names(Persistent):
@@ -88,22 +54,41 @@ class Names(Persistent):
         self._keys = tuple(OOBTree() for _ in range(TREES))
         self._series = tuple(OOBTree() for _ in range(TREES))
 
+    # keys
+
+    def find_key(self, text):
+        """The Key of that text, or None."""
+        return _tree(self._keys, text).get(text)
+
     def key(self, text):
         """The Key of that text, made when it is new."""
-        tree = self._keys[_hashed(text)]
-        found = tree.get(text)
-        if found is None:
-            found = tree[text] = Key()
-        return found
+        return _found_or_made(self._keys, text, Key)
 
-    def series(self, text):
-        """The Series of that text, made when it is new."""
-        tree = self._series[_hashed(text)]
-        found = tree.get(text)
-        if found is None:
-            found = tree[text] = Series(text)
-        return found
+    # series
+
+    def is_free(self, series, id):
+        """Whether the call of that id may run: none of the series does, or that one itself."""
+        found = _tree(self._series, series).get(series)
+        return found is None or found.holder in (None, id)
+
+    def hold(self, series, id):
+        """The call of that id runs."""
+        _found_or_made(self._series, series, Series).holder = id
+
+    def release(self, series, id):
+        """It runs no more."""
+        found = _tree(self._series, series).get(series)
+        if found is not None and found.holder == id:
+            found.holder = None
 
 
-def _hashed(text):
-    return zlib.crc32(text.encode('utf-8', 'surrogatepass')) % TREES
+def _tree(trees, text):
+    return trees[zlib.crc32(text.encode('utf-8', 'surrogatepass')) % TREES]
+
+
+def _found_or_made(trees, text, make):
+    tree = _tree(trees, text)
+    found = tree.get(text)
+    if found is None:
+        found = tree[text] = make()
+    return found

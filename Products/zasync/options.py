@@ -16,6 +16,12 @@ from .errors import BadCall
 #: Longest key or series, in characters.
 NAME_MOST = 200
 
+#: Most attempts; a priority is as far from 0 at most.
+WHOLE_MOST = 2 ** 31
+
+#: The last moment that calendars, and so the pages, can show; POSIX seconds.
+LAST_MOMENT = datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC).timestamp()
+
 
 @dataclass(frozen=True)
 class Retry:
@@ -38,14 +44,17 @@ class Retry:
 
     def __post_init__(self):
         if not _is_whole(self.attempts) or self.attempts < 1:
-            raise BadCall(f'attempts is a whole number, 1 or more, not {self.attempts!r}')
+            raise BadCall(f'attempts is a whole number, 1 or more, not {_shown(self.attempts)}')
+        _keep(self, 'attempts', int)
         for name, least in (('delay', 0), ('growth', 1), ('longest', 0)):
             value = getattr(self, name)
             if not _is_number(value) or value < least:
-                raise BadCall(f'{name} of a retry is a number, {least} or more, not {value!r}')
+                raise BadCall(f'{name} of a retry is a number, {least} or more, not '
+                              f'{_shown(value)}')
+            _keep(self, name, float)
         on = (self.on,) if isinstance(self.on, (str, type)) else self.on
         if not isinstance(on, (tuple, list)):
-            raise BadCall(f'the exceptions to retry on are a tuple, not {self.on!r}')
+            raise BadCall(f'the exceptions to retry on are a tuple, not {_shown(self.on)}')
         object.__setattr__(self, 'on', tuple(_exception_name(kind) for kind in on))
 
     def as_tuple(self):
@@ -76,30 +85,36 @@ class Options:
     series: str | None = None
 
     def __post_init__(self):
-        if not _is_whole(self.priority) or abs(self.priority) > 2 ** 31:
-            raise BadCall(f'the priority is a whole number, not {self.priority!r}')
+        if not _is_whole(self.priority):
+            raise BadCall(f'the priority is a whole number, not {_shown(self.priority)}')
+        _keep(self, 'priority', int)
         for name in ('not_before', 'expires'):
             _check_moment(name, getattr(self, name))
         if self.timeout is not None and not (_is_number(self.timeout) and self.timeout > 0):
-            raise BadCall(f'the timeout is a number of seconds, more than 0, not {self.timeout!r}')
+            raise BadCall('the timeout is a number of seconds, more than 0, not '
+                          f'{_shown(self.timeout)}')
+        _keep(self, 'timeout', float)
         if _is_whole(self.retry):
             object.__setattr__(self, 'retry', Retry(self.retry))
         elif not (self.retry is None or self.retry is False or isinstance(self.retry, Retry)):
             raise BadCall('retry is a Retry, a number of attempts, False or None, not '
-                          f'{self.retry!r}')
+                          f'{_shown(self.retry)}')
         for name in ('key', 'series'):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and 0 < len(value) <= NAME_MOST):
                 raise BadCall(f'the {name} is a text of 1 to {NAME_MOST} characters, '
-                              f'not {value!r:.300}')
+                              f'not {_shown(value)}')
+            _keep(self, name, str)
 
     def times(self, put_at):
-        """(not_before, expires_at) in POSIX seconds, 0.0 and None when there is none.
+        """(not_before, expires_at) in POSIX seconds; 0.0 for at once, None for never.
 
         Raises BadCall if the call would expire before it may begin.
         """
-        not_before = _seconds(self.not_before, put_at) or 0.0
-        expires_at = _seconds(self.expires, put_at)
+        not_before = _seconds('not_before', self.not_before, put_at)
+        if not_before is None or not_before <= put_at:
+            not_before = 0.0
+        expires_at = _seconds('expires', self.expires, put_at)
         if expires_at is not None and expires_at <= max(not_before, put_at):
             raise BadCall('the call would expire before it may begin')
         return not_before, expires_at
@@ -111,12 +126,36 @@ class Options:
         return () if self.retry is False else self.retry.as_tuple()
 
 
+def _keep(options, name, kind):
+    """Keep the bare value: a record must not need the classes of whoever put the call."""
+    value = getattr(options, name)
+    if value is not None and type(value) is not kind:
+        object.__setattr__(options, name, _bare(value) if kind is str else kind(value))
+
+
+def _bare(text):
+    return str.__str__(text)  # not what its class makes of it
+
+
+def _shown(value):
+    try:
+        return f'{value!r:.200}'
+    except ValueError:  # a whole number of more digits than Python writes
+        return 'a number of thousands of digits'
+
+
 def _is_whole(value):
-    return isinstance(value, int) and not isinstance(value, bool)
+    return (isinstance(value, int) and not isinstance(value, bool)
+            and abs(value) <= WHOLE_MOST)
 
 
 def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float can be
+        return False
 
 
 def _check_moment(name, value):
@@ -126,25 +165,29 @@ def _check_moment(name, value):
         if value < datetime.timedelta(0):
             raise BadCall(f'{name} is a negative delay: {value}')
     elif not isinstance(value, datetime.datetime):
-        raise BadCall(f'{name} is an aware datetime or a timedelta, not {value!r}')
+        raise BadCall(f'{name} is an aware datetime or a timedelta, not {_shown(value)}')
     elif value.tzinfo is None or value.utcoffset() is None:
         raise BadCall(f'{name} is a datetime without a time zone: {value!r}')
 
 
-def _seconds(value, put_at):
+def _seconds(name, value, put_at):
     if value is None:
         return None
     if isinstance(value, datetime.timedelta):
-        return put_at + value.total_seconds()
-    return value.timestamp()
+        seconds = put_at + value.total_seconds()
+    else:
+        seconds = value.timestamp()
+    if seconds > LAST_MOMENT:
+        raise BadCall(f'{name} is after the year 9999: {value}')
+    return seconds
 
 
 def _exception_name(kind):
     if isinstance(kind, type) and issubclass(kind, BaseException):
         return class_name(kind)
     if isinstance(kind, str) and kind:
-        return kind.removeprefix('builtins.')
-    raise BadCall(f'{kind!r} is no exception class and no dotted name of one')
+        return _bare(kind).removeprefix('builtins.')
+    raise BadCall(f'{_shown(kind)} is no exception class and no dotted name of one')
 
 
 def class_name(kind):

@@ -172,8 +172,7 @@ def _make_call(periodic, manager, now):
 
 def _born(queue, names, call, now):
     members = [_born(queue, names, member, now) for member in call.members]
-    series = None if call.series is None else names.series(call.series)
-    return queue.born(call, now, series, members)
+    return queue.born(call, now, names, members)
 
 
 def put_at(call, moment):

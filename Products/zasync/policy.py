@@ -117,6 +117,8 @@ def retry_delay(failures, first, growth, longest):
 
     failures -- times it has failed, 1 or more. All but `growth` are seconds.
     """
+    if not first:
+        return 0.0
     try:
         return min(longest, first * growth ** (failures - 1))
     except OverflowError:

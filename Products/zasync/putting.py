@@ -1,33 +1,52 @@
 """Putting a call into a queue, in the caller's transaction.
 
-Imports: lanes, names, queue, clock.
+Imports: lanes, clock, interfaces.
 """
 
 import transaction
 
 from . import clock
 from . import lanes
+from .interfaces import NEW
+
+
+#: What a connection gives an object that was never stored.
+NO_SERIAL = b'\0' * 8
+
+
+class StandIn:
+    """What stands in for workers in tests, see `testing`; elsewhere nothing does.
+
+    serve -- callable(queue, manager or None), called after each put. While there is one each
+    manager counts as having a living worker. plugins -- names of what that worker offers
+    beyond what the managers know already.
+    """
+
+    serve = None
+    plugins = ()
+
+
+def after_put(queue, manager=None):
+    """A call has been put to `queue`, its callbacks included; `manager` if that is known."""
+    if StandIn.serve is not None:
+        StandIn.serve(queue, manager)
 
 
 def put(queue, names, call, manager_id):
-    """Queue `call`, and its members before it; → its Deferred, or the one it joins by its key.
+    """Queue `call`, and its members before it; → its Deferred.
 
     names -- the Names that `queue` shares. manager_id -- of the queue's manager.
     """
-    joined = find_joined(names, call)
-    if joined is not None:
-        return joined[1]
-    series = None if call.series is None else names.series(call.series)
     members = [put(queue, names, member, manager_id) for member in call.members]
-    deferred = put_after(queue, call, members, series)
+    deferred = put_after(queue, call, members, names)
     if call.key is not None:
-        names.key(_own_key(call)).take(deferred, manager_id)
+        names.key(_own_key(call)).take(deferred.id, manager_id)
     return deferred
 
 
-def put_after(queue, call, after, series=None):
+def put_after(queue, call, after, names=None):
     """Queue `call`, to run after the ends of the Deferreds in `after`; → its Deferred."""
-    deferred = queue.put(call, lanes.current(), series, after)
+    deferred = queue.put(call, lanes.current(), names, after)
     _watch_commit(deferred)
     return deferred
 
@@ -41,18 +60,27 @@ def put_again(queue, deferred):
 def adopt(queue, deferred, intake, names, manager_id, **waits):
     """Have a call of another queue that waits go to this one; waits -- see Queue.adopt."""
     queue.adopt(deferred, intake, lanes.current(), **waits)
-    if deferred.key is not None:
-        names.key(_own_key(deferred)).move(deferred, manager_id)
+    key = None if deferred.key is None else names.find_key(_own_key(deferred))
+    if key is not None:
+        key.move(deferred.id, manager_id)
     _watch_commit(deferred)
 
 
-def find_joined(names, call):
-    """(manager id, Deferred) of the waiting call that `call` joins by its key, or None."""
-    if call.key is None:
+def find_joined(names, queue_of, call):
+    """(manager id, Deferred) of the waiting call that `call` joins by its key, or None.
+
+    queue_of -- callable(manager id) → the Queue of that manager, which shares `names`, or
+    None. The transaction then holds only as long as the call that is joined is not claimed:
+    whoever joins it relies on its running later than now.
+    """
+    key = None if call.key is None else names.find_key(_own_key(call))
+    queue = None if key is None else queue_of(key.manager_id)
+    waiting = None if queue is None else queue.find_waiting(key.call_id)
+    if waiting is None or waiting.state != NEW or waiting.is_expired(call.put_at):
         return None
-    key = names.key(_own_key(call))
-    waiting = key.waiting()
-    return None if waiting is None else (key.manager_id, waiting)
+    if waiting._p_jar is not None and waiting._p_serial != NO_SERIAL:
+        waiting._p_jar.readCurrent(waiting)
+    return key.manager_id, waiting
 
 
 def _own_key(call):

@@ -37,13 +37,13 @@ from .deferred import Deferred
 from .desk import Desk
 from .errors import Expired
 from .failure import Failure
-from .interfaces import CALLBACK
 from .interfaces import FAILED
 from .interfaces import RESOLVED
 from .names import Names
 from .pulse import Ping
 from .pulse import Pulse
 from .pulse import WorkerCard
+from .waiting import is_waiting
 from .waiting import Waiting
 
 
@@ -102,17 +102,17 @@ class Queue(Persistent):
 
     # putters
 
-    def put(self, call, lane_number, series=None, after=()):
+    def put(self, call, lane_number, names=None, after=()):
         """Store `call` in that lane, in the current transaction; return its Deferred.
 
-        series -- the Series it is of, or None. after -- Deferreds whose ends it waits for.
+        names -- the Names that have its series; None for our own. after -- Deferreds whose
+        ends it waits for.
         """
         lane = self.lanes[lane_number]
         number = lanes.next_number(lane)
-        deferred = Deferred(make_id(lane_number, number, call.put_at), call, self)
+        deferred = Deferred(make_id(lane_number, number, call.put_at), call, self,
+                            names or self.names)
         extra = {}
-        if series is not None:
-            deferred.join_series(series)
         if call.expires_at is not None:
             extra[EXPIRES] = call.expires_at
         if after:
@@ -193,34 +193,59 @@ class Queue(Persistent):
 
     def length_accepted(self):
         """Calls claimed and not ended, exact in this snapshot."""
-        return sum(1 for deferred in self.desk.running.values() if not deferred.ended)
+        return sum(1 for deferred in self.desk.running.values() if deferred.owner is not None)
 
     def find(self, id):
         """The Deferred of that id, or None."""
+        return self._find(id, self._find_running, self._find_waiting, self._find_moved,
+                          self._find_failed, self._find_archived)
+
+    def find_waiting(self, id):
+        """The Deferred of that id, or None, looked for only where a call may lie that waits."""
+        return self._find(id, self._find_running, self._find_waiting, self._find_moved,
+                          self._find_failed)
+
+    def _find(self, id, *elsewhere):
+        """Look in its lane, then elsewhere."""
         try:
-            lane_number, number, put_at = parse_id(id)
-            entry = None
-            if lane_number != DESK_LANE:
-                entry = self.lanes[lane_number].get(number)
+            not_taken_in = self._find_in_lane(*parse_id(id)[:2])
         except (ValueError, IndexError, TypeError, OverflowError):  # an id no lane can hold
             return None
-        places = (lambda: entry and entry[3],
-                  lambda: self.desk.running.get(id),
-                  lambda: self.waiting.find(put_at, lane_number, number),
-                  lambda: self._find_moved(id),
-                  lambda: self.failed.get(id),
-                  lambda: self._find_archived(id))
-        for look in places:
-            deferred = look()
-            if deferred is not None and deferred.id == id:
-                return deferred
+        for look in (lambda id: not_taken_in, *elsewhere):
+            try:
+                deferred = look(id)
+                if deferred is not None and deferred.id == id:
+                    return deferred
+            except POSKeyError:  # the put of what lay there was undone
+                pass
         return None
+
+    def _find_in_lane(self, lane_number, number):
+        """What is in a lane and not taken in: what is, hangs elsewhere, or was dropped."""
+        if lane_number == DESK_LANE:
+            return None
+        lane = self.lanes[lane_number]
+        mark, oid = self.desk.mark(lane_number)
+        if number <= mark and oid_at(lane, mark) == oid:
+            return None
+        entry = lane.get(number)
+        return entry and entry[3]
+
+    def _find_running(self, id):
+        return self.desk.running.get(id)
+
+    def _find_waiting(self, id):
+        lane_number, number, put_at = parse_id(id)
+        return self.waiting.find(put_at, lane_number, number)
 
     def _find_moved(self, id):
         for calls in self.intakes.values():
             if id in calls:
                 return calls[id]
         return self.departed.get(id)
+
+    def _find_failed(self, id):
+        return self.failed.get(id)
 
     def _find_archived(self, id):
         for slices in (self.archive, self.withdrawn):
@@ -242,38 +267,41 @@ class Queue(Persistent):
         """
         if self.cancelled:
             return True
+        due = self.next_due(slots)
+        if due is not None and due <= now:
+            return True
         if slots:
-            due = self.next_due()
-            return (self.desk.n_ready > 0 or (due is not None and due <= now)
-                    or self.has_news()
+            return (self.desk.n_ready > 0 or self.has_news()
                     or (self.desk.n_aside > 0 and self.waiting.any_unblocked()))
         desk = self.desk
         taken_in = desk.n_ready + desk.n_later + desk.n_aside
         return self.length_new() - taken_in >= TAKE_IN_MOST // 2
 
-    def next_due(self):
-        """When the first call that waits for its time is due, or one expires; or None."""
-        return self.waiting.next_due()
+    def next_due(self, slots=1):
+        """When the first call taken in expires, or, with free slots, is due; or None."""
+        times = [self.waiting.next_expiry(), self.waiting.next_due() if slots else None]
+        return min((time for time in times if time is not None), default=None)
 
     # the beat of the worker that holds the desk
 
-    def take_in_and_claim(self, boot, now, slots, rotation_period):
+    def take_in_and_claim(self, boot, now, slots, rotation_period, offers=None):
         """Take in what is new or due and claim the first `slots` calls; → list of Deferreds.
 
-        What has ended where it waited (cancelled, expired) goes to nobody.
+        What has ended where it waited (cancelled, expired) goes to nobody. offers -- names of
+        the plugins that whoever claims can run; None: what is put here is for him.
         """
-        for deferred in self.waiting.take_expired(now):
+        news = self._take_in(now)
+        self._take_out_cancelled(news, rotation_period)
+        for deferred in self.waiting.take_expired(now, news, TAKE_IN_MOST):
             self._expire(deferred, now, rotation_period)
-        waiting = self._take_in(now) + self.waiting.take_due(now, TAKE_IN_MOST)
+        waiting = [*news.items(), *self.waiting.take_due(now, TAKE_IN_MOST)]
         if slots and self.desk.n_aside:
             waiting += self.waiting.take_unblocked()
-        claimed = self._claim(waiting, boot, now, slots, rotation_period)
-        self._take_out_cancelled(rotation_period)
-        return claimed
+        return self._claim(waiting, boot, now, slots, rotation_period, offers)
 
     def _take_in(self, now):
-        """Advance the marks over new entries; → [(place, Deferred)] of those that may run."""
-        found = []
+        """Advance the marks over new entries; → {place: Deferred} of those that may run."""
+        found = {}
         news = [(number, lane) for number, lane in enumerate(self.lanes)
                 if self._has_news(number, lane)]
         for lane_number, lane in news:
@@ -283,18 +311,24 @@ class Queue(Persistent):
                 extra = entry[4] if len(entry) > 4 else {}
                 place = extra.get(PLACE) or (-priority, put_at, lane_number, number)
                 if PLACE in extra:
-                    self.failed.pop(deferred.id, None)
+                    self._leave_ended(deferred.id)
                     if deferred.moved:
                         self._keep_moved(deferred)
                 if EXPIRES in extra:
-                    self.waiting.note_expiry(place, deferred)
+                    self.waiting.note_expiry(extra[EXPIRES], place, deferred)
                 if AFTER in extra and deferred.is_held_up():
                     self.waiting.add_parked(place, deferred)
                 elif not_before > now:
                     self.waiting.add_later(not_before, place, deferred)
                 else:
-                    found.append((place, deferred))
+                    found[place] = deferred
         return found
+
+    def _leave_ended(self, id):
+        """A call that had failed runs once more; it may not have been filed."""
+        self.failed.pop(id, None)
+        if id in self.desk.running:
+            self.desk.remove_running(id)
 
     def _keep_moved(self, deferred):
         """A call that was moved waits; it may have been moved after it had failed."""
@@ -346,8 +380,10 @@ class Queue(Persistent):
         for place, deferred in list(self.waiting.items()):
             if place[2] == lane_number and not is_waiting(deferred):
                 self.waiting.remove(place, deferred)
+        for place, deferred in self.waiting.take_not_held_up():
+            self.waiting.add_ready(place, deferred)
 
-    def _claim(self, waiting, boot, now, slots, rotation_period):
+    def _claim(self, waiting, boot, now, slots, rotation_period, offers):
         """Claim the first `slots` of `waiting` and `ready` together; the rest waits in `ready`."""
         waiting.sort(key=_by_place)
         waits_apart = {place for place, _ in waiting}
@@ -358,6 +394,8 @@ class Queue(Persistent):
             if len(chosen) == slots or seen == slots + TAKE_IN_MOST:
                 break
             seen += 1
+            if offers is not None and not _is_offered(deferred, offers):
+                continue  # it stays where it is
             if place in waits_apart:
                 waits_apart.remove(place)
             else:
@@ -366,9 +404,12 @@ class Queue(Persistent):
                 self._file_if_ended(deferred, rotation_period)
             elif deferred.is_expired(now):
                 self._expire(deferred, now, rotation_period)
+            elif deferred.is_held_up():  # a call it waited for runs once more
+                self.waiting.add_parked(place, deferred)
             elif deferred.is_blocked():
                 self.waiting.add_blocked(place, deferred)
             else:
+                self.waiting.forget_expiry(deferred, place)
                 deferred.accept(boot, now)
                 self.desk.add_running(deferred.id, deferred)
                 chosen.append(deferred)
@@ -390,15 +431,20 @@ class Queue(Persistent):
             yield place, self.waiting.ready[place]
             place = (*place, 0)  # the first possible one after it
 
-    def _take_out_cancelled(self, rotation_period):
-        """Archive what was cancelled where it waits; what is still in a lane is left for later."""
+    def _take_out_cancelled(self, news, rotation_period):
+        """Archive what was cancelled where it waited; `news` is what was just taken in.
+
+        What is in a lane still is left for the beat that takes it in.
+        """
         for id, deferred in list(self.cancelled.items()):
             place = place_of(deferred)
             if place in self.waiting:
                 self.waiting.remove(place, deferred)
-                self._file_if_ended(deferred, rotation_period)
+            elif place in news:
+                del news[place]
             elif self._is_in_lane(deferred):
                 continue
+            self._file_if_ended(deferred, rotation_period)
             del self.cancelled[id]
 
     def _is_in_lane(self, deferred):
@@ -409,15 +455,16 @@ class Queue(Persistent):
         return lane_number != DESK_LANE and number > self.desk.mark(lane_number)[0]
 
     def _expire(self, deferred, now, rotation_period):
+        self.waiting.forget_expiry(deferred, place_of(deferred))
         deferred.expire(_expired(deferred), now)
-        self._file_or_go_on(deferred, rotation_period)
+        self._file_or_go_on(deferred, now, rotation_period)
 
-    def _file_or_go_on(self, deferred, rotation_period):
+    def _file_or_go_on(self, deferred, now, rotation_period):
         """A call has ended in no thread: archive it, or have its callbacks run."""
         if deferred.ended:
             self.file(deferred, rotation_period)
         else:
-            deferred.let_go()
+            deferred.let_go(now)
             self.waiting.add_ready(place_of(deferred), deferred)
 
     def _file_if_ended(self, deferred, rotation_period):
@@ -438,7 +485,12 @@ class Queue(Persistent):
         """Put a claimed call that no thread has begun back among the waiting."""
         deferred = self.desk.remove_running(id)
         deferred.unclaim()
+        self._note_expiry(deferred)
         self._add_waiting(deferred, now, now)
+
+    def _note_expiry(self, deferred):
+        if deferred.expires_at is not None and deferred.attempt == 0:
+            self.waiting.note_expiry(deferred.expires_at, place_of(deferred), deferred)
 
     def _add_waiting(self, deferred, now, until):
         place = place_of(deferred)
@@ -450,11 +502,14 @@ class Queue(Persistent):
     def fail(self, id, failure, now, rotation_period):
         """End a running call, or its callback, with that Failure, whatever its thread does."""
         deferred = self.desk.remove_running(id)
-        if deferred.state == CALLBACK:
-            deferred.callback_failed(failure, now)
-        else:
-            deferred.fail(failure, now)
-        self._file_or_go_on(deferred, rotation_period)
+        deferred.fail(failure, now)
+        self._file_or_go_on(deferred, now, rotation_period)
+
+    def recheck_held_up(self, now):
+        """Have run what waits for calls that ended elsewhere: some were moved, here or away."""
+        if self.desk.n_aside and (self.intakes or self.departed):
+            for _, deferred in self.waiting.take_not_held_up():
+                self._add_waiting(deferred, now, deferred.not_before)
 
     def take_off(self, id):
         """Take off the desk a call that failed and is to run once more, before it was filed."""
@@ -474,6 +529,8 @@ class Queue(Persistent):
         """
         if deferred.moved:
             self._keep_moved_no_more(deferred)
+        if deferred.expires_at is not None:
+            self.waiting.forget_expiry(deferred, place_of(deferred))
         if deferred.state == FAILED:
             self.failed[deferred.id] = deferred
         else:
@@ -483,26 +540,23 @@ class Queue(Persistent):
                 slices[end] = OOBTree()
             slices[end][deferred.id] = deferred
         if self.desk.n_aside:
-            for place, waiter in self.waiting.take_after(deferred.id):
-                self.waiting.add_ready(place, waiter)
+            for _, waiter in self.waiting.take_after(deferred.id):
+                self._add_waiting(waiter, deferred.ended_at, waiter.not_before)
 
-    def born(self, call, now, series=None, after=()):
+    def born(self, call, now, names=None, after=()):
         """Take in a call that the worker makes itself, on its desk; → its Deferred.
 
-        series, after -- see put.
+        names, after -- see put.
         """
         self.desk.n_born += 1
-        deferred = Deferred(make_id(DESK_LANE, self.desk.n_born, call.put_at), call, self)
+        deferred = Deferred(make_id(DESK_LANE, self.desk.n_born, call.put_at), call, self,
+                            names or self.names)
         if self._p_jar is not None:
             self._p_jar.add(deferred)  # a claim in this transaction wants to know its oid
-        place = place_of(deferred)
-        if series is not None:
-            deferred.join_series(series)
-        if deferred.expires_at is not None:
-            self.waiting.note_expiry(place, deferred)
+        self._note_expiry(deferred)
         if after:
             deferred.after = tuple(after)
-            self.waiting.add_parked(place, deferred)
+            self.waiting.add_parked(place_of(deferred), deferred)
         else:
             self._add_waiting(deferred, now, call.not_before)
         return deferred
@@ -518,14 +572,24 @@ class Queue(Persistent):
     def drop_old(self, now, rotation_period):
         """Drop the oldest slice of the archive if all in it is too old; was one dropped?
 
-        Of what was withdrawn too.
+        Of what was withdrawn too. Lanes are trimmed by those who put. Where nobody does they
+        must not keep what was dropped.
         """
         dropped = False
         for slices in (self.archive, self.withdrawn):
-            if slices and policy.slice_is_over(slices.minKey(), now, rotation_period):
-                del slices[slices.minKey()]
+            end = slices.minKey() if slices else None
+            if slices and policy.slice_is_over(end, now, rotation_period):
+                del slices[end]
+                self._trim_lanes(end)
                 dropped = True
         return dropped
+
+    def _trim_lanes(self, before):
+        """Remove the entries of calls taken in that were put before then."""
+        for number, lane in enumerate(self.lanes):
+            mark = self.desk.mark(number)[0]
+            if mark and lanes.forget(lane, mark, before):
+                self.desk.set_mark(number, mark, None)
 
 
 def make_id(lane_number, number, put_at):
@@ -549,15 +613,11 @@ def oid_at(lane, number):
     return None if entry is None or entry[3] is None else entry[3]._p_oid
 
 
-def is_waiting(deferred):
-    """Whether a call taken in is still to be run.
-
-    One that was cancelled, or whose put was undone in the ZMI since, is not.
-    """
+def _is_offered(deferred, offers):
     try:
-        return deferred is not None and deferred.is_waiting()
-    except POSKeyError:
-        return False
+        return deferred.plugin in offers
+    except POSKeyError:  # its put was undone
+        return True
 
 
 def place_of(deferred):

@@ -27,8 +27,11 @@ _PLAIN = {('builtins', name) for name in ('set', 'frozenset', 'bytearray', 'comp
 class _Foreign:
     """Stands for an object of a class that is not made: shows its name and what it was given."""
 
-    def __init__(self, *args, **kwargs):
-        self.given = [*args, *kwargs.values()]
+    def __new__(cls, *args, **kwargs):
+        # Not in __init__, which a pickle need not call.
+        made = super().__new__(cls)
+        made.given = [*args, *kwargs.values()]
+        return made
 
     def __setstate__(self, state):
         self.given.append(state)

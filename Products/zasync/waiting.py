@@ -12,11 +12,14 @@ parked     for the ends of other calls                    place → Deferred
 A *place* is (−priority, put_at, lane, number): in this order calls are run. Where a
 call waits is noted by (lane, number), but for `ready`, through which most calls pass.
 
-Imports: desk.
+Imports: deferred.
 """
 
 from BTrees.OOBTree import OOBTree
 from persistent import Persistent
+from ZODB.POSException import POSKeyError
+
+from .deferred import has_ended
 
 
 class Waiting(Persistent):
@@ -30,9 +33,10 @@ class Waiting(Persistent):
         self.parked = OOBTree()
         # (lane, number) → ('later', time), ('blocked', series) or ('parked', None)
         self._where = OOBTree()
-        # id of a call whose end is awaited → tuple of places in `parked`
+        # id of a call whose end is awaited → tuple of places in `parked`. Who waits for
+        # several calls waits for the first that has not ended; if a failure is enough, for all.
         self._awaited = OOBTree()
-        # (time, lane, number) → Deferred, of the calls that expire
+        # (time, lane, number) → (place, Deferred), of the calls that expire
         self._expiring = OOBTree()
 
     # putting in
@@ -59,13 +63,16 @@ class Waiting(Persistent):
         self.parked[place] = deferred
         self._where[place[2:]] = 'parked', None
         self._desk.n_aside += 1
-        for awaited in deferred.after:
-            if not awaited.ended:
-                self._awaited[awaited.id] = (*self._awaited.get(awaited.id, ()), place)
+        self._await(place, deferred)
 
-    def note_expiry(self, place, deferred):
+    def note_expiry(self, expires_at, place, deferred):
         """Look at it when its time is over, if it still waits then."""
-        self._expiring[(deferred.expires_at, *place[2:])] = deferred
+        self._expiring[(expires_at, *place[2:])] = place, deferred
+
+    def forget_expiry(self, deferred, place):
+        """It waits no more, or has expired."""
+        if deferred.expires_at is not None:
+            self._expiring.pop((deferred.expires_at, *place[2:]), None)
 
     # taking out
 
@@ -83,13 +90,20 @@ class Waiting(Persistent):
 
     def take_unblocked(self):
         """Take out the first call of each series in which none runs; → [(place, Deferred)]."""
-        found = []
-        for key, deferred in self._first_of_series():
-            if not deferred.is_blocked():
-                del self.blocked[key]
-                del self._where[key[3:]]
-                self._desk.n_aside -= 1
-                found.append((key[1:], deferred))
+        found, held_up = [], []
+        for key, first in self._first_of_series():
+            if not has_ended(first) and first.is_blocked():
+                continue
+            for place, deferred in self._of_series(key[0]):
+                if has_ended(deferred) or not deferred.is_held_up():
+                    found.append((place, deferred))
+                    break
+                # A call it waited for runs once more: the next one's turn.
+                held_up.append((place, deferred))
+        for place, deferred in found + held_up:
+            self.remove(place, deferred)
+        for place, deferred in held_up:
+            self.add_parked(place, deferred)
         return found
 
     def take_after(self, id):
@@ -100,22 +114,42 @@ class Waiting(Persistent):
         found = []
         for place in self._awaited.pop(id, ()):
             deferred = self.parked.get(place)
-            if deferred is not None and not deferred.is_held_up():
+            if deferred is None or has_ended(deferred):  # it will be taken out for that
+                continue
+            if deferred.is_held_up():
+                self._await(place, deferred)
+            else:
                 self.remove(place, deferred)
                 found.append((place, deferred))
         return found
 
-    def take_expired(self, now):
-        """Take out what waits and has expired; → list of Deferreds."""
+    def take_not_held_up(self):
+        """Take out what waits for calls of which none is left: their puts were undone.
+
+        → [(place, Deferred)]
+        """
+        found = [(place, deferred) for place, deferred in self.parked.items()
+                 if not has_ended(deferred) and not deferred.is_held_up()]
+        for place, deferred in found:
+            self.remove(place, deferred)
+        return found
+
+    def take_expired(self, now, news, most):
+        """Take out what has expired, here or of `news`, {place: Deferred}; → list of Deferreds.
+
+        Looks at so many at most.
+        """
         found = []
-        while self._expiring:
-            key = self._expiring.minKey()
-            if key[0] > now:
+        for _ in range(most):
+            if not self._expiring or self._expiring.minKey()[0] > now:
                 break
-            deferred = self._expiring.pop(key)
-            place = self.find_place(deferred, *key[1:])
-            if place is not None and deferred.is_expired(now):
+            place, deferred = self._expiring.pop(self._expiring.minKey())
+            if not is_waiting(deferred) or not deferred.is_expired(now):
+                continue
+            if place in self:
                 self.remove(place, deferred)
+                found.append(deferred)
+            elif news.pop(place, None) is not None:
                 found.append(deferred)
         return found
 
@@ -129,9 +163,11 @@ class Waiting(Persistent):
             del self.later[(where[1], *place[2:])]
             self._desk.n_later -= 1
         else:
-            tree, key = ((self.blocked, (where[1], *place)) if where[0] == 'blocked'
-                         else (self.parked, place))
-            del tree[key]
+            if where[0] == 'blocked':
+                del self.blocked[(where[1], *place)]
+            else:
+                del self.parked[place]
+                self._await_no_more(place, deferred)
             self._desk.n_aside -= 1
 
     # looking
@@ -147,26 +183,21 @@ class Waiting(Persistent):
             return self._find_by_priority(self.blocked, (where[1],), put_at, lane, number)[1]
         return self._find_by_priority(self.parked, (), put_at, lane, number)[1]
 
-    def find_place(self, deferred, lane, number):
-        """The place of a call that waits here; None for one that does not."""
-        place = (-deferred.priority, deferred.put_at, lane, number)
-        return place if (lane, number) in self._where or place in self.ready else None
-
     def __contains__(self, place):
         return place[2:] in self._where or place in self.ready
 
     def next_due(self):
-        """When the first call is due or expires, or None."""
-        times = []
-        if self._desk.n_later:
-            times.append(self.later.minKey()[0])
-        if self._expiring:
-            times.append(self._expiring.minKey()[0])
-        return min(times, default=None)
+        """When the first call that waits for its time is due, or None."""
+        return self.later.minKey()[0] if self._desk.n_later else None
+
+    def next_expiry(self):
+        """When the first call expires, or None."""
+        return self._expiring.minKey()[0] if self._expiring else None
 
     def any_unblocked(self):
         """Whether a series that calls wait for is free."""
-        return any(not deferred.is_blocked() for _, deferred in self._first_of_series())
+        return any(has_ended(first) or not first.is_blocked()
+                   for _, first in self._first_of_series())
 
     def is_awaited(self, id):
         """Whether calls wait for the end of the call `id`."""
@@ -180,6 +211,27 @@ class Waiting(Persistent):
             yield key[1:], deferred
         yield from self.parked.items()
 
+    def _await(self, place, deferred):
+        """Note whose ends it waits for."""
+        for awaited in deferred.after:
+            if not has_ended(awaited):
+                places = self._awaited.get(awaited.id, ())
+                if place not in places:
+                    self._awaited[awaited.id] = (*places, place)
+                if not deferred.hurried:
+                    break
+
+    def _await_no_more(self, place, deferred):
+        try:
+            for awaited in deferred.after:
+                places = self._awaited.get(awaited.id, ())
+                if place in places:
+                    self._awaited[awaited.id] = tuple(each for each in places if each != place)
+                    if places == (place,):
+                        del self._awaited[awaited.id]
+        except POSKeyError:  # a put was undone; what is left here does no harm
+            return
+
     def _first_of_series(self):
         key = None
         while True:
@@ -189,6 +241,10 @@ class Waiting(Persistent):
                 return
             yield key, self.blocked[key]
             key = (key[0], float('inf'))
+
+    def _of_series(self, series):
+        for key, deferred in self.blocked.items((series,), (series, float('inf'))):
+            yield key[1:], deferred
 
     def _find_ready(self, put_at, lane, number):
         return self._find_by_priority(self.ready, (), put_at, lane, number)
@@ -208,3 +264,14 @@ class Waiting(Persistent):
             if wanted in tree:
                 return wanted, tree[wanted]
             start = (*prefix, priority, float('inf'))
+
+
+def is_waiting(deferred):
+    """Whether a call taken in is still to be run.
+
+    One that was cancelled, or whose put was undone in the ZMI since, is not.
+    """
+    try:
+        return deferred is not None and deferred.is_waiting()
+    except POSKeyError:
+        return False

@@ -17,7 +17,7 @@ from . import loads
 
 
 class CanNotLeave(ZAsyncError, ValueError):
-    """A manager can't be removed, or its removal can't be called off, as things are."""
+    """A manager can't be removed as things are."""
 
 
 class Census(NamedTuple):
@@ -95,11 +95,9 @@ def go_on(dispatcher, manager, now):
 
 
 def call_off(dispatcher, manager):
-    """Have it stay, as it is; it is paused still. Raises CanNotLeave."""
-    if moving.waits_elsewhere(manager.queue):
-        raise CanNotLeave('Some of its calls wait for calls that have been moved already: let the '
-                          'removal go on.')
+    """Have it stay, with what it has still; it is paused."""
     manager.leaving = False
+    moving.stay(manager.queue)
 
 
 def _is_served(dispatcher, manager):

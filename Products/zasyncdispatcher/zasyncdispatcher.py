@@ -15,6 +15,7 @@ from ZPublisher import zpublish
 from Products.zasync.door import make_call
 from Products.zasync.door import plugins_wanted
 from Products.zasync.errors import NoWorker
+from Products.zasync.errors import UnknownPlugin
 from Products.zasync.interfaces import IAsynchronousCallManager
 from Products.zasync.names import Names
 from Products.zasync.permissions import MakeAsynchronousApplicationCalls
@@ -54,6 +55,7 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
     balance = BY_LOAD
     balance_choices = BALANCE_CHOICES
     security = ClassSecurityInfo()
+    security.declarePrivate('call_names')
 
     manage_options = Folder.manage_options[:1] + DispatcherPages.manage_options + (
         Folder.manage_options[1:])
@@ -105,14 +107,17 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
 
     def _dispatch(self, session, plugin, args, kwargs, *options):
         managers = [each for each in self.managers() if not each.leaving]
-        offered = ()
+        offered = set()
         wanted = plugins_wanted(plugin, args, kwargs)
         if wanted:
-            managers = [manager for manager in managers
-                        if wanted <= set(manager.queue.card.plugins)]
-            offered = wanted if managers else ()
+            offers = [(manager, set(manager.offered())) for manager in managers]
+            managers = [manager for manager, theirs in offers if wanted <= theirs]
+            offered = wanted & set().union(*(theirs for _, theirs in offers))
         call = make_call(offered, session, plugin, args, kwargs, *options)
-        joined = find_joined(self.call_names, call)
+        if wanted and not managers:
+            raise UnknownPlugin(f'no worker offers {" and ".join(sorted(wanted))}, and members '
+                                'of a call are run by one')
+        joined = find_joined(self.call_names, self.queue_of, call)
         if joined is not None:
             return joined
         known = [self.load_of(manager) for manager in managers]
@@ -142,9 +147,21 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
 
     @zpublish(False)
     @security.private
+    def queue_of(self, manager_id):
+        """The Queue of our manager of that id, or None."""
+        found = self._getOb(manager_id, None)
+        return found.queue if IAsynchronousCallManager.providedBy(found) else None
+
+    @zpublish(False)
+    @security.private
     def load_of(self, manager):
         """The Load of one of our managers."""
         return loads.load_of(manager, self.max_idle_time)
 
 
 InitializeClass(ZAsyncDispatcher)
+
+
+def start_without_names(dispatcher, event):
+    """A dispatcher that is added, pasted or imported has no calls: no series of it is held."""
+    dispatcher.call_names = Names()

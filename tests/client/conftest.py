@@ -13,6 +13,7 @@ from transaction.interfaces import TransientError
 
 from bench.clients import open_database
 from bench.stack import Stack
+from tests.client.commands import Operator
 
 
 #: Longest time a test waits for anything, in seconds.
@@ -89,9 +90,11 @@ class Site:
         return self.stack.start_worker(name or manager, '/' + manager, threads=threads)
 
     def second_worker(self, target):
-        """A worker process of which nobody expects that it comes up."""
-        argv = [sys.executable, '-m', 'zasync_client', '-C',
-                self.stack.instance / 'etc' / (target[1:] + '.conf')]
+        """A worker process, of another configuration, of which nobody expects that it comes up."""
+        etc = self.stack.instance / 'etc'
+        config = etc / f'second{target[1:]}.conf'
+        config.write_text((etc / f'{target[1:]}.conf').read_text('utf-8'), 'utf-8')
+        argv = [sys.executable, '-m', 'zasync_client', '-C', config]
         return self.stack.start('second' + target[1:], argv, is_ready=lambda process: True)
 
     def change(self, action):
@@ -133,6 +136,22 @@ def site():
             yield site
         finally:
             site.close()
+
+
+@pytest.fixture
+def operator(site):
+    """An Operator in the instance of the site."""
+    operator = Operator(site.stack)
+    try:
+        yield operator
+    finally:
+        operator.clean()
+
+
+@pytest.fixture
+def gate(tmp_path):
+    """A file that lets a waiting call go on when it is made."""
+    return str(tmp_path / 'gate')
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """What the calls of these tests do; workers import them as ``tests.client.jobs``."""
 
 import os
+import sys
 import time
+import types
 
 import transaction
 
@@ -89,6 +91,55 @@ def unpicklable():
     return lambda: None
 
 
+def print_word(word):
+    """Something on standard output."""
+    print(word, flush=True)
+
+
+def fail_with(text):
+    """An error with that text."""
+    raise RuntimeError(text)
+
+
+def fail_until_marked(name):
+    """An error until somebody has set the mark."""
+    if not root()['marks'].get(name):
+        raise RuntimeError('not yet')
+
+
+def tell_progress(path):
+    """Tell how far it is, and wait for the file."""
+    progress(1, 3, 'first')
+    return wait_for_file(path)
+
+
+def return_foreign():
+    """A result of a class that other processes lack."""
+    module = types.ModuleType('no_such_module')
+    module.Thing = type('Thing', (), {'__module__': 'no_such_module', '__qualname__': 'Thing'})
+    sys.modules['no_such_module'] = module
+    return module.Thing()
+
+
+def nothing_by_position(*, name):
+    """A handler that is no zope-aware one."""
+    return name
+
+
+def who_runs(run):
+    """The caller, as a zope-aware handler sees it."""
+    from AccessControl import getSecurityManager
+    return getSecurityManager().getUser().getId(), run.app.getId()
+
+
+def fails_at_first(path):
+    """Leaves a file the first time, and fails; → its path the second time."""
+    if not os.path.exists(path):
+        with open(path, 'w', encoding='ascii'):
+            raise ConnectionError('not yet')
+    return path
+
+
 #: What call_hook calls, where the worker runs in the test's own process.
 hook = None
 
@@ -150,3 +201,26 @@ def fail_without_file(path):
     """Fail until the file is there."""
     if not os.path.exists(path):
         raise LookupError(path)
+
+
+def note(path, text):
+    """Append a line to a file that other processes write too; it is there when this returns."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(file, f'{text}\n'.encode('ascii'))
+    finally:
+        os.close(file)
+
+
+def begin_and_end(path, number):
+    """Tell when it begins and when it ends, and leave time for another to begin meanwhile."""
+    note(path, f'begin {number} {os.getpid()}')
+    time.sleep(0.005)
+    note(path, f'end {number} {os.getpid()}')
+
+
+def begin_wait_and_end(path, number, gate):
+    """The same, with a wait for a file between."""
+    note(path, f'begin {number} {os.getpid()}')
+    wait_for_file(gate)
+    note(path, f'end {number} {os.getpid()}')

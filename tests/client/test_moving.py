@@ -215,3 +215,29 @@ def test_a_worker_gives_out_again_what_was_moved_to_it_while_it_ran(fate, again)
     assert deferred.result == ('again' if again else None)
     assert app.zad.zam1.getDeferred(deferred.id) is deferred
     assert app.zad.zam1.open_calls() == 0
+
+
+def test_what_waits_where_a_removal_was_called_off_is_run_when_the_moved_calls_have_ended(
+        fate, monkeypatch):
+    monkeypatch.setattr(moving, 'MOST', 1)
+    app = fate.connection.root()['Application']
+    app._setObject('zad', ZAsyncDispatcher('zad'))
+    for id in ('zam1', 'zam2'):
+        app.zad._setObject(id, AsynchronousCallManager(id))
+    transaction.commit()
+    fate.manager = app.zad.zam2
+    call = ('zope_exec', ('/', {}, 'python: 7'))
+    whole = fate.call('aggregate', [call, call])
+    for _ in range(2):
+        fate.do(lambda: leaving.start(app.zad, app.zad.zam2))
+        fate.do(lambda: leaving.go_on(app.zad, app.zad.zam2, fate.clock.now()))
+    assert [each.lenNewCalls() for each in (app.zad.zam1, app.zad.zam2)] == [2, 1]
+    fate.do(lambda: leaving.call_off(app.zad, app.zad.zam2))
+    fate.do(app.zad.zam2.resume)
+    one, two = worker_at(fate, 'zad', 'zam1'), worker_at(fate, 'zad', 'zam2')
+    fate.go(one)
+    fate.go(two)
+    assert whole.state == NEW
+    fate.clock.advance(RECONCILE_SECONDS)
+    fate.go(two)
+    assert whole.result == [7, 7]

@@ -74,7 +74,13 @@ def free_port():
     ('threads 0', 'must be a whole number, 1 or more'),
     ('drain-seconds soon', "must be a number, not 'soon'"),
     ('retry-exponential-backoff 0.9', 'must be 1 (constant) or more'),
-    ('<plugin odd>\n handler no.such.thing\n</plugin>', 'no.such.thing'),
+    ('<plugin odd>\n handler no.such.thing\n</plugin>',
+     "plugin odd: the handler 'no.such.thing' can not be imported"),
+    ('<plugin odd>\n handler os.path.sep\n</plugin>',
+     "plugin odd: the handler 'os.path.sep' can not be called"),
+    ('<plugin odd>\n zope-aware on\n handler tests.client.jobs.nothing_by_position\n</plugin>',
+     'takes no argument by position'),
+    ('<plugin odd>\n description no handler\n</plugin>', 'the plugin odd needs a handler'),
 ])
 def test_a_wrong_configuration_is_refused_in_one_sentence(conf, more, words):
     code, errors = refused(conf(more=more))

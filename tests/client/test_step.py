@@ -2,6 +2,7 @@
 
 import errno
 import threading
+from dataclasses import replace
 
 import pytest
 import transaction
@@ -43,16 +44,17 @@ class Bench:
         self.clock = ManualClock(SYSTEM.now() + 1)
         self._workers = []
 
-    def config(self, threads=1, plugins=()):
+    def config(self, threads=1, plugins=(), changes=()):
         from Products.zasync.builtin import BUILTIN
         from Products.zasync.builtin import INTERNAL
         offered = {name: Plugin(name, plugin.run, plugin.description, zope_aware=True)
                    for name, plugin in {**BUILTIN, **INTERNAL}.items()}
         offered.update({name: Plugin(name, handler, '', zope_aware=True)
                         for name, handler in plugins})
-        return Config(path='', target=('', 'zam'), threads=threads, max_conflict_attempts=3,
-                      initial_retry_seconds=1.0, retry_growth=1.1, max_total_retry_seconds=10.0,
-                      drain_seconds=5.0, plugins=offered, zope=None, handlers=None)
+        return replace(Config(
+            path='', target=('', 'zam'), threads=threads, max_conflict_attempts=3,
+            initial_retry_seconds=1.0, retry_growth=1.1, max_total_retry_seconds=10.0,
+            drain_seconds=5.0, plugins=offered, zope=None, handlers=None), **dict(changes))
 
     def worker(self, start=True, **options):
         """A registered worker; its threads run unless `start` is false."""
@@ -107,6 +109,16 @@ class Bench:
                 return
             done.wait(0.01)
         raise AssertionError('the pool does not come to rest')
+
+    def wait(self, condition):
+        """Wait until condition() is true in a fresh snapshot: a thread is about to commit."""
+        done = threading.Event()
+        for _ in range(3_000):
+            transaction.begin()
+            if condition():
+                return
+            done.wait(0.01)
+        raise AssertionError('it does not come about')
 
     def stop(self, worker):
         """As TERM does."""

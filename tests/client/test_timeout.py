@@ -257,14 +257,14 @@ def test_a_callback_runs_longer_than_its_time_out(fate):
 
 def test_a_call_commits_while_it_times_out(fate, monkeypatch):
     """Its commit comes first, so the beat meets a conflict, looks again and leaves it."""
-    from zasync_client.beat import Beat
+    from zasync_client.filing import Filing
     gate = Gate()
     worker = fate.worker(plugins=[waiting_plugin(gate)])
     deferred = fate.call('wait', timeout=5, retry=3)
     fate.step(worker)
     gate.reached()
     fate.clock.advance(6)
-    real = Beat._time_out
+    real = Filing.time_out
 
     def late(self, *args):
         real(self, *args)
@@ -274,7 +274,7 @@ def test_a_call_commits_while_it_times_out(fate, monkeypatch):
                 break
             time.sleep(0.01)
 
-    monkeypatch.setattr(Beat, '_time_out', late)
+    monkeypatch.setattr(Filing, 'time_out', late)
     assert fate.step(worker) is False
     fate.go(worker)
     assert (deferred.state, deferred.result) == ('resolved', 'attempt 1')

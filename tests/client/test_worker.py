@@ -5,17 +5,10 @@ import signal
 import socket
 import subprocess
 
-import pytest
 import transaction
 
 from bench.stack import zeo_python
 from tests.client import jobs
-
-
-@pytest.fixture
-def gate(tmp_path):
-    """A file that lets a waiting call go on when it is made."""
-    return str(tmp_path / 'gate')
 
 
 def open_gate(gate):

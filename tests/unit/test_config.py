@@ -1,12 +1,15 @@
 """zasync.conf: the values, and one sentence for each way to get it wrong."""
 
 import dataclasses
+import os
+import sys
 
 import pytest
 
 from Products.zasync.builtin import BUILTIN
 from Products.zasync.builtin import INTERNAL
 from zasync_client import config
+from zasync_client import datatypes
 from zasync_client.errors import ConfigurationError
 from zasync_client.plugins import HANDLERS
 
@@ -17,54 +20,54 @@ from zasync_client.plugins import HANDLERS
     ('/asynchronous_call_manager', ('', 'asynchronous_call_manager')),
     ('/a/b', ('', 'a', 'b')), ('/a/b/', ('', 'a', 'b')), ('//a', ('', 'a'))])
 def test_a_target_is_a_path(text, expected):
-    assert config.target(text) == expected
+    assert datatypes.target(text) == expected
 
 
 @pytest.mark.parametrize('text', ['', '/', '//', 'a', 'a/b', 'http://host/a', ' /a'])
 def test_a_target_that_is_no_path_to_something_is_refused(text):
     with pytest.raises(ValueError, match='target'):
-        config.target(text)
+        datatypes.target(text)
 
 
 @pytest.mark.parametrize('text, expected', [('1', 1), ('4', 4), ('100', 100), (' 7 ', 7)])
 def test_a_positive_integer_is_one(text, expected):
-    assert config.positive_integer(text) == expected
+    assert datatypes.positive_integer(text) == expected
 
 
 @pytest.mark.parametrize('text', ['0', '-1', '1.5', 'four', '', '1e3', 'nan'])
 def test_what_is_no_positive_integer_is_refused(text):
     with pytest.raises(ValueError):
-        config.positive_integer(text)
+        datatypes.positive_integer(text)
 
 
 @pytest.mark.parametrize('text, expected', [('0', 0.0), ('1.5', 1.5), ('3600', 3600.0)])
 def test_seconds_are_a_number(text, expected):
-    assert config.seconds(text) == expected
+    assert datatypes.seconds(text) == expected
 
 
 @pytest.mark.parametrize('text', ['-1', 'inf', 'nan', 'soon', '', '-inf', '10s'])
 def test_what_are_no_seconds_is_refused(text):
     with pytest.raises(ValueError):
-        config.seconds(text)
+        datatypes.seconds(text)
     with pytest.raises(ValueError):
-        config.positive_seconds(text)
+        datatypes.positive_seconds(text)
 
 
 def test_positive_seconds_are_more_than_none():
-    assert config.positive_seconds('0.001') == 0.001
+    assert datatypes.positive_seconds('0.001') == 0.001
     with pytest.raises(ValueError, match='more than 0'):
-        config.positive_seconds('0')
+        datatypes.positive_seconds('0')
 
 
 @pytest.mark.parametrize('text, expected', [('1', 1.0), ('1.1', 1.1), ('2', 2.0)])
 def test_growth_is_a_factor(text, expected):
-    assert config.growth(text) == expected
+    assert datatypes.growth(text) == expected
 
 
 @pytest.mark.parametrize('text', ['0.99', '0', '-2', 'inf', 'nan', 'x', ''])
 def test_growth_under_1_is_refused(text):
     with pytest.raises(ValueError):
-        config.growth(text)
+        datatypes.growth(text)
 
 
 # whole files
@@ -102,15 +105,18 @@ def test_a_file_that_says_nothing_has_the_historic_defaults(conf):
         HANDLERS)
 
 
-def test_every_directive_reaches_the_configuration(conf):
+def test_every_directive_reaches_the_configuration(conf, tmp_path):
     path = conf('''
 target /zad/zam1
 threads 2
 max-conflict-resolution-attempts 7
+max-result-size 500KB
 initial-retry-delay 0.5
 retry-exponential-backoff 2
 max-total-retry 0
 drain-seconds 3.5
+worker-pid-filename /run/zasync.pid
+verbose-traceback on
 <plugin join>
   handler os.path.join
   description joins
@@ -122,11 +128,12 @@ drain-seconds 3.5
             'path': str(path), 'target': ('', 'zad', 'zam1'), 'threads': 2,
             'max_conflict_attempts': 7, 'initial_retry_seconds': 0.5, 'retry_growth': 2.0,
             'max_total_retry_seconds': 0.0, 'drain_seconds': 3.5, 'plugins': {}, 'zope': None,
-            'handlers': None}
+            'handlers': None, 'pid_path': '/run/zasync.pid', 'max_result_bytes': 500 * 1024,
+            'verbose_traceback': True, 'warnings': ()}
     import os.path
     assert loaded.plugins['join'].handler is os.path.join
     assert loaded.plugins['join'].description == 'joins'
-    assert set(loaded.plugins) == {'zope_exec', 'zope_call', 'join'}
+    assert set(loaded.plugins) == {*BUILTIN, *INTERNAL, 'join'}
 
 
 def test_a_configuration_is_frozen(conf):
@@ -158,6 +165,15 @@ def test_a_directory_is_no_configuration_file(tmp_path):
     ('retry-exponential-backoff 0.5', '1 (constant) or more'),
     ('max-total-retry -1', '0 or more'),
     ('drain-seconds -1', '0 or more'),
+    ('max-result-size 0', 'more than 0'),
+    ('max-result-size -5MB', '10MB'),
+    ('max-result-size 5TB', '10MB'),
+    ('path', 'directory'),
+    ('security-policy-implementation java', 'security-policy-implementation'),
+    ('<logger>\n  level info\n</logger>', 'name'),
+    ('%include zasync.conf', 'includes itself'),
+    ('%import no_such_package', 'no_such_package'),
+    ('<plugin x>\n  handler os.path.join\n</plugini>', 'should be </plugin>'),
     ('<plugin x>\n  handler os.path.no_such_function\n</plugin>', 'no_such_function'),
     ('<plugin x>\n  handler no_such_module_at_all.run\n</plugin>', 'no_such_module_at_all'),
     ('<plugin x>\n  handler run\n</plugin>', "'run'"),
@@ -205,3 +221,109 @@ def test_two_plugins_of_one_name_are_refused(conf):
     text = refusal(conf('<plugin x>\n  handler os.path.join\n</plugin>\n'
                         '<plugin x>\n  handler os.path.split\n</plugin>\n'))
     assert 'x' in text
+
+
+# what is written otherwise today
+
+def test_the_pid_file_is_called_like_the_configuration(conf, tmp_path):
+    assert config.load(conf()).pid_path == str(tmp_path / 'var' / 'zasync.pid')
+
+
+def test_a_variable_of_the_environment_is_put_in(conf, monkeypatch):
+    monkeypatch.setenv('ZASYNC_TEST_TARGET', '/from/outside')
+    assert config.load(conf('target $(ZASYNC_TEST_TARGET)\n')).target == ('', 'from', 'outside')
+
+
+def test_the_environment_is_set_before_handlers_are_imported(conf, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    monkeypatch.delenv('ZASYNC_TEST_NAME', raising=False)
+    (tmp_path / 'zasync_test_asks.py').write_text(
+        'import os\n\n\ndef handler(name=os.environ["ZASYNC_TEST_NAME"]):\n    return name\n')
+    loaded = config.load(conf(f'''
+path {tmp_path}
+<plugin x>
+  handler zasync_test_asks.handler
+</plugin>
+<environment>
+  ZASYNC_TEST_NAME value
+</environment>
+'''))
+    assert loaded.plugins['x'].handler() == 'value'
+    assert sys.path[0] == str(tmp_path)
+    del os.environ['ZASYNC_TEST_NAME']
+
+
+def test_directories_of_products_come_first_in_the_order_given(conf, monkeypatch, tmp_path):
+    import Products
+    monkeypatch.setattr(Products, '__path__', list(Products.__path__))
+    before = list(Products.__path__)
+    for name in ('one', 'two'):
+        (tmp_path / name / 'ZasyncTestProduct').mkdir(parents=True)
+        (tmp_path / name / 'ZasyncTestProduct' / '__init__.py').write_text(f'where = {name!r}\n')
+    config.load(conf(f'products {tmp_path}/two\nproducts {tmp_path}/one\n'))
+    assert list(Products.__path__) == [f'{tmp_path}/two', f'{tmp_path}/one', *before]
+    from Products.ZasyncTestProduct import where
+    assert where == 'two'
+
+
+def test_a_directory_that_is_not_there_is_a_warning(conf, tmp_path):
+    loaded = config.load(conf(f'path {tmp_path}/none\nproducts {tmp_path}/nothing\n'))
+    assert [warning.partition(':')[0] for warning in loaded.warnings] == [
+        f'path {tmp_path}/none', f'products {tmp_path}/nothing']
+
+
+def test_skipping_checks_never_goes_without_a_warning(conf):
+    loaded = config.load(conf('skip-authentication-checking on\nskip-ownership-checking yes\n'))
+    assert len(loaded.warnings) == 2
+    assert 'weakens security' in loaded.warnings[1]
+    assert not loaded.zope.skip_authentication_checking
+    assert loaded.zope.skip_ownership_checking
+    assert config.load(conf('skip-ownership-checking off\n')).warnings == ()
+
+
+def test_a_warning_names_the_file_and_line_it_is_about_even_in_an_included_one(conf, tmp_path):
+    (tmp_path / 'zope.conf').write_text('\nskip-ownership-checking on\n')
+    warning, = config.load(conf('%include zope.conf\n')).warnings
+    assert warning.startswith(f'{tmp_path / "zope.conf"}, line 2: ')
+
+
+def test_a_logger_is_called_like_its_section_or_as_it_says(conf):
+    loaded = config.load(conf('''
+<logger zasync>
+  level trace
+</logger>
+<logger other>
+  name some.package
+  level ALL
+</logger>
+'''))
+    assert [(logger.name, logger.level) for logger in loaded.zope.loggers] == [
+        ('zasync', 5), ('some.package', 1)]
+
+
+def test_every_handler_of_a_log_of_2006_is_known(conf):
+    loaded = config.load(conf('''
+<eventlog>
+  <logfile>
+    path STDOUT
+    dateformat %H
+  </logfile>
+  <syslog>
+    address localhost:514
+  </syslog>
+  <win32-eventlog>
+    appname x
+  </win32-eventlog>
+  <http-handler>
+    url http://localhost/
+  </http-handler>
+  <email-notifier>
+    from a@example.com
+    to b@example.com
+    level critical
+  </email-notifier>
+</eventlog>
+'''))
+    assert len(loaded.zope.eventlog.handler_factories) == 5
+    assert len(loaded.warnings) == 2
+    assert '<http-logger>' in loaded.warnings[1]

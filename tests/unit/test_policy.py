@@ -89,3 +89,46 @@ def test_a_rotation_period_that_is_made_longer_keeps_old_results_longer_and_neve
     assert policy.slice_is_over(end, 1_100 + 800, 800)
     assert not policy.slice_is_over(end, 1_100 + 800, 86_400)
     assert not policy.slice_is_over(end, 1_000 + 86_400 - 1, 86_400)
+
+
+# the retries of a call
+
+@pytest.mark.parametrize('retry, failures, expected', [
+    (None, 1, None),                               # nothing said: the first failure is the end
+    ((), 1, None),                                 # never twice
+    ((1, 5.0, 2.0, 3600.0, ()), 1, None),
+    ((3, 5.0, 2.0, 3600.0, ()), 1, 5.0),
+    ((3, 5.0, 2.0, 3600.0, ()), 2, 10.0),
+    ((3, 5.0, 2.0, 3600.0, ()), 3, None),
+    ((3, 5.0, 2.0, 3600.0, ()), 4, None),          # its attempts were made fewer meanwhile
+    ((9, 5.0, 1.0, 3600.0, ()), 8, 5.0),           # no growth
+    ((9, 5.0, 2.0, 30.0, ()), 3, 20.0),
+    ((9, 5.0, 2.0, 30.0, ()), 4, 30.0),            # the longest
+    ((9, 60.0, 2.0, 30.0, ()), 1, 30.0),
+    ((9, 0.0, 2.0, 3600.0, ()), 8, 0.0),           # at once, each time
+    ((10 ** 6, 5.0, 2.0, 3600.0, ()), 10 ** 5, 3600.0),
+    ((10 ** 6, 0.0, 2.0, 3600.0, ()), 10 ** 5, 0.0),
+    ((10 ** 6, 5.0, 1e300, 3600.0, ()), 9, 3600.0),
+    ((10 ** 6, 1e308, 1e300, 3600.0, ()), 2, 3600.0),
+])
+def test_a_call_that_failed_is_tried_again_after_a_wait_that_grows(retry, failures, expected):
+    assert policy.next_try(retry, failures, ('ValueError', 'Exception')) == expected
+
+
+@pytest.mark.parametrize('on, expected', [
+    ((), 5.0),
+    (('ValueError',), 5.0),
+    (('KeyError', 'ValueError'), 5.0),
+    (('Exception',), 5.0),                         # what it inherits from
+    (('KeyError',), None),
+    (('some.other.ValueError',), None),
+])
+def test_only_the_exceptions_that_are_named_are_worth_another_try(on, expected):
+    kinds = ('ValueError', 'Exception', 'BaseException', 'object')
+    assert policy.next_try((3, 5.0, 2.0, 3600.0, on), 1, kinds) == expected
+
+
+@pytest.mark.parametrize('asked, ceiling, expected', [
+    (None, None, None), (5, None, 5), (None, 60, 60), (5, 60, 5), (90, 60, 60)])
+def test_the_timeout_of_a_plugin_is_a_ceiling_for_that_of_a_call(asked, ceiling, expected):
+    assert policy.time_limit(asked, ceiling) == expected

@@ -68,6 +68,27 @@ def test_a_call_that_came_later_with_less_priority_does_not_pass_those_in_ready(
     assert worker.beat(LATE, 3) == [*waiting, slow]
 
 
+def test_a_backlog_of_two_thousand_over_many_lanes_is_claimed_in_order_once_it_is_taken_in(store):
+    """A beat takes in a thousand; what is claimed while some are in their lanes is the first of
+    those it has seen."""
+    caller, worker = store.client(), store.client()
+    caller.begin()
+    # In each lane the urgent ones come last.
+    expected = {caller.queue.put(make_call(number, priority=number // 400), number % 20).id:
+                (-(number // 400), number) for number in range(2_000)}
+    caller.commit()
+    order = sorted(expected, key=expected.get)
+    first = worker.beat(LATE, 1)
+    assert expected[first[0]][0] == -2  # the most urgent of the first 50 in each lane
+    order.remove(first[0])
+    assert worker.beat(LATE, 1) == order[:1]
+    assert worker.begin().desk.n_ready == 1_998
+    claimed = order[:1]
+    for slots in (1, 7, 100, 500, 1_000, 391):
+        claimed += worker.beat(LATE, slots)
+    assert claimed == order
+
+
 def test_a_claim_marks_the_deferred_with_its_owner_and_counts_the_attempt(store):
     caller, worker = store.client(), store.client()
     id = caller.put(make_call())

@@ -52,8 +52,8 @@ class Site:
         """Put calls in one transaction; → their ids."""
         self.begin()
         found = [self[queue].put(call, lane,
-                                 call.series and self.names.series(call.series),
-                                 [self.find(id) for id in after]).id for call in calls]
+                                 self.names, [self.find(id) for id in after]).id
+                 for call in calls]
         self.commit()
         return found
 
@@ -335,7 +335,7 @@ def test_a_call_joins_another_by_its_key_at_the_new_place_of_that_one(site):
     site.move_all()
     site.begin()
     place = site.place(id)
-    manager_id, joined = putting.find_joined(site.names, call)
+    manager_id, joined = putting.find_joined(site.names, site.__getitem__, call)
     assert (manager_id, joined.id) == (place, id)
 
 
@@ -352,7 +352,7 @@ def test_a_newer_call_of_the_same_key_keeps_the_key(site):
     assert new != old
     site.move_all()
     site.begin()
-    manager_id, joined = putting.find_joined(site.names, call)
+    manager_id, joined = putting.find_joined(site.names, site.__getitem__, call)
     assert (manager_id, joined.id) == ('one', new)
 
 
@@ -431,6 +431,27 @@ def test_calls_connected_by_waiting_go_to_one_place_also_when_they_run_meanwhile
     ran += run_all(site)
     assert sorted(ran) == sorted([whole, *members, *followers])
     assert site.lengths() == dict.fromkeys(('old', 'one', 'two'), (0, 0))
+
+
+def test_a_call_waits_for_one_that_failed_and_is_run_again_at_another_place(site):
+    """It was ready to run, so nothing kept the two together."""
+    site.begin()
+    whole = site.put_all(aggregate(0))
+    member, = [deferred.id for deferred in site.find(whole).after]
+    site.commit()
+    _fail(site, 'old', member)
+    for target in reversed(site.begin().targets()):
+        moving.move_some(site['old'], [target], site.names, LATE, PERIOD, most=1)
+    site.commit()
+    assert (site.place(whole), site.place(member)) == ('two', 'one')
+    site.begin()
+    site['one'].put_again(site.find(member), 0)
+    site.commit()
+    assert site.beat('two', slots=9) == []
+    assert member in run_all(site) and site.find(whole).state == NEW
+    site.begin()['two'].recheck_held_up(LATE)
+    site.commit()
+    assert run_all(site) == [whole]
 
 
 def test_a_call_whose_callbacks_lost_their_worker_goes_on_with_them(site):

@@ -4,10 +4,13 @@ import itertools
 import pickle
 
 import pytest
+import transaction
 from ZODB.POSException import ConflictError
+from ZODB.utils import get_pickle_metadata
 
 from Products.zasync import lanes
 from Products.zasync import payload
+from Products.zasync import putting
 from Products.zasync.builtin import check_zope_exec
 from Products.zasync.call import Caller
 from Products.zasync.interfaces import NEW
@@ -170,6 +173,65 @@ def test_the_record_of_a_typical_zope_exec_call_is_smaller_than_400_bytes(file_s
                               arguments=payload.dump_arguments(args, kwargs)))
     size = size_of(file_store, client.begin().find(id))
     assert size < 400, f'{size} bytes'
+
+
+# options cost nothing where there are none
+
+def put_with_names(client, **changes):
+    """As a manager does, with all that options may ask for; → its id."""
+    queue = client.begin()
+    deferred = putting.put(queue, queue.names, make_call(**changes), 'zam')
+    client.commit()
+    transaction.abort()
+    return deferred.id
+
+
+def classes_of_last_commit(store):
+    """The classes of what the last commit stored."""
+    return sorted(get_pickle_metadata(data)[1] for _, data in records_of_last_commit(store))
+
+
+def test_a_plain_put_writes_its_lane_and_its_deferred_and_no_more_than_they_ever_held(file_store):
+    client = file_store.client()
+    id = put_with_names(client)
+    assert classes_of_last_commit(file_store) == ['Deferred', 'LOBTree']
+    queue = client.begin()
+    deferred = queue.find(id)
+    lane = queue.lanes[int(id.split('-')[0], 16)]
+    assert list(lane.values()) == [(0, deferred.put_at, 0.0, deferred)]
+    assert set(deferred.__getstate__()) == {'id', 'plugin', 'put_at', '_caller', '_arguments',
+                                            '_queue'}
+
+
+@pytest.mark.parametrize('option', [
+    {'timeout_seconds': 5.0}, {'retry': (3, 5.0, 2.0, 3600.0, ())}, {'retry': ()},
+    {'priority': 5}, {'not_before': NOW + 60}, {'series': 's'}], ids=str)
+def test_an_option_that_needs_no_object_of_its_own_adds_none(file_store, option):
+    client = file_store.client()
+    id = put_with_names(client, **option)
+    assert classes_of_last_commit(file_store) == ['Deferred', 'LOBTree']
+    queue = client.begin()
+    assert len(next(iter(queue.lanes[int(id.split('-')[0], 16)].values()))) == 4
+    assert size_of(file_store, queue.find(id)) < 400
+
+
+def test_an_expiry_is_noted_in_the_lane_too(file_store):
+    client = file_store.client()
+    id = put_with_names(client, expires_at=NOW + 60)
+    assert classes_of_last_commit(file_store) == ['Deferred', 'LOBTree']
+    [entry] = client.begin().lanes[int(id.split('-')[0], 16)].values()
+    assert entry[4] == {'expires': NOW + 60}
+
+
+def test_a_key_costs_one_small_object_and_its_place_the_first_time(file_store):
+    client = file_store.client()
+    put_with_names(client, key='k')
+    assert classes_of_last_commit(file_store) == ['Deferred', 'Key', 'LOBTree', 'OOBTree']
+    put_with_names(client, key='k')
+    assert classes_of_last_commit(file_store) == ['Deferred', 'Key', 'LOBTree']
+    [size] = [len(data) for _, data in records_of_last_commit(file_store)
+              if get_pickle_metadata(data)[1] == 'Key']
+    assert size < 150
 
 
 def test_an_application_that_unpickles_a_deferred_needs_no_class_of_its_arguments(file_store):

@@ -5,6 +5,7 @@ from AccessControl import getSecurityManager
 from zope.globalrequest import getRequest
 
 from Products.zasync import checkpoint
+from Products.zasync.options import Options
 
 
 class Again(transaction.interfaces.TransientError):
@@ -100,3 +101,16 @@ def misuse_request():
 def exit_process():
     """What a call must not do to its process."""
     raise SystemExit(3)
+
+
+def put_in_series(series):
+    """Put a call of that series to the dispatcher; → (manager id, id of the call)."""
+    app = getRequest()['PARENTS'][-1]
+    id, deferred = app.asynchronous_call_dispatcher.putCallWith(
+        Options(series=series), 'zope_exec', '/', {}, 'nothing')
+    return id, deferred.id
+
+
+def give_lambda(result):
+    """A callback that returns what can't be kept."""
+    return lambda: result

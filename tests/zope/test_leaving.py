@@ -350,21 +350,6 @@ def test_a_removal_is_called_off(admin, zad):
     assert {each.id for each in claim(zad.zam2)} <= {each.id for each in deferreds}
 
 
-def test_a_removal_is_not_called_off_when_calls_would_never_be_woken(admin, zad, monkeypatch):
-    whole = zad.zam2.putCall('aggregate', [(CALL[0], CALL[1:])] * 3)
-    transaction.commit()
-    monkeypatch.setattr(moving, 'MOST', 1)
-    page = follow(admin, remove(admin))
-    assert zad.zam2.queue.find(whole.id) is whole
-    answer = page.forms['keep'].submit('press')
-    assert answer.status_int == 400
-    assert 'wait for calls that have been moved' in text_of(answer, '#error')
-    assert zad.zam2.leaving
-    while 'zam2' in zad.objectIds():
-        assert remove(admin).status_int == 302
-    assert sorted(each.lenNewCalls() for each in zad.managers()) == [0, 4]
-
-
 @pytest.mark.parametrize('action', ['manage_removal', 'manage_removeManager',
                                     'manage_keepManager'])
 @pytest.mark.parametrize('id', ['', 'zam9', 'manage_main', '..', XSS])

@@ -112,11 +112,7 @@ class ManagersPages:
         manager = self._manager_of(id)
         if manager is None:
             return self._choose_again(REQUEST, id, MOVE)
-        try:
-            leaving.call_off(self, manager)
-        except CanNotLeave as reason:
-            REQUEST.RESPONSE.setStatus(400)
-            return self._show_removal(manager, MOVE, str(reason))
+        leaving.call_off(self, manager)
         return self._to_overview(
             REQUEST, f'{id} stays. It is paused: resume it on its tab Calls.')
 

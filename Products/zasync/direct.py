@@ -1,0 +1,128 @@
+"""Code of a call run inside the transaction of whoever asked for it.
+
+It is the worker's execution with three differences: a savepoint in place of a
+transaction, transient errors passed on, to whoever starts the transaction again, and no
+commit inside. The code has its own security context (the caller's user, not the
+caller's stack with its proxy roles) and its own bare request: it can neither redirect
+nor expire the cookies of the real one.
+
+Imports: callbacks, security, running, payload, failure, clock, errors.
+"""
+
+import logging
+
+import transaction
+from Acquisition import aq_base
+from transaction.interfaces import TransientError
+
+from . import callbacks
+from . import clock
+from . import payload
+from .errors import BadResult
+from .errors import CommitRefused
+from .failure import Failure
+from .running import Run
+from .running import running
+from .security import restored
+
+
+log = logging.getLogger('zasync.direct')
+
+#: What is no failure of the call: the transaction is lost with it.
+FATAL = (TransientError, CommitRefused)
+
+
+def _checkpoint(memo):
+    """Nothing is sure before the transaction is committed."""
+    transaction.savepoint(optimistic=True)
+
+
+def outcome_of(root, deferred, caller, work, commit=_checkpoint):
+    """As `inside`; → what work(step) raises as a Failure, but for what is FATAL."""
+    try:
+        return inside(root, deferred, caller, work, commit)
+    except FATAL:
+        raise
+    except BaseException as error:  # SystemExit too: a call must not stop the web server
+        return Failure.from_exception(error)
+
+
+def go_on(root, deferred, success, failure, caller):
+    """Run a callback that was added to a call that has ended in this transaction."""
+    chosen = success if deferred.failure is None else failure
+    if chosen is None:
+        return
+
+    def work(step):
+        value = deferred.result if deferred.failure is None else deferred.failure
+        return callbacks.run(step, chosen, value)
+
+    outcome = outcome_of(root, deferred, caller, work, callbacks.no_checkpoint)
+    deferred.go_on(outcome, clock.SYSTEM.now())
+    if isinstance(outcome, Failure):
+        log.warning('a callback of call %s failed in the request: %s', deferred.id, outcome)
+
+
+def inside(root, deferred, caller, work, commit=_checkpoint):
+    """Do work(step) as `caller`, for the call `deferred`; → its value, pickled, or None for None.
+
+    A Failure that it returns comes back as it is: its effects stay, but it is one.
+
+    root -- the application root of this connection. step -- an IRun. commit -- see running.Run.
+    Raises what the work raises, and then nothing of it is left. After a TransientError, and
+    after CommitRefused (it tried to commit or to abort), the transaction must not go on.
+    """
+    current = transaction.get()
+    savepoint = transaction.savepoint(optimistic=True)
+    guard = _CommitGuard(current)
+    step = Run(deferred, commit, _nothing)
+    try:
+        with restored(caller, aq_base(root)) as app, running(step):
+            step.app = app
+            result = work(step)
+            if result is not None and not isinstance(result, Failure):
+                result = payload.dumps(result, BadResult, 'the result')
+        guard.check()
+    except TransientError:
+        guard.check()
+        raise
+    except BaseException:
+        guard.check()
+        savepoint.rollback()
+        raise
+    finally:
+        guard.lift()
+    return result
+
+
+def _nothing(progress):
+    """Nobody can see the progress of a transaction that is not committed."""
+
+
+class _CommitGuard:
+    """Refuses commits of one transaction while it is up."""
+
+    def __init__(self, current):
+        self._transaction = current
+        self._up = True
+        self._refused = False
+        current.addBeforeCommitHook(self._refuse)
+
+    def _refuse(self):
+        if self._up:
+            self._refused = True
+            raise CommitRefused('a call that runs inside a request can not commit: use checkpoint')
+
+    def check(self):
+        """Raise CommitRefused if the transaction was committed, or aborted, meanwhile.
+
+        What is left of it is half of what the request did: it can't be committed either.
+        """
+        if self._refused or transaction.get() is not self._transaction:
+            transaction.get().doom()
+            raise CommitRefused(
+                'a call that ran inside a request has committed or aborted its transaction')
+
+    def lift(self):
+        """Let the request commit."""
+        self._up = False

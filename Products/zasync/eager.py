@@ -1,0 +1,146 @@
+"""Running calls in the put itself, for tests: what beat and thread of a worker do, in one.
+
+Imports: callbacks, direct, options, failure, policy, clock, interfaces.
+"""
+
+import functools
+import threading
+
+import transaction
+
+from . import callbacks
+from . import clock
+from . import policy
+from .direct import FATAL
+from .direct import go_on
+from .direct import inside
+from .failure import Failure
+from .failure import Relayed
+from .interfaces import CALLBACK
+from .options import class_names
+
+
+class AtOnce(threading.local):
+    """Runs what was put in the transaction of the put; its state is of one thread.
+
+    plugins -- {name: Plugin of zasync_client}. retry_of -- callable(retry of the call, Plugin)
+    → its retry policy, see policy.next_try. propagate -- whether what a call raises is raised
+    here, too.
+    """
+
+    def __init__(self, plugins, retry_of, propagate):
+        self._plugins = plugins
+        self._retry_of = retry_of
+        self._propagate = propagate
+        self._managers = {}
+        self._busy = False
+
+    def serve(self, queue, manager=None):
+        """See StandIn. Inside a call: what it puts has its turn later."""
+        if manager is not None:
+            self._managers[queue] = manager
+        if queue not in self._managers:
+            return
+        of_transaction(self)[queue] = self._managers[queue]
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._run_next():
+                pass
+        finally:
+            self._busy = False
+
+    def _run_next(self):
+        transaction.savepoint(optimistic=True)  # new objects get their ids
+        for queue, manager in list(of_transaction(self).items()):
+            if manager.paused:
+                continue
+            for deferred in queue.take_in_and_claim(
+                    'eager', clock.SYSTEM.now(), 1, manager.rotation_period):
+                self._run(queue, manager, deferred)
+                return True
+        return False
+
+    def _run(self, queue, manager, deferred):
+        root = manager.getPhysicalRoot()
+        error = self._work(queue, root, deferred)
+        while deferred.state == CALLBACK:
+            error = self._call_back(root, deferred) or error
+        if deferred.ended:
+            queue.archive_ended(deferred.id, manager.rotation_period)
+            deferred._v_continue = functools.partial(go_on, root, deferred)
+        if error is not None and self._propagate:
+            raise error
+
+    def _work(self, queue, root, deferred):
+        """Run its plugin; → the exception it raised, or None."""
+        found = self._plugins.get(deferred.plugin)
+        if found is None:
+            raise LookupError(f'eager() does not know what the plugin {deferred.plugin!r} of the '
+                              'real worker does: give it in `plugins`')
+        try:
+            result = inside(root, deferred, deferred.caller, functools.partial(
+                _handle, found, deferred))
+        except (*FATAL, KeyboardInterrupt):
+            raise
+        except Relayed as other:
+            deferred.relay(other.failure, clock.SYSTEM.now())
+        except BaseException as error:
+            self._fail(queue, deferred, found, error)
+            return error
+        else:
+            if isinstance(result, Failure):
+                deferred.fail(result, clock.SYSTEM.now())
+            else:
+                deferred.succeed(result, clock.SYSTEM.now())
+        return None
+
+    def _fail(self, queue, deferred, found, error):
+        now = clock.SYSTEM.now()
+        delay = policy.next_try(self._retry_of(deferred.retry, found), deferred.failures + 1,
+                                class_names(type(error)))
+        if delay is None:
+            deferred.fail(Failure.from_exception(error), now)
+        else:
+            queue.give_back(deferred.id, now, f'failed: {error}', now + delay, failed=True)
+
+    def _call_back(self, root, deferred):
+        """Run its next callback; → the exception it raised, or None."""
+        success, failure, caller = deferred.next_callback()
+        value = deferred.failure
+        chosen = success if value is None else failure
+        if chosen is None:
+            deferred.pass_callback(clock.SYSTEM.now())
+            return None
+
+        def work(step):
+            return callbacks.run(step, chosen, deferred.result if value is None else value)
+
+        try:
+            result = inside(root, deferred, caller, work, callbacks.no_checkpoint)
+        except (*FATAL, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            deferred.fail(Failure.from_exception(error), clock.SYSTEM.now())
+            return error
+        if isinstance(result, Failure):
+            deferred.fail(result, clock.SYSTEM.now())
+        else:
+            deferred.succeed(result, clock.SYSTEM.now())
+        return None
+
+
+def _handle(found, deferred, step):
+    args, kwargs = deferred.arguments()
+    return found.handler(*((step,) if found.zope_aware else ()), *args, **kwargs)
+
+
+def of_transaction(owner):
+    """A mapping that `owner` keeps for the current transaction, empty at first."""
+    current = transaction.get()
+    try:
+        return current.data(owner)
+    except KeyError:
+        current.set_data(owner, {})
+        return current.data(owner)

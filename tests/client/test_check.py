@@ -1,0 +1,147 @@
+"""check: every mistake in the file, and how the world differs from it."""
+
+import json
+
+from bench.processes import free_port
+
+
+def test_a_file_that_is_right_in_a_world_that_is_right(operator):
+    code, output, errors = operator.does('check')
+    assert (code, errors) == (0, '')
+    assert output.endswith('zasync.conf: no errors\n')
+
+
+def test_all_that_is_wrong_in_a_file_is_said_with_its_line(operator):
+    operator.configure(more='''\
+threds 5
+max-result-size much
+<plugin a>
+  handler no.such.thing
+</plugin>
+<plugin b>
+  handler os.path.sep
+  timeout soon
+</plugin>
+<plugin c>
+  handler os.path.sep
+</plugin>
+<plugin d>
+  handler tests.client.jobs.nothing_by_position
+  zope-aware on
+</plugin>
+<nosuch>
+  key value
+</nosuch>
+<plugin e>
+  handler os.path.join
+  frob 5
+</plugin>
+%frobnicate
+drain-seconds $NOWHERE
+''')
+    code, output, errors = operator.does('check', '--wait', '5')
+    assert code == 2
+    lines = errors.splitlines()
+    words = ["line 6: 'threds' is not a known key name; is threads meant?",
+             "line 7: max-result-size must be a number of bytes, like 500KB or 10MB, not 'much'",
+             "line 9: plugin a: the handler 'no.such.thing' can not be imported",
+             "line 12: plugin b: the handler 'os.path.sep' can not be called",
+             "line 13: timeout must be a number, not 'soon'",
+             "line 16: plugin c: the handler 'os.path.sep' can not be called",
+             "line 19: plugin d: the handler 'tests.client.jobs.nothing_by_position' takes no",
+             'line 22: there is no section <nosuch>',
+             "line 27: 'frob' is not a known key name",
+             "line 29: unknown directive: 'frobnicate'",
+             'line 30: NOWHERE is not defined']
+    missing = [word for word in words if not any(word in line for line in lines)]
+    assert missing == [], errors
+    assert len(lines) == len(words), errors
+    assert all(line.startswith(f'error: {operator.conf}, line ') for line in lines)
+
+
+def test_a_missing_section_end_is_said_where_the_section_begins(operator):
+    operator.configure(more='<plugin x>\n  handler os.path.join\n')
+    code, output, errors = operator.does('check')
+    assert code == 2
+    assert 'line 6: the section <plugin> that begins here does not end' in errors
+    assert 'databases and target were not looked at' in output
+
+
+def test_a_server_that_is_away_is_the_world_s_fault_and_is_named(operator):
+    operator.conf.write_text(
+        f'instancehome {operator.home}\n<zodb_db main>\n mount-point /\n <zeoclient>\n'
+        f'  server 127.0.0.1:{free_port()}\n </zeoclient>\n</zodb_db>\n', 'utf-8')
+    code, output, errors = operator.does('check', '--wait', '0.5')
+    assert code == 1
+    assert errors.startswith('error: the database main at 127.0.0.1:')
+    assert len(errors.splitlines()) == 1
+
+
+def test_every_database_is_asked(operator):
+    operator.configure(more=''.join(
+        f'<zodb_db {name}>\n mount-point /{name}\n <zeoclient>\n  server 127.0.0.1:{free_port()}\n'
+        '  wait off\n </zeoclient>\n</zodb_db>\n' for name in ('one', 'two')))
+    code, output, errors = operator.does('check', '--wait', '0.5')
+    assert code == 1
+    assert 'database one at' in errors and 'database two at' in errors
+    assert len(errors.splitlines()) == 2
+
+
+def test_a_file_without_a_root_database_is_wrong(operator):
+    operator.conf.write_text(f'instancehome {operator.home}\n', 'utf-8')
+    code, output, errors = operator.does('check')
+    assert code == 2
+    assert 'mount-point /' in errors
+
+
+def test_a_target_that_is_not_there_is_the_world_s_fault(operator):
+    operator.configure(target='/later')
+    code, output, errors = operator.does('check')
+    assert code == 1
+    assert 'there is nothing at the target /later' in errors
+
+
+def test_a_target_that_is_no_manager_is_a_wrong_file(operator):
+    operator.configure(target='/acl_users')
+    code, output, errors = operator.does('check')
+    assert code == 2
+    assert "no asynchronous call manager but 'User Folder'" in errors
+
+
+def test_a_log_that_can_not_be_opened_is_named(operator):
+    operator.configure(more='<logger zasync>\n <logfile>\n  path /no/such/place/x.log\n'
+                            ' </logfile>\n</logger>\n')
+    code, output, errors = operator.does('check')
+    assert code == 2
+    assert 'the log /no/such/place/x.log can not be opened: there is no directory' in errors
+
+
+def test_a_worker_that_serves_the_target_is_no_error(site, operator):
+    site.start_worker('zam1')
+    code, output, errors = operator.does('check')
+    assert (code, errors) == (0, '')
+    assert 'info: the target /zam1 is served by a worker, process ' in output
+
+
+def test_a_worker_that_was_killed_is_told(site, operator):
+    worker = site.start_worker('zam1')
+    site.stack.kill(worker)
+    code, output, errors = operator.does('check')
+    assert (code, errors) == (0, '')
+    assert 'which is dead: the next worker takes up what it had begun' in output
+
+
+def test_programs_get_json(operator):
+    operator.configure(target='/later', more='skip-ownership-checking on\nthreds 5\n')
+    code, output, errors = operator.does('check', '--json')
+    answer = json.loads(output)
+    assert (code, errors, answer['exit_code']) == (2, '', 2)
+    severities = [(each['severity'], each['code'], each['line']) for each in answer['findings']]
+    assert severities == [('error', 2, 7), ('warning', 0, 6), ('error', 1, None)]
+
+
+def test_a_file_that_is_not_there_is_named(operator):
+    operator.conf.unlink()
+    code, output, errors = operator.does('check')
+    assert code == 2
+    assert 'there is no configuration file' in errors

@@ -1,0 +1,204 @@
+"""start, stop, restart, status: one worker, whatever was there before."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from bench.processes import free_port
+from bench.processes import wait_until
+from tests.client import jobs
+
+
+def runs(gate):
+    """Whether a call waits at the gate."""
+    return os.path.exists(gate + '.running')
+
+
+def read(path):
+    return path.read_text('utf-8', 'replace')
+
+
+def test_start_status_restart_stop(site, operator):
+    """The whole round, also from nothing: restart starts, and it restarts."""
+    code, output, _ = operator.does('status')
+    assert (code, output) == (1, 'not running; 0 waiting, 0 running\n')
+    assert operator.refused('stop') == (
+        1, f'no worker runs (nobody holds the PID file {operator.pid_path})')
+
+    assert re.fullmatch(r'started: process \d+ serves /zam1\n', operator.gets('restart'))
+    first = operator.pid()
+    assert read(operator.pid_path).splitlines()[0] == str(first)
+    assert ' serves /zam1 ' in read(operator.home / 'log' / 'zasync_output.log')
+    deferred = site.put('zope_call', jobs.add, 1, 1)
+    site.ended(deferred)
+    assert re.fullmatch(
+        rf'running, process {first} since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC, serving /zam1; '
+        r'0 waiting, 0 running\n', operator.gets('status'))
+    facts = operator.json('status')
+    assert facts['running'] and facts['serving'] and facts['pid'] == first
+    assert (facts['target'], facts['waiting'], facts['paused']) == ('/zam1', 0, False)
+
+    stopped, started = operator.gets('restart').splitlines()
+    second = operator.pid()
+    assert stopped == f'stopped: process {first}'
+    assert started == f'started: process {second} serves /zam1'
+    assert second != first
+
+    assert operator.gets('stop') == f'stopped: process {second}\n'
+    assert operator.pid() is None
+    assert read(operator.pid_path) == ''
+    code, output, _ = operator.does('status', '--json')
+    assert (code, json.loads(output)['running']) == (1, False)
+
+
+def test_a_second_start_refuses_and_names_the_first(site, operator):
+    operator.gets('start')
+    sentence = (f'a worker runs already: process {operator.pid()} on {socket.gethostname()} '
+                f'serves /zam1 (PID file {operator.pid_path})')
+    assert operator.refused('start') == (1, sentence)
+    code, _, errors = operator.does('run')
+    assert (code, errors) == (1, f'zasync_client: {sentence}\n')
+    site.ended(site.put('zope_call', jobs.add, 1, 1))
+
+
+def test_of_two_starts_at_once_one_wins_and_the_other_names_it(site, operator):
+    starts = [operator.begin('start') for _ in range(3)]
+    ends = [(*process.communicate(timeout=100), process.returncode) for process in starts]
+    won = [output for output, errors, code in ends if code == 0]
+    lost = [errors for output, errors, code in ends if code == 1]
+    assert (len(won), len(lost)) == (1, 2), ends
+    assert won == [f'started: process {operator.pid()} serves /zam1\n']
+    for errors in lost:
+        assert f'a worker runs already: process {operator.pid()} on ' in errors
+    site.ended(site.put('zope_call', jobs.add, 1, 1))
+
+
+@pytest.mark.slow
+def test_a_second_worker_of_the_target_with_another_configuration_names_the_first(site, operator):
+    first = site.start_worker()
+    code, sentence = operator.refused('start')
+    assert code == 1
+    assert sentence == ('the target /zam1 is served by another worker already: process '
+                        f'{first.pid} on {socket.gethostname()}')
+    code, output, _ = operator.does('status')
+    assert code == 1
+    assert output == (f'not running; process {first.pid} on {socket.gethostname()} has not signed '
+                      'off from /zam1; 0 waiting, 0 running\n')
+
+
+def test_a_PID_file_that_names_a_dead_or_a_foreign_process_stops_nobody(site, operator):
+    """The number is somebody else's by now: that one is neither taken for a worker nor killed."""
+    foreign = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)
+    try:
+        operator.pid_path.write_text(f'{foreign.pid}\n{{"host": "elsewhere", "serving": true}}\n')
+        assert operator.refused('stop')[0] == 1
+        assert operator.does('status')[0] == 1
+        operator.gets('start')
+        assert operator.pid() != foreign.pid
+        operator.gets('stop')
+        assert foreign.poll() is None
+    finally:
+        foreign.communicate(b'\n')
+
+
+def test_a_killed_worker_leaves_nothing_that_hinders_the_next(site, operator):
+    operator.gets('start')
+    first = operator.pid()
+    os.kill(first, signal.SIGKILL)
+    assert wait_until(lambda: operator.pid() is None, 10)
+    assert read(operator.pid_path).startswith(f'{first}\n')
+    assert operator.does('status')[0] == 1
+    operator.gets('start')
+    assert operator.pid() not in (None, first)
+
+
+def test_stop_waits_for_the_call_that_runs(site, operator, gate):
+    operator.configure(drain=60)
+    operator.gets('start')
+    deferred = site.put('zope_call', jobs.wait_for_file, gate)
+    site.wait(lambda: runs(gate))
+    stop = operator.begin('stop')
+    site.wait(lambda: not site.app.zam1.queue.pulse.accepting)
+    assert stop.poll() is None
+    with open(gate, 'w', encoding='ascii'):
+        pass
+    output, errors = stop.communicate(timeout=60)
+    assert (stop.returncode, errors) == (0, '')
+    assert output.startswith('stopped: process ')
+    site.ended(deferred)
+    assert deferred.state == 'resolved'
+
+
+@pytest.mark.slow
+def test_stop_kills_what_does_not_end_and_says_so(site, operator):
+    operator.configure(drain=0)
+    operator.gets('start')
+    pid = operator.pid()
+    os.kill(pid, signal.SIGSTOP)
+    assert operator.gets('stop') == (
+        f'killed: process {pid} had not ended 10 s after TERM; what it ran, if anything, runs '
+        'again at the next start\n')
+    assert operator.pid() is None
+
+
+def test_a_second_TERM_stops_at_once(site, operator, gate):
+    operator.configure(drain=60)
+    operator.gets('start')
+    site.put('zope_call', jobs.wait_for_file, gate)
+    site.wait(lambda: runs(gate))
+    pid = operator.pid()
+    os.kill(pid, signal.SIGTERM)
+    site.wait(lambda: not site.app.zam1.queue.pulse.accepting)
+    os.kill(pid, signal.SIGTERM)
+    assert wait_until(lambda: operator.pid() is None, 10)
+    assert read(operator.pid_path) == ''
+
+
+def test_start_says_why_the_worker_does_not_start(site, operator):
+    operator.configure(target='/acl_users')
+    assert operator.refused('start') == (
+        2, "the target /acl_users is no asynchronous call manager but 'User Folder'")
+    operator.configure(more='<eventlog>\n<logfile>\npath /no/such/directory/log\n</logfile>\n'
+                            '</eventlog>')
+    code, sentence = operator.refused('start')
+    assert code == 2
+    assert sentence.startswith('a log can not be opened: ')
+
+
+def test_start_shows_the_output_of_a_worker_that_ends_without_a_word(site, operator):
+    (operator.home / 'fatal.py').write_text(
+        'import os, sys\n'
+        'def handler(run):\n    pass\n'
+        'if "run" in sys.argv:\n    print("no way\\x1b[2J", flush=True)\n    os._exit(7)\n')
+    operator.configure(more='<plugin fatal>\n  handler fatal.handler\n</plugin>')
+    output = operator.home / 'log' / 'zasync_output.log'
+    sentence = f'the worker ended with code 7 before it served. The end of {output}:\n'
+    assert operator.refused('start') == (1, sentence + '    no way\\x1b[2J')
+
+
+@pytest.mark.slow
+def test_start_tells_that_the_worker_waits_for_its_server(site, operator):
+    conf = operator.home / 'etc' / 'zope.conf'
+    conf.write_text(re.sub(r'server .*', f'server 127.0.0.1:{free_port()}', read(conf)))
+    output = operator.gets('start', '--wait', '1')
+    pid = operator.pid()
+    assert output == (f'started: process {pid} runs, but does not serve /zam1 after 1 s; it goes '
+                      'on trying. Its log tells why: zasync_client logtail\n')
+    output = operator.gets('status')
+    assert re.match(rf'running, process {pid} since .* UTC, not serving /zam1 yet; '
+                    'the database can not be ', output)
+    assert re.match(rf'(stopped|killed): process {pid}', operator.gets('stop'))
+
+
+def test_a_PID_file_that_can_not_be_written_is_refused(site, operator):
+    operator.pid_path.mkdir()
+    for command in ('run', 'start'):
+        code, _, errors = operator.does(command)
+        assert code == 2
+        assert f'the PID file {operator.pid_path} can not be written: Is a directory' in errors

@@ -1,0 +1,1 @@
+"""Several hosts: what is cut off, slow, restarted, or has a clock of its own."""

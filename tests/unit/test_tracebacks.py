@@ -1,0 +1,76 @@
+"""Tracebacks with values: what they show, and what they keep to themselves."""
+
+import logging
+import sys
+
+from zasync_client import logs
+from zasync_client.tracebacks import text_of
+
+
+LIMIT = 7
+
+
+class Odd:
+    """Can't be shown."""
+
+    def __repr__(self):
+        raise RuntimeError('no')
+
+
+def fails(amount, password, odd, options):
+    """Raises, with values around."""
+    if amount > LIMIT:
+        raise ValueError('too much')
+
+
+def caught(**options):
+    """The text of a failure."""
+    try:
+        fails(9, 'hush', Odd(), {'bind_password': 'hush', 'x': 'y' * 1000})
+    except ValueError:
+        return text_of(sys.exc_info())
+
+
+def test_values_of_locals_and_of_the_globals_that_are_used_are_shown():
+    lines = caught().splitlines()
+    assert lines[-1] == 'ValueError: too much'
+    assert '      amount = 9' in lines
+    assert '      global LIMIT = 7' in lines
+    assert not any('global Odd' in line for line in lines[lines.index('      amount = 9'):])
+
+
+def test_secrets_are_not_shown_nor_what_is_long():
+    text = caught()
+    assert 'hush' not in text.replace("fails(9, 'hush'", '').replace("'bind_password': 'hush'", '')
+    assert '      password = (not shown)' in text
+    assert "{'bind_password': (not shown), 'x': 'yyy" in text
+    assert 'y' * 300 not in text
+
+
+def test_a_value_that_can_not_be_shown_does_no_harm():
+    assert '      odd = ' in caught()
+    assert "<Odd instance at" in caught() or 'which can not be shown' in caught()
+
+
+def test_the_exception_that_led_to_it_comes_first():
+    try:
+        try:
+            raise KeyError('first')
+        except KeyError as reason:
+            raise ValueError('second') from reason
+    except ValueError:
+        text = text_of(sys.exc_info())
+    assert text.index("KeyError: 'first'") < text.index('led to:') < text.index('second')
+
+
+def test_levels_of_zope_have_names():
+    class Section:
+        level = 5
+        handlers = ()
+        name = 'zasync_test_levels'
+        propagate = False
+
+    from ZConfig.components.logger.logger import LoggerFactory
+    logs.set_up(LoggerFactory(Section), [])
+    assert logging.getLevelName(5) == 'TRACE'
+    assert logging.getLogger('zasync_test_levels').level == 5

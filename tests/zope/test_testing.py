@@ -1,0 +1,604 @@
+"""What tests of add-ons use: calls run in the put, after the commit, or step by step."""
+
+import datetime
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import pytest
+import transaction
+import ZODB
+from AccessControl import getSecurityManager
+from OFS.Application import Application
+from transaction.interfaces import TransientError
+from ZODB.DemoStorage import DemoStorage
+
+from Products.zasync import clock
+from Products.zasync import defer
+from Products.zasync import Options
+from Products.zasync import Retry
+from Products.zasync.errors import BadCall
+from Products.zasync.errors import CommitRefused
+from Products.zasync.errors import UnknownPlugin
+from Products.zasync.manager import AsynchronousCallManager
+from Products.zasync.putting import StandIn
+from Products.zasync.testing import eager
+from Products.zasync.testing import make_worker
+from Products.zasync.testing import ManualClock
+from Products.zasync.testing import plugin
+from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
+from tests.zope import jobs
+from zasync_client.errors import BadTarget
+from zasync_client.errors import DeskLost
+from zasync_client.errors import TargetAway
+
+
+ROOT = Path(__file__).resolve().parents[2]
+HOUR = datetime.timedelta(hours=1)
+
+
+@pytest.fixture
+def zam(manager, site):
+    """A committed manager; bob is logged in."""
+    transaction.commit()
+    site.login('bob')
+    return manager
+
+
+@pytest.fixture
+def zad(site, app):
+    """A dispatcher with one manager, which never had a worker; bob is logged in."""
+    app._setObject('asynchronous_call_dispatcher', ZAsyncDispatcher())
+    app.asynchronous_call_dispatcher._setObject('one', AsynchronousCallManager('one'))
+    transaction.commit()
+    site.login('bob')
+    return app.asynchronous_call_dispatcher
+
+
+def marks(app):
+    return getattr(app.aq_base, '_marks', None)
+
+
+def who():
+    return getSecurityManager().getUser().getId()
+
+
+def put_another(value):
+    """A call that puts one itself; → whether that one has ended."""
+    return put_to_zam('zope_call', jobs.mark, value).ended
+
+
+def put_to_zam(*args):
+    from Products.zasync.running import current
+    return current().app.zam.putCall(*args)
+
+
+def put_and_fail(value):
+    put_to_zam('zope_call', jobs.mark, value)
+    raise ValueError('no')
+
+
+def again():
+    """A call that puts itself again."""
+    put_to_zam('zope_call', again)
+
+
+def double(value):
+    return 2 * value
+
+
+def tell(failure):
+    return f'it failed: {failure.text}'
+
+
+def fail(error):
+    raise error
+
+
+# in the put
+
+def test_a_call_runs_in_the_put_as_its_caller(app, zam):
+    with eager():
+        deferred = zam.putCall('zope_call', jobs.mark, 'done')
+        assert (deferred.state, deferred.result) == ('resolved', 'done')
+        assert marks(app) == 'done'
+        assert zam.putCall('zope_call', who).result == 'bob'
+    transaction.commit()
+    assert zam.getDeferred(deferred.id).result == 'done'
+    assert (zam.lenNewCalls(), zam.lenAcceptedCalls()) == (0, 0)
+
+
+def test_effects_and_result_are_gone_when_the_transaction_is_aborted(app, zam):
+    with eager():
+        id = zam.putCall('zope_call', jobs.mark, 'done').id
+        transaction.abort()
+        assert marks(app) is None
+        with pytest.raises(KeyError):
+            zam.getDeferred(id)
+
+
+def test_the_door_refuses_as_ever(zam):
+    with eager():
+        with pytest.raises(UnknownPlugin):
+            zam.putCall('nonsense')
+        with pytest.raises(BadCall, match='can not be pickled|pickle'):
+            zam.putCall('zope_call', double, lambda: None)
+
+
+def test_arguments_and_results_are_copies_as_they_are_in_a_worker(zam):
+    given = ['one']
+    with eager():
+        deferred = zam.putCall('echo', given)
+    given.append('two')
+    assert deferred.result == ['one']
+    with eager():
+        failed = zam.putCall('zope_call', jobs.unpicklable)
+    assert 'pickle' in failed.failure.text
+
+
+def test_a_failure_is_stored_and_the_effects_are_undone(app, zam):
+    app._before = 'mine'
+    with eager():
+        deferred = zam.putCall('zope_call', jobs.mark_and_fail, 'half', ValueError('no'))
+    assert (deferred.state, deferred.failure.text) == ('failed', 'no')
+    assert (marks(app), app._before) == (None, 'mine')
+    assert list(zam.queue.failed) == [deferred.id]
+
+
+def test_propagate_raises_from_the_put_what_the_call_raised(app, zam):
+    error = ValueError('no')
+    with eager(propagate=True):
+        with pytest.raises(ValueError, match='no'):
+            zam.putCall('zope_call', jobs.mark_and_fail, 'half', error)
+        assert marks(app) is None
+        deferred, = zam.queue.failed.values()
+        assert deferred.failure.text == 'no'
+        assert zam.putCall('zope_call', double, 4).result == 8
+
+
+def test_a_failed_call_can_be_retried(zam, site):
+    worked = []
+    with eager(plugins=[plugin('unlucky', lambda: worked or fail(ValueError('not yet')))]):
+        deferred = zam.putCall('unlucky')
+        assert deferred.state == 'failed'
+        worked.append('now')
+        assert zam.retry(deferred.id) == 1
+        assert deferred.result == ['now']
+
+
+def test_what_a_call_puts_runs_after_it(app, zam):
+    with eager():
+        deferred = zam.putCall('zope_call', put_another, 'second')
+        assert deferred.result is False
+        assert marks(app) == 'second'
+
+
+def test_what_a_call_that_fails_has_put_is_gone(app, zam):
+    with eager():
+        zam.putCall('zope_call', put_and_fail, 'never')
+    assert marks(app) is None
+    assert zam.lenNewCalls() == 0
+
+
+def test_callbacks_run_and_change_the_result(zam):
+    with eager():
+        assert zam.putCall('echo', 4).addCallbacks(double).addCallbacks(double).result == 16
+        failed = zam.putCall('zope_call', fail, ValueError('no'))
+        failed.addCallbacks(double, tell)
+        assert (failed.state, failed.result) == ('resolved', 'it failed: no')
+
+
+def test_a_callback_added_to_a_committed_call_runs_at_once_too(app, zam):
+    with eager():
+        deferred = zam.putCall('echo', 'late')
+        transaction.commit()
+        deferred.addCallbacks(jobs.mark)
+        assert marks(app) == 'late'
+
+
+def test_aggregates_series_and_keys_work(zam):
+    calls = [('echo', (number,)) for number in range(3)]
+    with eager():
+        assert zam.putCall('aggregate', calls).result == [0, 1, 2]
+        for number in range(2):
+            deferred = zam.putCallWith(Options(series='mail', key='k'), 'echo', number)
+            assert deferred.result == number
+
+
+def test_a_delayed_call_waits_and_so_does_a_second_attempt(zam):
+    with eager():
+        later = zam.putCallWith(Options(not_before=HOUR), 'echo', 1)
+        again = zam.putCallWith(Options(retry=Retry(attempts=2)), 'zope_call', fail,
+                                ValueError('no'))
+    assert later.state == again.state == 'new'
+    assert again.attempts[0].outcome.startswith('failed')
+
+
+def test_a_paused_manager_runs_nothing(zam):
+    zam.pause()
+    with eager():
+        assert zam.putCall('echo', 1).state == 'new'
+
+
+def test_a_transient_error_goes_to_whoever_begins_the_transaction_again(zam):
+    with eager(), pytest.raises(jobs.Again):
+        zam.putCall('zope_call', jobs.mark_and_transient, 'half')
+    assert issubclass(jobs.Again, TransientError)
+    transaction.abort()
+
+
+def test_a_call_can_not_commit_the_transaction_of_the_put(zam):
+    with eager(), pytest.raises(CommitRefused):
+        zam.putCall('zope_call', jobs.mark_and_commit, 'half')
+    transaction.abort()
+
+
+def test_a_keyboard_interrupt_ends_the_test_and_not_the_call(zam):
+    with eager(), pytest.raises(KeyboardInterrupt):
+        zam.putCall('zope_call', fail, KeyboardInterrupt())
+    transaction.abort()
+
+
+def test_plugins_of_a_site_are_known_and_run(zam, zad):
+    def aware(run, value):
+        return run.app.getId(), value
+
+    with eager(plugins=[plugin('plain', double), plugin('aware', aware, zope_aware=True)]):
+        assert zam.putCall('plain', 2).result == 4
+        assert zam.putCall('aware', 2).result == (zam.getPhysicalRoot().getId(), 2)
+        assert zad.putCall('plain', 3)[1].result == 6
+    with pytest.raises(UnknownPlugin):
+        zam.putCall('plain', 2)
+
+
+def test_a_plugin_whose_handler_is_not_given_is_named(zam):
+    with make_worker(zam, plugins=[plugin('plain', double)]):
+        pass
+    transaction.begin()
+    with eager(), pytest.raises(LookupError, match="'plain' .* give it in `plugins`"):
+        zam.putCall('plain', 1)
+    transaction.abort()
+
+
+@pytest.mark.parametrize('no_worker', ['run', 'queue', 'refuse'])
+def test_a_dispatcher_gives_its_calls_to_a_manager_whatever_it_does_without_a_worker(
+        zad, no_worker):
+    zad.no_worker = no_worker
+    with eager():
+        id, deferred = zad.putCall('echo', 'done')
+    assert (id, deferred.result) == ('one', 'done')
+    assert zad.one.getDeferred(deferred.id) is deferred
+
+
+def test_defer_and_session_calls_run_too(zad):
+    with eager():
+        assert defer(zad.title_or_id).result == 'Asynchronous Call Dispatcher'
+
+
+def test_it_works_with_a_manager_that_is_not_committed(app, site):
+    site.login('bob')
+    app._setObject('fresh', AsynchronousCallManager('fresh'))
+    with eager():
+        assert app.fresh.putCall('echo', 1).result == 1
+    transaction.commit()
+    assert app.fresh.lenNewCalls() == 0
+
+
+def test_it_is_a_decorator_and_leaves_nothing_behind(zam):
+    @eager()
+    def inside():
+        return zam.putCall('echo', 1).state
+
+    assert inside() == 'resolved'
+    assert (StandIn.serve, StandIn.plugins) == (None, ())
+    assert zam.putCall('echo', 1).state == 'new'
+
+
+# at the commit
+
+def test_at_commit_nothing_runs_before_and_everything_after(app, zam):
+    with eager(at_commit=True):
+        deferred = zam.putCall('zope_call', jobs.mark, 'done')
+        assert (deferred.state, marks(app)) == ('new', None)
+        transaction.commit()
+        assert (deferred.state, deferred.result, marks(app)) == ('resolved', 'done', 'done')
+
+
+def test_at_commit_an_aborted_transaction_runs_nothing(app, zam):
+    with eager(at_commit=True):
+        zam.putCall('zope_call', jobs.mark, 'done')
+        transaction.abort()
+        transaction.commit()
+    assert marks(app) is None
+    assert zam.lenNewCalls() == 0
+
+
+def test_at_commit_calls_run_as_their_caller_in_transactions_of_their_own(app, zam):
+    with eager(at_commit=True):
+        first = zam.putCall('zope_call', jobs.mark_and_fail, 'half', ValueError('no'))
+        second = zam.putCall('zope_call', who)
+        third = zam.putCall('zope_call', jobs.mark_and_commit, 'committed')
+        transaction.commit()
+    assert (first.state, first.failure.text, second.result) == ('failed', 'no', 'bob')
+    assert third.state == 'resolved'
+    assert marks(app) == 'committed'
+
+
+def test_at_commit_what_a_call_puts_runs_too_and_so_do_callbacks(app, zam):
+    with eager(at_commit=True):
+        first = zam.putCall('zope_call', put_another, 'second')
+        second = zam.putCall('echo', 4).addCallbacks(double)
+        transaction.commit()
+        assert (first.result, second.result, marks(app)) == (False, 8, 'second')
+        second.addCallbacks(jobs.mark)
+        transaction.commit()
+        assert marks(app) == 8
+
+
+def test_at_commit_a_dispatcher_and_its_plugins_work(zad):
+    zad.no_worker = 'refuse'
+    with eager(at_commit=True, plugins=[plugin('plain', double)]):
+        id, deferred = zad.putCall('plain', 4)
+        transaction.commit()
+    assert (id, deferred.result) == ('one', 8)
+    assert zad.one.queue.desk.boot is None
+
+
+def test_at_commit_calls_put_through_a_page_have_run_when_it_answers(site, zam):
+    site.login('admin')
+    page = site.app.manage_addProduct['PageTemplates']
+    page.manage_addPageTemplate('put', text='<b tal:content="python:here.zam.putCall('
+                                            "'echo', 7).id\" />")
+    browser = site.browser('admin')
+    with eager(at_commit=True):
+        answer = browser.get('/put')
+    assert answer.status_int == 200, answer.text
+    id = answer.text.partition('>')[2].partition('<')[0]
+    assert zam.getDeferred(id).result == 7
+
+
+def test_propagate_needs_a_put_that_could_raise():
+    with pytest.raises(ValueError, match='calls run later'):
+        with eager(at_commit=True, propagate=True):
+            pass
+
+
+# step by step
+
+def put(zam, *args, **options):
+    deferred = zam.putCallWith(Options(**options), *args)
+    transaction.commit()
+    return deferred
+
+
+def test_a_step_runs_what_was_committed_and_the_test_sees_it(app, zam):
+    with make_worker(zam) as worker:
+        assert worker.step() is False
+        deferred = put(zam, 'zope_call', jobs.mark, 'done')
+        assert deferred.state == 'new'
+        assert worker.step() is True
+        assert (deferred.result, marks(app)) == ('done', 'done')
+        assert worker.step() is True  # files it
+        assert worker.step() is False
+
+
+def test_run_until_idle_runs_what_calls_put(app, zam):
+    with make_worker(zam) as worker:
+        deferred = put(zam, 'zope_call', put_another, 'second')
+        worker.run_until_idle()
+    assert (deferred.result, marks(app)) == (False, 'second')
+    assert (zam.lenNewCalls(), zam.lenAcceptedCalls()) == (0, 0)
+
+
+def test_a_call_with_a_delay_runs_when_the_clock_was_moved(zam):
+    with make_worker(zam) as worker:
+        assert isinstance(worker.clock, ManualClock)
+        deferred = put(zam, 'echo', 1, not_before=HOUR)
+        worker.run_until_idle()
+        worker.clock.advance(3_599)
+        worker.run_until_idle()
+        assert deferred.state == 'new'
+        worker.clock.advance(1)
+        worker.run_until_idle()
+        assert deferred.result == 1
+        assert deferred.ended_at == clock.SYSTEM.now()
+
+
+def test_further_attempts_come_when_the_clock_was_moved(zam):
+    with make_worker(zam) as worker:
+        deferred = put(zam, 'zope_call', fail, ValueError('no'),
+                       retry=Retry(attempts=3, delay=10.0, growth=2.0))
+        for attempts, seconds in ((1, 10), (2, 20), (3, 0)):
+            worker.run_until_idle()
+            assert len(deferred.attempts) == attempts
+            worker.clock.advance(seconds)
+        assert deferred.state == 'failed'
+
+
+def test_a_periodic_call_comes_when_the_clock_was_moved(app, zam):
+    with make_worker(zam) as worker:
+        zam.setPeriodicCall('hourly', '@hourly', 'UTC', 'zope_call', (jobs.mark, 'came'))
+        transaction.commit()
+        worker.run_until_idle()
+        assert marks(app) is None
+        worker.clock.advance(3_600)
+        worker.run_until_idle()
+        assert marks(app) == 'came'
+
+
+def test_a_call_that_is_too_old_expires(zam):
+    with make_worker(zam) as worker:
+        deferred = put(zam, 'echo', 1, expires=HOUR)
+        worker.clock.advance(3_600)
+        worker.run_until_idle()
+        assert deferred.state == 'expired'
+
+
+def test_the_process_has_its_clock_back_at_the_end(zam):
+    before = clock.SYSTEM
+    with make_worker(zam, clock=ManualClock(5_000_000.0)) as worker:
+        assert clock.SYSTEM is worker.clock
+        assert clock.SYSTEM.now() == 5_000_000.0
+    assert clock.SYSTEM is before
+    with make_worker(zam, clock=before):
+        assert clock.SYSTEM is before
+
+
+def test_an_application_and_a_path_will_do(app, site):
+    app._setObject('asynchronous_call_manager', AsynchronousCallManager())
+    transaction.commit()
+    site.login('bob')
+    with make_worker(app) as worker:
+        deferred = put(app.asynchronous_call_manager, 'echo', 1)
+        worker.run_until_idle()
+        assert deferred.result == 1
+
+
+def test_plugins_of_a_worker_are_known_to_its_manager(zam):
+    with make_worker(zam, plugins=[plugin('plain', double, description='twice')]) as worker:
+        transaction.begin()
+        deferred = put(zam, 'plain', 4)
+        worker.run_until_idle()
+        assert deferred.result == 8
+
+
+def test_a_dispatcher_believes_in_a_worker_that_makes_steps(zad):
+    zad.no_worker = 'refuse'
+    transaction.commit()
+    with make_worker(zad.one) as worker:
+        for _ in range(3):
+            worker.step()
+            transaction.commit()
+            _, deferred = zad.putCall('echo', 1)
+            transaction.commit()
+            worker.run_until_idle()
+            assert deferred.result == 1
+            worker.clock.advance(3_600)
+    transaction.begin()
+    assert zad.load_of(zad.one).alive is False
+
+
+def test_what_does_not_stand_in_the_database_is_told(app, zam):
+    with pytest.raises(TargetAway, match='nothing at /nowhere: commit it first'):
+        make_worker(app, '/nowhere')
+    with pytest.raises(BadTarget):
+        make_worker(app, '/acl_users')
+    fresh = Application()
+    fresh._setObject('zam', AsynchronousCallManager('zam'))
+    with pytest.raises(ValueError, match='in no database'):
+        make_worker(fresh.zam)
+    # Nothing of these is left: not the clock, no thread.
+    assert not isinstance(clock.SYSTEM, ManualClock)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith('zasync')]
+
+
+def test_changes_that_are_not_committed_are_not_lost_but_told(zam):
+    with make_worker(zam) as worker:
+        deferred = zam.putCall('echo', 1)
+        for act in (worker.step, worker.run_until_idle):
+            with pytest.raises(RuntimeError, match='commit or abort them first'):
+                act()
+        transaction.commit()
+        worker.run_until_idle()
+        assert deferred.result == 1
+
+
+def test_calls_that_put_each_other_without_end_are_told(zam, monkeypatch):
+    from Products.zasync import testing
+    monkeypatch.setattr(testing, 'BEATS_MOST', 20)
+    with make_worker(zam) as worker:
+        put(zam, 'zope_call', again)
+        with pytest.raises(RuntimeError, match='again and again'):
+            worker.run_until_idle()
+        transaction.abort()
+
+
+def test_a_call_that_does_not_end_is_told(zam, monkeypatch):
+    from Products.zasync import testing
+    monkeypatch.setattr(testing, 'HANGS_SECONDS', 0.1)
+    gate = threading.Event()
+    with make_worker(zam, plugins=[plugin('hangs', gate.wait)]) as worker:
+        transaction.begin()
+        deferred = put(zam, 'hangs')
+        with pytest.raises(TimeoutError, match=deferred.id):
+            worker.step()
+        gate.set()
+        monkeypatch.setattr(testing, 'HANGS_SECONDS', 60.0)
+        worker.run_until_idle()
+        assert deferred.result is True
+
+
+def test_a_worker_that_lost_its_target_says_so(zam):
+    with make_worker(zam) as worker:
+        with make_worker(zam, clock=worker.clock):
+            with pytest.raises(DeskLost):
+                worker.clock.advance(10)
+                worker.step()
+
+
+def test_calls_meet_as_in_real_threads(zam):
+    """With two threads, two calls can wait for each other."""
+    here, there = threading.Event(), threading.Event()
+
+    def first():
+        here.set()
+        return there.wait(30)
+
+    def second():
+        there.set()
+        return here.wait(30)
+
+    plugins = [plugin('first', first), plugin('second', second)]
+    with make_worker(zam, plugins=plugins, threads=2) as worker:
+        transaction.begin()
+        calls = [zam.putCall('first'), zam.putCall('second')]
+        transaction.commit()
+        worker.run_until_idle()
+        assert [call.result for call in calls] == [True, True]
+
+
+def test_a_database_without_zope_will_do_and_a_hundred_calls_take_no_time():
+    db = ZODB.DB(DemoStorage())
+    connection = db.open()
+    app = connection.root()['Application'] = Application()
+    app._setObject('zam', AsynchronousCallManager('zam'))
+    transaction.commit()
+    with make_worker(app.zam) as worker:
+        calls = [app.zam.putCall('echo', number) for number in range(100)]
+        transaction.commit()
+        before = clock.SystemClock().monotonic()
+        worker.run_until_idle()
+        seconds = clock.SystemClock().monotonic() - before
+        assert [call.result for call in calls] == list(range(100))
+    connection.close()
+    db.close()
+    assert seconds < 2.0  # 0.3 on a slow core
+
+
+# the page
+
+@pytest.fixture
+def examples(tmp_path):
+    """The files of docs/testing.rst in a directory."""
+    text = (ROOT / 'docs' / 'testing.rst').read_text('utf-8')
+    blocks = re.findall(r'^\.\. code-block:: python\n   :caption: (\S+)\n\n((?:   .*\n|\n)+)',
+                        text, re.M)
+    for name, body in blocks:
+        (tmp_path / name).write_text(textwrap.dedent(body), 'utf-8')
+    assert len(blocks) == text.count('code-block::') == 4
+    return tmp_path
+
+
+@pytest.mark.parametrize('runner, passed', [
+    (('pytest', '-q', '-p', 'no:cacheprovider'), '8 passed'), (('unittest', '-q'), 'Ran 3 tests')])
+def test_the_examples_of_the_page_pass_as_they_stand(examples, runner, passed):
+    paths = [str(ROOT), str(examples), os.environ.get('PYTHONPATH', '')]
+    done = subprocess.run([sys.executable, '-W', 'error::ResourceWarning', '-m', *runner],
+                          cwd=examples, capture_output=True, text=True, timeout=60,
+                          env=dict(os.environ, PYTHONPATH=os.pathsep.join(paths)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert passed in done.stdout + done.stderr

@@ -1,0 +1,235 @@
+"""check: all that is wrong with a configuration, and with the world it speaks of.
+
+Nothing is written: neither a lock, nor a log, nor into a database.
+
+Imports: config, database, holding, zope, plaintext, errors, zasync.
+"""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import sys
+import threading
+from typing import NamedTuple
+
+from ZODB.POSException import POSKeyError
+from ZODB.utils import load_current
+from ZODB.utils import z64
+
+from Products.zasync.clock import SYSTEM
+
+from . import config as configuration
+from . import holding
+from . import zope
+from .database import Database
+from .errors import BadTarget
+from .errors import ConfigurationError
+from .errors import TargetAway
+from .plaintext import safe
+
+
+ERROR, WARNING, INFO = 'error', 'warning', 'info'
+
+#: Exit codes: the world is not as the configuration says; the configuration is wrong.
+WORLD, WRONG = 1, 2
+
+#: What others depend on: with a mistake there, nothing is said of the databases.
+_BEFORE_DATABASES = {'%define', '%include', '%import', 'instancehome', 'clienthome', 'zodb_db', ''}
+
+
+class Finding(NamedTuple):
+    """A sentence. severity -- error, warning or info. code -- of an error, see above."""
+
+    severity: str
+    text: str
+    code: int = 0
+    path: str | None = None
+    line: int | None = None
+
+    def __str__(self):
+        where = (self.path or '') + (f', line {self.line}' if self.line else '')
+        return safe(f'{self.severity}: {where}{": " if where else ""}{self.text}')
+
+
+def check(path, wait_seconds, as_json=False):
+    """Print what is wrong, and what is worth knowing; → exit code.
+
+    wait_seconds -- how long a database server may take to answer.
+    """
+    logging.getLogger().addHandler(logging.NullHandler())  # the sentences are enough
+    with contextlib.redirect_stdout(sys.stderr):  # what is imported may print
+        found = findings(path, wait_seconds)
+    code = max((finding.code for finding in found), default=0)
+    if as_json:
+        print(json.dumps({'exit_code': code,
+                          'findings': [finding._asdict() for finding in found]}, indent=2))
+        return code
+    for finding in found:
+        print(finding, file=sys.stderr if finding.severity == ERROR else sys.stdout)
+    if not code:
+        print(safe(f'{os.path.abspath(path)}: no errors'))
+    return code
+
+
+def findings(path, wait_seconds):
+    """All Findings, those on the file first."""
+    try:
+        config, reading = configuration.survey(path)
+    except ConfigurationError as reason:
+        return [Finding(ERROR, str(reason), WRONG)]
+    found = [Finding(ERROR, problem.text, WRONG, problem.path, problem.line)
+             for problem in reading.problems]
+    found += [Finding(WARNING, warning.text, 0, warning.path, warning.line)
+              for warning in reading.warnings]
+    if config is None or reading.lost & _BEFORE_DATABASES:
+        return [*found, Finding(INFO, 'databases and target were not looked at: what is wrong in '
+                                      'the file comes first')]
+    found += _of_logs(config)
+    away = _of_databases(config, wait_seconds)
+    found += away
+    if not away and 'target' not in reading.lost:
+        found += _of_target(config, wait_seconds)
+    return found
+
+
+def _of_logs(config):
+    """Files of logs that can't be opened."""
+    for logger in (config.zope.eventlog, *config.zope.loggers):
+        for factory in logger.handler_factories if logger else ():
+            path = getattr(factory.section, 'path', 'STDOUT')
+            if path in ('STDOUT', 'STDERR'):
+                continue
+            directory = os.path.dirname(os.path.abspath(path))
+            if not os.path.isdir(directory):
+                why = f'there is no directory {directory}'
+            elif os.path.isdir(path):
+                why = 'it is a directory'
+            elif not os.access(path if os.path.exists(path) else directory, os.W_OK):
+                why = 'this user may not write there'
+            else:
+                continue
+            yield Finding(ERROR, f'the log {path} can not be opened: {why}', WRONG)
+
+
+# databases
+
+def _of_databases(config, wait_seconds):
+    """Errors of databases that can't be used; list."""
+    databases = config.zope.databases
+    main = config.zope.dbtab.mount_paths.get('/')
+    if main is None:
+        return [Finding(ERROR, 'no database is mounted at the root: <zodb_db main> with '
+                               'mount-point /', WRONG)]
+    asked = [(database, _asked(lambda database=database: _ask(
+        database, database.name == main, wait_seconds))) for database in databases]
+    until = SYSTEM.monotonic() + wait_seconds
+    found = []
+    for database, answer in asked:
+        text = _answer(answer, until)
+        if text is not None:
+            found.append(Finding(ERROR, f'the database {database.name}{_servers(database)} '
+                                        f'{text}', WORLD))
+    return found
+
+
+def _ask(database, is_main, wait_seconds):
+    """What is wrong with a database, or None."""
+    _tread_lightly(database.config.storage, wait_seconds)
+    storage = database.config.storage.open()
+    try:
+        load_current(storage, z64)
+    except POSKeyError:
+        return 'is empty: let Zope start once' if is_main else None
+    finally:
+        storage.close()
+    return None
+
+
+def _tread_lightly(factory, wait_seconds):
+    """Have a storage opened only to be read, with no file of its own, and not wait for long."""
+    section = factory.config
+    settings = {'read_only': True, 'read_only_fallback': False, 'wait': True, 'client': None,
+                'cache_path': None, 'wait_timeout': max(1, math.ceil(wait_seconds))}
+    inner = [getattr(section, name, None) for name in ('storage', 'base')]
+    inner = [each for each in [*inner, *getattr(section, 'factories', ())]
+             if hasattr(each, 'config')]
+    if not inner:
+        settings['blob_dir'] = None
+    for name, value in settings.items():
+        if hasattr(section, name):
+            setattr(section, name, value)
+    for each in inner:
+        _tread_lightly(each, wait_seconds)
+
+
+def _servers(database):
+    servers = getattr(database.config.storage.config, 'server', None) or ()
+    addresses = [':'.join(map(str, address)) if isinstance(address, tuple) else str(address)
+                 for address in (server.address for server in servers)]
+    return f' at {" or ".join(addresses)}' if addresses else ''
+
+
+# the target
+
+def _of_target(config, wait_seconds):
+    answer = _asked(lambda: _look(config))
+    found = _answer(answer, SYSTEM.monotonic() + wait_seconds)
+    return [Finding(ERROR, f'the database {found}', WORLD)] if isinstance(found, str) else found
+
+
+def _look(config):
+    """Findings on the target."""
+    where = f"the target {'/'.join(config.target)}"
+    database = Database(zope.open_database(config), config.target, 1)
+    try:
+        holder = holding.look(database)
+    except TargetAway:
+        return [Finding(ERROR, f'there is nothing at {where}: add an Asynchronous Call Manager '
+                               'there; a worker waits for it', WORLD)]
+    except BadTarget as reason:
+        return [Finding(ERROR, str(reason), WRONG)]
+    except KeyError:
+        return [Finding(ERROR, 'the database holds no Zope application: let Zope start once',
+                        WORLD)]
+    finally:
+        database.close()
+        for db in config.zope.dbtab.databases.copy().values():
+            db.close()
+    if holder.boot is None:
+        return []
+    who = f'process {holder.pid} on {holder.host}'
+    if holder.place != holding.place():
+        return [Finding(INFO, f'{where} is held by {who}: a worker started here refuses to serve '
+                              'it if that one lives')]
+    if holding.process_exists(holder.pid):
+        return [Finding(INFO, f'{where} is served by a worker, {who}')]
+    return [Finding(INFO, f'{where} was left by {who}, which is dead: the next worker takes up '
+                          'what it had begun')]
+
+
+# in a thread: a storage may wait for its server for ever
+
+def _asked(question):
+    """Start question() in a thread; → what `_answer` takes."""
+    answer = []
+
+    def ask():
+        try:
+            answer.append(question())
+        except Exception as reason:  # storages raise anything; it is told in the main thread
+            text = ' '.join(str(reason.args[0] if reason.args else '').split())
+            answer.append(f'can not be opened: {type(reason).__name__}'
+                          f'{": " if text else ""}{text}')
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    return thread, answer
+
+
+def _answer(asked, until):
+    """The value of the question, or the text of what went wrong."""
+    thread, answer = asked
+    thread.join(max(0.0, until - SYSTEM.monotonic()))
+    return answer[0] if answer else 'can not be reached: it gave no answer in time'

@@ -1,0 +1,210 @@
+"""The commands that look into the database: list, show, retry, cancel, pause, drain, …
+
+Each is a callable(config, options, clock) → exit code; options are those of the command
+line.
+
+Imports: access, callview, pidfile, plaintext, errors, zasync.
+"""
+
+import json
+
+from Products.zasync.interfaces import FAILED
+from Products.zasync.listing import MOST
+
+from . import callview
+from . import pidfile
+from .access import opened
+from .errors import NotSo
+from .errors import WorkerError
+from .plaintext import moment
+from .plaintext import safe
+
+
+def status(config, options, clock):
+    """Whether the worker runs, and what waits."""
+    found = pidfile.holder(config.pid_path)
+    facts = {'running': found is not None, 'target': '/'.join(config.target)}
+    if found is not None:
+        facts.update(pid=found.pid or None, here=found.is_here, host=found.told.get('host'),
+                     since=found.told.get('started_at'), serving=found.serving)
+    try:
+        with opened(config, clock) as target:
+            facts.update(target.read(_counts))
+    except WorkerError as reason:
+        facts['trouble'] = str(reason)
+    _print_json(facts) if options.json else print(_status_text(facts, found))
+    return 0 if found is not None else 1
+
+
+def _counts(manager):
+    queue = manager.queue
+    holder = f'process {queue.card.pid} on {queue.card.host}' if queue.desk.boot else None
+    return {'waiting': manager.lenNewCalls(), 'running_calls': manager.lenAcceptedCalls(),
+            'failed_calls': len(queue.failed), 'paused': manager.paused, 'desk': holder}
+
+
+def _status_text(facts, found):
+    if found is None:
+        parts = ['not running']
+        if facts.get('desk'):
+            parts.append(f"{facts['desk']} has not signed off from {facts['target']}")
+    else:
+        who = f'process {found.pid}' if found.is_here else f'{found}, not to be reached from here'
+        since = f"since {moment(facts['since'])} UTC, " if facts['since'] else ''
+        what = 'serving %s' if found.serving else 'not serving %s yet'
+        parts = [f"running, {who} {since}{what % facts['target']}"]
+    if 'trouble' in facts:
+        parts.append(facts['trouble'])
+    else:
+        parts.append(f"{facts['waiting']} waiting, {facts['running_calls']} running"
+                     + (', paused' if facts['paused'] else ''))
+    return safe('; '.join(parts))
+
+
+def list_calls(config, options, clock):
+    """The calls of the target, as a table."""
+    with opened(config, clock) as target:
+        calls = target.read(lambda manager: [callview.summary(deferred) for deferred in (
+            manager.calls(state=options.state, plugin=options.plugin, user=options.user,
+                          limit=options.limit))])
+    if options.json:
+        _print_json(calls)
+    else:
+        print(*(callview.listed(calls) if calls else ['no such calls']), sep='\n')
+    return 0
+
+
+def show(config, options, clock):
+    """All of one call."""
+    with opened(config, clock) as target:
+        call = target.read(
+            lambda manager: callview.details(target.find(manager, options.id)))
+    if options.json:
+        _print_json(call)
+    else:
+        print(*callview.lines(call), sep='\n')
+    return 0
+
+
+def retry(config, options, clock):
+    """Have a failed call, or all of them, run again."""
+    with opened(config, clock) as target:
+        if options.all:
+            number = _repeatedly(lambda: target.change('retry --all', lambda m: m.retry()))
+            print(f'{_calls(number)} put again')
+            return 0
+
+        def again(manager):
+            deferred = target.find(manager, options.id)
+            if deferred.state != FAILED:
+                raise NotSo(f'the call {deferred.id} is {deferred.state}: only one that failed '
+                            'can be put again')
+            manager.retry(deferred.id)
+
+        target.change(f'retry {options.id}', again)
+    print(f'the call {options.id} was put again')
+    return 0
+
+
+def cancel(config, options, clock):
+    """End a call that has not ended."""
+    with opened(config, clock) as target:
+        def end(manager):
+            deferred = target.find(manager, options.id)
+            if not manager.cancel(deferred.id):
+                raise NotSo(f'the call {deferred.id} has ended already: it is {deferred.state}')
+
+        target.change(f'cancel {options.id}', end)
+    print(f'the call {options.id} is cancelled')
+    return 0
+
+
+def pause(config, options, clock):
+    """Have no more calls begun."""
+    with opened(config, clock) as target:
+        changed = target.change('pause', lambda manager: manager.pause())
+    print(f"{target.where} {'is paused: calls wait' if changed else 'was paused already'}")
+    return 0
+
+
+def resume(config, options, clock):
+    """End a pause."""
+    with opened(config, clock) as target:
+        changed = target.change('resume', lambda manager: manager.resume())
+    print(f"{target.where} {'goes on' if changed else 'was not paused'}")
+    return 0
+
+
+def drain(config, options, clock):
+    """Pause, and wait until nothing runs."""
+    with opened(config, clock) as target:
+        def begin(manager):
+            manager.pause()
+            manager.ping()
+
+        def is_quiet(manager):
+            # The beat that answers has seen the pause: an earlier one may still be claiming.
+            queue = manager.queue
+            return not manager.lenAcceptedCalls() and (
+                not queue.desk.boot or queue.pulse.answered == queue.ping.asked_at)
+
+        target.change('drain', begin)
+        quiet = target.wait(is_quiet, options.wait)
+        running = target.read(lambda manager: [
+            deferred.id for deferred in manager.queue.desk.running.values()
+            if not deferred.ended])
+    if quiet:
+        print(f'{target.where} is paused and nothing runs')
+        return 0
+    if running:
+        raise NotSo(f'{target.where} is paused, but after {options.wait:g} s '
+                    f"{_calls(len(running))} had not ended: {', '.join(sorted(running))}")
+    print(f'{target.where} is paused and nothing runs; its worker gave no sign of life')
+    return 0
+
+
+def purge(config, options, clock):
+    """Drop ended calls."""
+    with opened(config, clock) as target:
+        number = _repeatedly(lambda: target.change(
+            f'purge {options.state}', lambda m: m.purge(options.state, options.older_than)))
+    print(f'{_calls(number)} dropped')
+    return 0
+
+
+def ping(config, options, clock):
+    """Whether the worker answers, and how soon."""
+    with opened(config, clock) as target:
+        began = clock.monotonic()
+        target.change('ping', lambda manager: manager.ping())
+        answered = target.wait(
+            lambda manager: manager.queue.pulse.answered == manager.queue.ping.asked_at,
+            options.wait)
+        milliseconds = round((clock.monotonic() - began) * 1000, 1)
+    if not answered:
+        if options.json:
+            _print_json({'answered': False, 'milliseconds': None})
+        raise NotSo(f'the worker of {target.where} did not answer in {options.wait:g} s')
+    if options.json:
+        _print_json({'answered': True, 'milliseconds': milliseconds})
+    else:
+        print(f'the worker of {target.where} answered in {milliseconds:.0f} ms')
+    return 0
+
+
+def _repeatedly(action):
+    """The sum of what action() returns; it does MOST at a time."""
+    total = 0
+    while True:
+        number = action()
+        total += number
+        if number < MOST:
+            return total
+
+
+def _calls(number):
+    return f"{number} call{'' if number == 1 else 's'}"
+
+
+def _print_json(value):
+    print(json.dumps(value, indent=2))

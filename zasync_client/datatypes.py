@@ -1,0 +1,136 @@
+"""The types of the values in zasync.conf, as schema.xml names them.
+
+Each takes a text and returns a value, or raises ValueError with what the value must be.
+The first line of a docstring is what docs/configuration.rst says of the type.
+
+Imports: nothing of ours.
+"""
+
+import re
+
+import ZConfig.datatypes
+from ZConfig.components.logger.logger import LoggerFactory
+
+
+_BYTES = ZConfig.datatypes.SuffixMultiplier({'kb': 1024, 'mb': 1024 ** 2, 'gb': 1024 ** 3})
+
+
+def target(text):
+    """path in the ZODB, from the root"""
+    parts = text.split('/')
+    if parts[0] != '' or not any(parts):
+        raise ValueError(f'the target is a path like /asynchronous_call_manager, not {text!r}')
+    return ('', *(part for part in parts if part))
+
+
+def positive_integer(text):
+    """whole number, 1 or more"""
+    text = text.strip()
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise ValueError(f'must be a whole number, 1 or more, not {text!r}')
+    return int(text)
+
+
+def _number(text):
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f'must be a number, not {text!r}') from None
+
+
+def seconds(text):
+    """seconds, 0 or more"""
+    number = _number(text)
+    if not 0 <= number < float('inf'):
+        raise ValueError(f'must be a number of seconds, 0 or more, not {text}')
+    return number
+
+
+def positive_seconds(text):
+    """seconds, more than 0"""
+    number = seconds(text)
+    if not number:
+        raise ValueError('must be more than 0 seconds')
+    return number
+
+
+def growth(text):
+    """factor, 1 or more"""
+    number = _number(text)
+    if not 1 <= number < float('inf'):
+        raise ValueError(f'must be 1 (constant) or more, not {text}')
+    return number
+
+
+def byte_size(text):
+    """bytes, more than 0; KB, MB and GB are understood"""
+    if not re.fullmatch(r'[0-9]+ *(?:kb|mb|gb)?', text.strip(), re.I | re.A):
+        raise ValueError(f'must be a number of bytes, like 500KB or 10MB, not {text!r}')
+    number = _BYTES(text.strip())
+    if not number:
+        raise ValueError('must be more than 0 bytes')
+    return number
+
+
+def directory(text):
+    """directory"""
+    if not text:
+        raise ValueError('must be the path of a directory')
+    return text
+
+
+def file_path(text):
+    """path of a file"""
+    if not text:
+        raise ValueError('must be the path of a file')
+    return text
+
+
+def dotted(text):
+    """dotted name"""
+    return text.strip()
+
+
+def names(text):
+    """dotted names, with spaces between them"""
+    found = tuple(text.split())
+    if not found:
+        raise ValueError('names no exception class')
+    return found
+
+
+class PluginSection:
+    """A <plugin> section as it was written; ``handlers`` makes a Plugin of it.
+
+    given -- {key: (path of the file, line)} of what it says. where -- the same of its end.
+    """
+
+    def __init__(self, section):
+        self.section_name = section.getSectionName()
+        self.said = section
+        lines = getattr(section.getSectionMatcher(), 'lines', {})
+        self.where = lines.get(None)
+        self.given = {key: where for key, where in lines.items() if key is not None}
+
+
+class NamedLoggerFactory(LoggerFactory):
+    """A <logger> section: without a key ``name`` the section's own name is the logger's."""
+
+    def __init__(self, section):
+        if section.name is None:
+            section.name = section.getSectionName()
+        if not section.name:
+            raise ValueError('a logger section needs a name: <logger NAME>, or the key name')
+        super().__init__(section)
+
+
+def http_handler(section):
+    """A <http-handler> section: what ZConfig calls <http-logger>."""
+    from ZConfig.components.logger.handlers import HTTPHandlerFactory
+    return HTTPHandlerFactory(section)
+
+
+def memory_storage(section):
+    """A <temporarystorage> section where the package tempstorage is not installed."""
+    from ZODB.config import MappingStorage
+    return MappingStorage(section)

@@ -1,0 +1,103 @@
+"""Filing: what a beat does with calls that have ended, ran too long, or are run by nobody.
+
+Imports: claims, rules, siblings, zasync.
+"""
+
+import logging
+
+from Products.zasync import policy
+from Products.zasync.errors import Interrupted
+from Products.zasync.errors import TimedOut
+from Products.zasync.failure import Failure
+from Products.zasync.interfaces import ACCEPTED
+from Products.zasync.options import class_names
+
+from .claims import ENDED
+from .claims import UNBEGUN
+from .rules import may_run_twice
+from .rules import retry_of
+
+
+log = logging.getLogger('zasync')
+
+
+class Filing:
+    """For one worker life. All is done in the current transaction, the beat's."""
+
+    def __init__(self, boot, config, siblings):
+        self._boot = boot
+        self._config = config
+        self._siblings = siblings
+
+    def file(self, queue, ends, rotation_period, now):
+        """Archive what ended, put back what could not run."""
+        for end in ends:
+            id = end.claim.id
+            deferred = queue.desk.running.get(id)
+            if deferred is None:
+                continue
+            if deferred.ended:
+                queue.archive_ended(id, rotation_period)
+            elif deferred.is_owned_by(self._boot, end.claim.attempt):
+                if end.how == UNBEGUN:
+                    queue.unclaim(id, now)
+                    log.info('call %s goes back to the queue (%s)', id, end.how)
+                else:
+                    undone = end.how == ENDED
+                    self._give_back(
+                        queue, deferred, rotation_period, now,
+                        'undone' if undone else end.why or end.how, undone or end.begun,
+                        end.until, end.failed)
+            elif deferred.is_waiting():  # it had failed, and is to run once more
+                queue.take_off(id)
+
+    def time_out(self, queue, claim, rotation_period, now):
+        """End a call that runs too long: its thread goes on, but can't commit any more."""
+        deferred = queue.desk.running[claim.id]
+        error = timed_out(claim)
+        delay = policy.next_try(
+            retry_of(deferred.retry, self._config.plugins.get(deferred.plugin)),
+            deferred.failures + 1, class_names(TimedOut))
+        if delay is None or deferred.state != ACCEPTED:
+            queue.fail(claim.id, Failure.from_exception(error), now, rotation_period)
+            log.warning('call %s failed: %s', claim.id, error)
+        else:
+            queue.give_back(claim.id, now, f'timed out: {error}', now + delay, failed=True)
+            log.warning('call %s goes back to the queue for %.1f s: %s', claim.id, delay, error)
+
+    def reconcile(self, manager, now, held, outcome):
+        """Give out again the calls on the desk that nobody runs, or have them fail.
+
+        held -- Claims that somebody runs, or that have ended and are not filed.
+        """
+        queue, held = manager.queue, {(claim.id, claim.attempt) for claim in held}
+        others = self._siblings.boots_alive(manager) - {self._boot}
+        for id, deferred in list(queue.desk.running.items()):
+            if (id, deferred.attempt) in held or deferred.owner in others:
+                continue
+            if deferred.ended:
+                queue.archive_ended(id, manager.rotation_period)
+            elif deferred.is_waiting():  # it had failed, and is to run once more
+                queue.take_off(id)
+            else:
+                self._give_back(queue, deferred, manager.rotation_period, now, outcome)
+        queue.recheck_held_up(now)
+
+    def _give_back(self, queue, deferred, rotation_period, now, outcome, begun=True, until=0.0,
+                   failed=False):
+        """Give out a call again; one that may not run twice, and has begun, fails."""
+        id, plugin = deferred.id, self._config.plugins.get(deferred.plugin)
+        if begun and deferred.state == ACCEPTED and not may_run_twice(deferred, plugin):
+            failure = Failure.from_exception(Interrupted(
+                f'attempt {deferred.attempt} of the call was interrupted ({outcome}), and it may '
+                'not run twice'))
+            queue.fail(id, failure, now, rotation_period)
+            log.warning('call %s failed: %s', id, failure)
+        else:
+            queue.give_back(id, now, outcome, until, failed)
+            log.info('call %s goes back to the queue (%s)', id, outcome)
+
+
+def timed_out(claim):
+    """What a call that ran too long fails with."""
+    return TimedOut(f'the call ran for longer than its time-out, {claim.timeout_seconds:g} s')

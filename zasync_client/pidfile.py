@@ -1,0 +1,153 @@
+"""The PID file: which process serves with this configuration, told by a lock.
+
+A number in a file proves nothing: its process may be gone, the number may be
+somebody else's by now, or count in another container. So a worker holds a lock on
+the file as long as it lives, and whoever asks, asks the kernel who holds it. The
+file's first line is the process id; its second one, JSON, is what the worker tells.
+
+The file is never removed, only emptied: of two processes that open one path, one
+that may be removed at any moment, each could lock a file of its own.
+
+Imports: errors.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import struct
+import sys
+from typing import NamedTuple
+
+from .errors import AlreadyRunning
+from .errors import ConfigurationError
+from .errors import NotSo
+
+
+#: C's struct flock: type, whence, start, length, process id; elsewhere in another order.
+_FLOCK = 'hhqqi0q' if sys.platform == 'linux' else 'qqihhi'
+_PID = 4 if sys.platform == 'linux' else 2
+_QUESTION = ((fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0) if sys.platform == 'linux'
+             else (0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET, 0))
+
+#: Longest PID file that is read, in bytes.
+LONGEST_BYTES = 10_000
+
+
+class Holder(NamedTuple):
+    """Who holds a PID file.
+
+    pid -- as counted here, from the kernel; 0 if the process is in another container
+    or on another machine. told -- what the worker wrote: pid (as counted there), host,
+    started_at, target, serving, drain_seconds; a key may be missing.
+    """
+
+    pid: int
+    told: dict
+
+    @property
+    def is_here(self):
+        """Whether a signal can reach it from here."""
+        return self.pid > 0
+
+    @property
+    def serving(self):
+        """Whether it has its target; before that it starts."""
+        return bool(self.told.get('serving'))
+
+    def __str__(self):
+        pid = self.pid if self.is_here else self.told.get('pid', 'unknown')
+        return f"process {pid} on {self.told.get('host', 'an unknown host')}"
+
+
+class PidFile:
+    """The PID file of this process.
+
+    It must not be opened by anything else in this process: closing it once would
+    drop the lock.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        self._fd = None
+        self._told = {}
+
+    def take(self, **told):
+        """Hold it until this process ends, and tell that in it.
+
+        Raises AlreadyRunning naming another holder, ConfigurationError if the file can't
+        be written.
+        """
+        try:
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as reason:
+            raise ConfigurationError(
+                f'the PID file {self.path} can not be written: {reason.strerror}; give the '
+                'worker a place for it where it may write') from reason
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as reason:
+            found = _holder(fd)
+            os.close(fd)
+            if reason.errno not in (errno.EACCES, errno.EAGAIN):
+                raise ConfigurationError(f'the PID file {self.path} can not be locked: '
+                                         f'{reason.strerror}') from reason
+            raise already_running(self.path, found) from None
+        self._fd = fd
+        os.ftruncate(fd, 0)  # what is told in there is of a process that is gone
+        self.tell(pid=os.getpid(), **told)
+
+    def tell(self, **told):
+        """Tell that as well."""
+        self._told.update(told)
+        text = f'{os.getpid()}\n{json.dumps(self._told)}\n'.encode()
+        os.pwrite(self._fd, text, 0)
+        os.ftruncate(self._fd, len(text))
+
+    def clear(self):
+        """Tell nothing any more. The lock stays until the process ends: it is not over yet."""
+        os.ftruncate(self._fd, 0)
+
+
+def holder(path):
+    """The Holder of the PID file at `path`, or None; raises NotSo if that can't be found out."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as reason:
+        raise NotSo(f'the PID file {path} can not be read: {reason.strerror}') from reason
+    try:
+        return _holder(fd)
+    except OSError as reason:
+        raise NotSo(f'the PID file {path} can not be read: {reason.strerror}') from reason
+    finally:
+        os.close(fd)
+
+
+def already_running(path, found):
+    """The AlreadyRunning that names that Holder; None if it has gone meanwhile."""
+    if found is None:
+        return AlreadyRunning(f'another worker held the PID file {path} just now: try again')
+    what = 'serves' if found.serving else 'starts to serve'
+    return AlreadyRunning(f"a worker runs already: {found} {what} "
+                          f"{found.told.get('target', 'a target')} (PID file {path})")
+
+
+def _holder(fd):
+    answer = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack(_FLOCK, *_QUESTION)))
+    kind = answer[0] if sys.platform == 'linux' else answer[3]
+    if kind == fcntl.F_UNLCK:
+        return None
+    # The lock of another pid namespace has process id 0, that of another machine a negative one.
+    return Holder(max(0, answer[_PID]), _told(os.pread(fd, LONGEST_BYTES, 0)))
+
+
+def _told(content):
+    """What a worker told in the file; {} if it is about to, or if that is no PID file of ours."""
+    try:
+        told = json.loads(content.split(b'\n')[1])
+    except (IndexError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}

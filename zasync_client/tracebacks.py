@@ -1,0 +1,79 @@
+"""Tracebacks with values, for verbose-traceback: under each line what its names stood for.
+
+Imports: nothing of ours.
+"""
+
+import re
+import reprlib
+import traceback
+
+
+#: Innermost frames that are shown with values.
+FRAMES_MOST = 30
+
+#: What a name with one of these in it stands for is not shown.
+SECRET = re.compile('pass(word|wd|phrase)|secret|token|credential|auth', re.I)
+
+#: Names of every module or class body.
+DULL = re.compile(r'__\w+__$')
+
+
+class _Repr(reprlib.Repr):
+
+    def __init__(self):
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = 200
+        self.maxdict = self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = 8
+
+    def repr_dict(self, value, level):
+        shown = {key: _Hidden() if isinstance(key, str) and SECRET.search(key) else each
+                 for key, each in value.items()}
+        return super().repr_dict(shown, level)
+
+
+class _Hidden:
+
+    def __repr__(self):
+        return '(not shown)'
+
+
+_REPR = _Repr()
+
+
+def text_of(exc_info):
+    """The traceback of (class, exception, traceback) as text, with values.
+
+    An exception that another one led to is shown first, without values.
+    """
+    kind, error, tb = exc_info
+    lines = []
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if before is not None:
+        lines += [*traceback.format_exception(before), '\nled to:\n\n']
+    lines.append('Traceback (most recent call last):\n')
+    frames = list(traceback.walk_tb(tb))
+    for frame, number in frames[-FRAMES_MOST:]:
+        lines += traceback.format_list(
+            traceback.StackSummary.extract([(frame, number)], lookup_lines=True))
+        lines += [f'      {line}\n' for line in _values(frame)]
+    lines += traceback.format_exception_only(kind, error)
+    return ''.join(lines).rstrip('\n')
+
+
+def _values(frame):
+    """Lines that tell the local variables of a frame and the globals that its code uses."""
+    shown = [('', name, value) for name, value in frame.f_locals.items()]
+    shown += [('global ', name, frame.f_globals[name]) for name in frame.f_code.co_names
+              if name in frame.f_globals and name not in frame.f_locals]
+    for prefix, name, value in shown:
+        if not DULL.match(name):
+            yield f'{prefix}{name} = {_shown(name, value)}'
+
+
+def _shown(name, value):
+    if SECRET.search(name):
+        return repr(_Hidden())
+    try:
+        return ' '.join(_REPR.repr(value).split())
+    except Exception as reason:  # foreign code made the text; a log must not fail for it
+        return f'({type(value).__name__}, which can not be shown: {type(reason).__name__})'
