@@ -81,6 +81,7 @@ class Filing:
                 queue.take_off(id)
             else:
                 self._give_back(queue, deferred, manager.rotation_period, now, outcome)
+        queue.recheck_held_up(now)
 
     def _give_back(self, queue, deferred, rotation_period, now, outcome, begun=True, until=0.0,
                    failed=False):

@@ -1,7 +1,7 @@
 """Deferred: the one record of a call, where every race over it meets.
 
 It is written only by events that are meant to defeat a running call: claim,
-checkpoint, give back, result, cancel, time-out, rescue. So whoever changes a
+checkpoint, give back, result, cancel, time-out, rescue, move. So whoever changes a
 call's fate while another does too loses at the commit, with a ConflictError (I5).
 
 Imports: interfaces, lifecycle, payload, call, board, failure, clock, errors.
@@ -101,6 +101,9 @@ class Deferred(Persistent):
     hurried = False
     series: str | None = None
     _names: Any = None
+    #: Of a call that was put to another manager, so that its id does not tell where it waits:
+    #: the number of the intake by which it came.
+    moved = 0
     _queue: Any = None
     _result: bytes | payload.Payload | None = None
     _failure: bytes | payload.Payload | None = None
@@ -378,6 +381,15 @@ class Deferred(Persistent):
     def _end(self, now: float) -> None:
         self.ended_at = now
         self._release()
+
+    def move_to(self, queue: Any, intake: int) -> None:
+        """It is in that Queue from now on, by the intake of that number."""
+        self._queue = queue
+        self.moved = intake
+
+    def is_in(self, queue: object) -> bool:
+        """Whether it is in that Queue."""
+        return self._queue is queue
 
     def let_go(self, now: float) -> None:
         """What it did has failed in no thread; its callbacks are for its next attempt."""

@@ -1,7 +1,7 @@
 """Lists of calls, a page at a time, and what is done to many of them.
 
 A list loads no call but those it shows, and those it must look at to see whether they
-fit: where a call hangs tells its number and when it was put.
+fit: where a call hangs tells its place and when it was put.
 
 Imports: interfaces, queue.
 """
@@ -31,13 +31,15 @@ def page(queue, state=None, plugin=None, user=None, start=None, limit=100):
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST:
         raise ValueError(f'a page of calls holds 1 to {MOST:,} of them, not {limit!r}')
     found, shown = [], set()
-    after = None if start is None else _number_of(start)
-    for number, deferred in _all(queue, state):
-        if number in shown:
+    before = None if start is None else _mark_of(
+        queue.find(start) if isinstance(start, str) else None)
+    for deferred in _all(queue, state):
+        mark = _mark_of(deferred)
+        if mark in shown:
             continue
-        shown.add(number)
-        if after is not None:
-            after = None if number == after else after
+        shown.add(mark)
+        if before is not None:
+            before = None if mark == before else before
         elif _fits(deferred, state, plugin, user):
             found.append(deferred)
             if len(found) == limit:
@@ -55,7 +57,12 @@ def _fits(deferred, state, plugin, user):
         return False
 
 
-# where calls may be: each yields ((lane, number), Deferred) and loads no deferred
+def _mark_of(deferred):
+    """What tells one call from another, known without loading it."""
+    return (deferred is not None and deferred._p_oid) or id(deferred)
+
+
+# where calls may be: each yields Deferreds and loads none
 
 def _all(queue, state):
     """The calls that may be in `state` (None: all), some of them twice."""
@@ -80,7 +87,7 @@ def _waiting(queue):
                 place = entry[4].get(PLACE) if len(entry) > 4 else None
                 found.append((entry[1], place[2:] if place else (lane_number, number), entry[3]))
     found.sort(key=lambda item: item[:2], reverse=True)
-    return (item[1:] for item in found)
+    return (item[2] for item in found)
 
 
 def _cancelled(queue):
@@ -108,15 +115,7 @@ def _by_slice(slices):
 def _newest_first(calls):
     parsed = sorted(((parse_id(id), id) for id in calls.keys()),
                     key=lambda item: (item[0][2], item[0][:2]), reverse=True)
-    return ((number[:2], calls[id]) for number, id in parsed)
-
-
-def _number_of(id):
-    """(lane, number) of an id; of a text that is none what no call has."""
-    try:
-        return parse_id(id)[:2]
-    except (ValueError, AttributeError, OverflowError, TypeError):
-        return ()
+    return (calls[id] for _, id in parsed)
 
 
 # many at once

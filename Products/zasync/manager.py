@@ -59,6 +59,8 @@ class AsynchronousCallManager(ManagerPages, CallPages, PeriodicPages, SimpleItem
     title = ''
     #: While it is true the worker claims nothing.
     paused = False
+    #: It is being removed from its dispatcher.
+    leaving = False
     security = ClassSecurityInfo()
     security.declarePrivate('queue')
 
@@ -268,6 +270,7 @@ def start_empty(manager, event):
     Its periodic calls are paused: those of the original go on.
     """
     manager.queue = Queue()
+    manager.leaving = False
     for periodic in manager.periodic.values():
         periodic.start_over()
 
@@ -281,9 +284,11 @@ def refuse_to_go_with_open_calls(manager, event):
         return
     calls = manager.open_calls()
     if calls:
+        number = '1 call' if calls == 1 else f'{calls} calls'
         raise BadRequest(
-            f'{"/".join(manager.getPhysicalPath())} has {calls} calls that have not ended; they '
-            'would be lost with it. Let its worker finish them first.')
+            f'{"/".join(manager.getPhysicalPath())} has {number} still to end, which would be '
+            'lost with it. Let its worker finish them first, or have them moved to others on '
+            'the tab Overview of its dispatcher.')
     manager.queue.close()
 
 

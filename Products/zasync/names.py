@@ -26,6 +26,11 @@ class Key(Persistent):
 
     call_id = manager_id = None
 
+    def move(self, call_id, manager_id):
+        """That call, if it is the one that was put with this key last, has another manager."""
+        if self.call_id == call_id:
+            self.manager_id = manager_id
+
     def take(self, call_id, manager_id):
         """The call put with this key is that one now."""
         self.call_id, self.manager_id = call_id, manager_id

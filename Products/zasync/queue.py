@@ -10,6 +10,8 @@ pulse, board
 card                       that worker, at its start
 ping                       whoever pings
 cancelled                  whoever cancels a call that waits; the beat empties it
+departed                   whoever moves calls away
+intakes                    whoever moves calls here; from one the beat takes out what ends
 names                      puts with a key; claims and ends of calls of a series
 =========================  =====================================================
 
@@ -26,6 +28,7 @@ from BTrees.LOBTree import LOBTree
 from BTrees.OOBTree import OOBTree
 from persistent import Persistent
 from ZODB.POSException import POSKeyError
+from ZODB.utils import u64
 
 from . import lanes
 from . import policy
@@ -50,6 +53,10 @@ TAKE_IN_MOST = 1_000
 
 #: The lane number in the ids of calls that a worker has made itself, on its desk.
 DESK_LANE = lanes.LANES
+
+#: The lane number in the places of calls that were put to another queue, which has lanes of
+#: the same numbers. The number there is their oid.
+MOVED_LANE = DESK_LANE + 1
 
 #: What a lane's entry says of a call that is out of the ordinary, as a fifth item:
 #: 'place', where it is to wait if not by its own number (it runs once more); 'expires';
@@ -82,6 +89,11 @@ class Queue(Persistent):
         # id → Deferred of what failed for good; kept until somebody takes it away.
         self.failed = OOBTree()
         self.cancelled = OOBTree()
+        # Number → {id: Deferred} of calls that came from another queue in one transaction and
+        # have not ended. Whoever brings more does not meet the beat.
+        self.intakes = LOBTree()
+        # id → Deferred of calls that went to another queue: who knows ours is told of them.
+        self.departed = OOBTree()
         self.names = Names()
         self.board = Board()
         self.pulse = Pulse()
@@ -116,6 +128,41 @@ class Queue(Persistent):
         self._enter(lane_number, lane, lanes.next_number(lane), 0.0, deferred,
                     {PLACE: place_of(deferred)})
 
+    def new_intake(self):
+        """The number of an intake for the calls that the current transaction brings."""
+        number = self.intakes.maxKey() + 1 if self.intakes else 1
+        self.intakes[number] = OOBTree()
+        return number
+
+    def adopt(self, deferred, intake, lane_number, not_before=0.0, held_up=False):
+        """Take over a call that waits, from another queue, in the current transaction.
+
+        intake -- see new_intake. not_before -- POSIX seconds before which it is not to run.
+        held_up -- it waits for the ends of others.
+        """
+        self._take_over(deferred, intake)
+        extra = {PLACE: place_of(deferred)}
+        if deferred.expires_at is not None and deferred.attempt == 0:
+            extra[EXPIRES] = deferred.expires_at
+        if held_up:
+            extra[AFTER] = True
+        lane = self.lanes[lane_number]
+        self._enter(lane_number, lane, lanes.next_number(lane), not_before, deferred, extra)
+
+    def adopt_running(self, deferred, intake):
+        """Take over a call that some worker had claimed; ours finds that nobody runs it."""
+        self._take_over(deferred, intake)
+        self.desk.add_running(deferred.id, deferred)
+
+    def adopt_failed(self, deferred, intake):
+        """Take over a call that failed for good."""
+        deferred.move_to(self, intake)
+        self.failed[deferred.id] = deferred
+
+    def _take_over(self, deferred, intake):
+        deferred.move_to(self, intake)
+        self.intakes[intake][deferred.id] = deferred
+
     def _enter(self, lane_number, lane, number, not_before, deferred, extra):
         entry = (deferred.priority, deferred.put_at, not_before, deferred)
         lane[number] = (*entry, extra) if extra else entry
@@ -127,9 +174,11 @@ class Queue(Persistent):
         self.cancelled[deferred.id] = deferred
 
     def close(self):
-        """Make every put fail that overlaps with this transaction, in either order."""
+        """Make every put and beat fail that overlaps with this transaction, in either order."""
         if not self.closed:
             self.closed = True
+            self.desk._p_activate()
+            self.desk._p_changed = True
             for lane in self.lanes:
                 lanes.close(lane)
 
@@ -148,12 +197,13 @@ class Queue(Persistent):
 
     def find(self, id):
         """The Deferred of that id, or None."""
-        return self._find(id, self._find_running, self._find_waiting, self._find_failed,
-                          self._find_archived)
+        return self._find(id, self._find_running, self._find_waiting, self._find_moved,
+                          self._find_failed, self._find_archived)
 
     def find_waiting(self, id):
         """The Deferred of that id, or None, looked for only where a call may lie that waits."""
-        return self._find(id, self._find_running, self._find_waiting, self._find_failed)
+        return self._find(id, self._find_running, self._find_waiting, self._find_moved,
+                          self._find_failed)
 
     def _find(self, id, *elsewhere):
         """Look in its lane, then elsewhere."""
@@ -188,6 +238,12 @@ class Queue(Persistent):
         lane_number, number, put_at = parse_id(id)
         return self.waiting.find(put_at, lane_number, number)
 
+    def _find_moved(self, id):
+        for calls in self.intakes.values():
+            if id in calls:
+                return calls[id]
+        return self.departed.get(id)
+
     def _find_failed(self, id):
         return self.failed.get(id)
 
@@ -198,6 +254,10 @@ class Queue(Persistent):
                 if deferred is not None:
                     return deferred
         return None
+
+    def has_news(self):
+        """Whether a lane has entries that were not taken in."""
+        return any(self._has_news(number, lane) for number, lane in enumerate(self.lanes))
 
     def has_work(self, now, slots):
         """Whether a beat with that many free slots has anything to take in or to claim.
@@ -211,9 +271,7 @@ class Queue(Persistent):
         if due is not None and due <= now:
             return True
         if slots:
-            return (self.desk.n_ready > 0
-                    or any(self._has_news(number, lane)
-                           for number, lane in enumerate(self.lanes))
+            return (self.desk.n_ready > 0 or self.has_news()
                     or (self.desk.n_aside > 0 and self.waiting.any_unblocked()))
         desk = self.desk
         taken_in = desk.n_ready + desk.n_later + desk.n_aside
@@ -254,6 +312,8 @@ class Queue(Persistent):
                 place = extra.get(PLACE) or (-priority, put_at, lane_number, number)
                 if PLACE in extra:
                     self._leave_ended(deferred.id)
+                    if deferred.moved:
+                        self._keep_moved(deferred)
                 if EXPIRES in extra:
                     self.waiting.note_expiry(extra[EXPIRES], place, deferred)
                 if AFTER in extra and deferred.is_held_up():
@@ -269,6 +329,19 @@ class Queue(Persistent):
         self.failed.pop(id, None)
         if id in self.desk.running:
             self.desk.remove_running(id)
+
+    def _keep_moved(self, deferred):
+        """A call that was moved waits; it may have been moved after it had failed."""
+        if deferred.moved not in self.intakes:
+            self.intakes[deferred.moved] = OOBTree()
+        calls = self.intakes[deferred.moved]
+        if deferred.id not in calls:
+            calls[deferred.id] = deferred
+
+    def _keep_moved_no_more(self, deferred):
+        calls = self.intakes.get(deferred.moved)
+        if calls is not None and calls.pop(deferred.id, None) is not None and not calls:
+            del self.intakes[deferred.moved]
 
     def _has_news(self, lane_number, lane):
         number, oid = self.desk.mark(lane_number)
@@ -364,16 +437,22 @@ class Queue(Persistent):
         What is in a lane still is left for the beat that takes it in.
         """
         for id, deferred in list(self.cancelled.items()):
-            lane, number, _ = parse_id(id)
             place = place_of(deferred)
             if place in self.waiting:
                 self.waiting.remove(place, deferred)
             elif place in news:
                 del news[place]
-            elif lane != DESK_LANE and number > self.desk.mark(lane)[0]:
+            elif self._is_in_lane(deferred):
                 continue
             self._file_if_ended(deferred, rotation_period)
             del self.cancelled[id]
+
+    def _is_in_lane(self, deferred):
+        """Whether a call that does not wait anywhere else, and is not filed, was not taken in."""
+        if deferred.moved:
+            return deferred.id in self.intakes.get(deferred.moved, ())
+        lane_number, number = parse_id(deferred.id)[:2]
+        return lane_number != DESK_LANE and number > self.desk.mark(lane_number)[0]
 
     def _expire(self, deferred, now, rotation_period):
         self.waiting.forget_expiry(deferred, place_of(deferred))
@@ -426,6 +505,12 @@ class Queue(Persistent):
         deferred.fail(failure, now)
         self._file_or_go_on(deferred, now, rotation_period)
 
+    def recheck_held_up(self, now):
+        """Have run what waits for calls that ended elsewhere: some were moved, here or away."""
+        if self.desk.n_aside and (self.intakes or self.departed):
+            for _, deferred in self.waiting.take_not_held_up():
+                self._add_waiting(deferred, now, deferred.not_before)
+
     def take_off(self, id):
         """Take off the desk a call that failed and is to run once more, before it was filed."""
         deferred = self.desk.remove_running(id)
@@ -442,6 +527,8 @@ class Queue(Persistent):
 
         What waited for its end may run now.
         """
+        if deferred.moved:
+            self._keep_moved_no_more(deferred)
         if deferred.expires_at is not None:
             self.waiting.forget_expiry(deferred, place_of(deferred))
         if deferred.state == FAILED:
@@ -536,6 +623,8 @@ def _is_offered(deferred, offers):
 def place_of(deferred):
     """Where a deferred stands among those that wait: see `waiting`."""
     lane, number, put_at = parse_id(deferred.id)
+    if deferred.moved:
+        lane, number = MOVED_LANE, u64(deferred._p_oid)
     return (-deferred.priority, put_at, lane, number)
 
 

@@ -35,14 +35,24 @@ def _why_not(manager, pulse, max_idle_seconds):
         return ''
     if pulse._p_jar is None or not pulse.beat:
         return 'no worker has served it yet'
+    if manager.leaving:
+        return 'it is being removed'
     if manager.paused:
         return 'it is paused'
     if not pulse.accepting:
         return 'its worker has stopped, or takes no more calls'
-    beat_at, now = clock.serial_seconds(pulse._p_serial), _storage_now(pulse._p_jar)
-    if not policy.is_alive(beat_at, now, max_idle_seconds):
-        return f'no sign of life for {now - beat_at:.0f} s, longer than max_idle_time'
+    if not is_heard_of(pulse, max_idle_seconds):
+        silence = _storage_now(pulse._p_jar) - clock.serial_seconds(pulse._p_serial)
+        return f'no sign of life for {silence:.0f} s, longer than max_idle_time'
     return ''
+
+
+def is_heard_of(pulse, max_idle_seconds):
+    """Whether the last sign of life of a worker is young, whatever it said."""
+    if pulse._p_jar is None or not pulse.beat:
+        return False
+    return policy.is_alive(clock.serial_seconds(pulse._p_serial), _storage_now(pulse._p_jar),
+                           max_idle_seconds)
 
 
 def note_put(manager):

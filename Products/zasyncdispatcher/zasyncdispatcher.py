@@ -106,7 +106,8 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
         return self._dispatch((browser_id(self),), plugin, args, kwargs)
 
     def _dispatch(self, session, plugin, args, kwargs, *options):
-        managers, offered = self.managers(), set()
+        managers = [each for each in self.managers() if not each.leaving]
+        offered = set()
         wanted = plugins_wanted(plugin, args, kwargs)
         if wanted:
             offers = [(manager, set(manager.offered())) for manager in managers]

@@ -131,3 +131,45 @@ def test_periodic_call_is_added_run_and_its_result_is_seen(site, admin):
     admin.waits_for(lambda: 'paused' in admin.reads('#periodic'), 'the pause')
     admin.presses('Delete')
     admin.waits_for(lambda: 'There are no periodic calls' in admin.reads('main'), 'its end')
+
+
+def test_manager_is_removed_while_the_page_moves_its_calls_by_itself(site, admin):
+    admin.goes_to(ADD_DISPATCHER)
+    admin.fills_in(id='changing', managers='1')
+    admin.presses('Add')
+    admin.waits_for(lambda: 'changing' in admin.reads('body'), 'the folder with it')
+    admin.goes_to('/changing/manage_overview')
+    admin.presses('Add managers')
+    admin.waits_for(lambda: 'Added zam2' in admin.reads('body'), 'the second manager')
+    # More calls than two steps move, which nobody runs.
+    have_called(site, admin, "python: len([here.changing.zam2.putCall('zope_exec', '/', {}, "
+                "'nothing', {}) for number in range(2100)])", '2100')
+    admin.goes_to('/changing/manage_overview')
+    admin.finds('[name=id] option[value=zam2]').click()
+    admin.finds('[name=how][value=move]').click()
+    admin.presses('Remove…')
+    admin.waits_for(lambda: 'Calls that wait: 2100, moved to zam1.' in admin.reads('main'),
+                    'what will happen')
+    admin.presses('Remove it')
+    admin.waits_for(lambda: 'zam2 is being removed' in admin.reads('main'), 'how far it is')
+    admin.waits_for(lambda: 'zam2 was removed.' in admin.reads('body'), 'the end')
+    assert list(overview(admin)) == ['zam1']
+    assert '2100' in overview(admin)['zam1']
+
+
+def have_called(site, admin, expression, result):
+    """Have the worker evaluate it as the administrator, and wait for the result."""
+    def outcome():
+        admin.goes_to(site.dispatcher + '/zam1/manage_periodic')
+        return result in admin.reads('#periodic')
+    admin.goes_to(site.dispatcher + '/zam1/manage_periodic')
+    admin.finds('main a.btn').click()
+    admin.waits_for(lambda: admin.finds_all('[name=tales]'), 'the form')
+    admin.fills_in(id='once', expression='0 0 1 1 *', zone='UTC', tales=expression)
+    admin.presses('Save')
+    admin.waits_for(lambda: admin.finds_all('#ticks li'), 'the times')
+    admin.goes_to(site.dispatcher + '/zam1/manage_periodic')
+    admin.presses('Run now')
+    admin.waits_for(outcome, 'the result')
+    admin.presses('Delete')
+    admin.waits_for(lambda: 'There are no periodic calls' in admin.reads('main'), 'its end')

@@ -17,6 +17,7 @@ from Products.zasync.zmi.managerforms import ManagerPages
 from Products.zasync.zmi.periodicforms import PeriodicPages
 from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
 from Products.zasyncdispatcher.zmi.dispatcherforms import DispatcherPages
+from Products.zasyncdispatcher.zmi.managersforms import ManagersPages
 from tests.fakes import sign_on
 
 
@@ -419,10 +420,10 @@ def test_a_page_template_of_a_user_can_not_reach_the_queue(site, manager):
 
 
 PUBLISHED = (AsynchronousCallManager, ManagerPages, CallPages, PeriodicCalls, PeriodicPages,
-             ZAsyncDispatcher, DispatcherPages)
+             ZAsyncDispatcher, DispatcherPages, ManagersPages)
 CHANGING = ('manage_change', 'manage_ping', 'manage_add', 'manage_del', 'manage_cancel',
             'manage_retry', 'manage_purge', 'manage_pause', 'manage_resume', 'manage_save',
-            'manage_run', 'manage_drop')
+            'manage_run', 'manage_drop', 'manage_remove', 'manage_keep')
 
 
 @pytest.mark.parametrize('cls', PUBLISHED)

@@ -1,6 +1,6 @@
 """Add form and overview of the dispatcher.
 
-Imports: balancing, zasync.
+Imports: managersforms, balancing, zasync.
 """
 
 import json
@@ -16,12 +16,14 @@ from Products.zasync.permissions import ViewManagementScreens
 from Products.zasync.zmi.managerforms import check_id
 
 from ..balancing import choose
+from .managersforms import add_managers
+from .managersforms import ManagersPages
+from .managersforms import MOST_MANAGERS
+from .managersforms import read_number
+from .managersforms import REFUSE
 
 
 DEFAULT_ID = 'asynchronous_call_dispatcher'
-
-#: Most managers made in one step. Each is served by a worker process of its own.
-MOST_MANAGERS = 64
 
 _add_form = PageTemplateFile('../www/dispatcherAdd', globals(), __name__='dispatcherAdd')
 
@@ -49,33 +51,28 @@ def constructZAsyncDispatcherWithManagers(context, id=DEFAULT_ID, managers=2, RE
     Raises ValueError with a sentence a field when called from Python; through the
     web the form comes back with them.
     """
-    from Products.zasync.manager import AsynchronousCallManager
-
     from ..zasyncdispatcher import ZAsyncDispatcher
     container = context.this()
     errors = {}
     problem = check_id(container, id)
     if problem:
         errors['id'] = problem
-    number = str(managers).strip()
-    if not number.isdecimal() or len(number) > 4 or int(number) > MOST_MANAGERS:
-        errors['managers'] = (
-            f'The number of managers lies between 0 and {MOST_MANAGERS}, it is not {number!r}.')
+    number, problem = read_number(managers, 0)
+    if problem:
+        errors['managers'] = problem
     if errors:
         if RESPONSE is None:
             raise ValueError(' '.join(errors.values()))
         RESPONSE.setStatus(400)
         return _render(context, {'id': id, 'managers': managers}, errors)
     container._setObject(id, ZAsyncDispatcher(id))
-    dispatcher = container._getOb(id)
-    for position in range(1, int(number) + 1):
-        dispatcher._setObject(f'zam{position}', AsynchronousCallManager(f'zam{position}'))
+    add_managers(container._getOb(id), number)
     if RESPONSE is not None:
         RESPONSE.redirect(container.absolute_url() + '/manage_main')
     return None
 
 
-class DispatcherPages:
+class DispatcherPages(ManagersPages):
     """The tabs of a dispatcher that a folder has not."""
 
     security = ClassSecurityInfo()
@@ -87,9 +84,14 @@ class DispatcherPages:
 
     @zpublish
     @security.protected(ViewManagementScreens)
-    def manage_overview(self, REQUEST):
+    def manage_overview(self, REQUEST, manage_tabs_message=None):
         """How the managers stand; the page asks for news itself."""
-        return self._overview_page(rows=self._rows(), tests=self._tests(REQUEST))
+        return self._show_overview(REQUEST, {}, {}, manage_tabs_message)
+
+    def _show_overview(self, REQUEST, values, errors, message=None):
+        return self._overview_page(
+            rows=self._rows(), tests=self._tests(REQUEST), errors=errors,
+            values={'managers': '1', 'how': REFUSE, **values}, manage_tabs_message=message)
 
     @zpublish
     @security.protected(ViewManagementScreens)
@@ -118,7 +120,8 @@ class DispatcherPages:
             rows.append({
                 'id': load.id, 'url': manager.absolute_url(), 'new': manager.lenNewCalls(),
                 'accepted': manager.lenAcceptedCalls(), 'load': load.calls, 'alive': load.alive,
-                'why': load.why, 'pace': f'{load.pace:g}' if load.pace else '',
+                'why': load.why, 'leaving': manager.leaving,
+                'pace': f'{load.pace:g}' if load.pace else '',
                 'beat_at': '' if beat_at is None else beat_at.strftime('%H:%M:%S UTC'),
                 'worker': f'process {card.pid} on {card.host}' if card.boot else 'none yet'})
         chosen = choose([self.load_of(manager) for manager in self.managers()], 0.0, self.balance)

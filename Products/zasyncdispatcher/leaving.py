@@ -1,0 +1,111 @@
+"""Leaving: a manager is taken out of a dispatcher, its calls moved to its siblings first.
+
+It is paused and gets no calls, then its calls go, a part in each step, and with the last one
+it is deleted. Whoever stops on the way may go on later, or call it off. One manager of a
+dispatcher leaves at a time: the calls that are connected go to one place (see zasync.moving),
+which must not leave meanwhile.
+
+Imports: loads, zasync.
+"""
+
+from typing import NamedTuple
+
+from Products.zasync import moving
+from Products.zasync.errors import ZAsyncError
+
+from . import loads
+
+
+class CanNotLeave(ZAsyncError, ValueError):
+    """A manager can't be removed as things are."""
+
+
+class Census(NamedTuple):
+    """What a manager has: numbers of calls by kind, kept results, ids of its periodic calls.
+
+    served -- a worker lives and runs those that run. lacking -- plugins that its worker
+    offers and no sibling's.
+    """
+
+    waiting: int
+    running: int
+    failed: int
+    results: int
+    periodic: tuple
+    served: bool
+    lacking: tuple
+
+
+def census(dispatcher, manager):
+    """The Census of a manager."""
+    queue = manager.queue
+    theirs = {name for sibling in siblings(dispatcher, manager)
+              for name in sibling.queue.card.plugins}
+    return Census(queue.length_new(), queue.length_accepted(), len(queue.failed),
+                  sum(len(found) for slices in (queue.archive, queue.withdrawn)
+                      for found in slices.values()),
+                  tuple(manager.periodic), _is_served(dispatcher, manager),
+                  tuple(sorted(set(queue.card.plugins) - theirs)))
+
+
+def siblings(dispatcher, manager):
+    """The managers that the calls of that one may go to: the others in the same database."""
+    return [each for each in dispatcher.managers()
+            if each.getId() != manager.getId() and not each.leaving
+            and each._p_jar is manager._p_jar]
+
+
+def check(dispatcher, manager):
+    """Raise CanNotLeave unless the calls of that manager can be moved now."""
+    for each in dispatcher.managers():
+        if each.leaving and each.getId() != manager.getId():
+            raise CanNotLeave(f'{each.getId()} is being removed: finish that first, or call it '
+                              'off.')
+    if not siblings(dispatcher, manager):
+        raise CanNotLeave('There is no other manager here that its calls could go to: add one '
+                          'first.')
+
+
+def start(dispatcher, manager):
+    """Have it leave: its worker claims no more, the dispatcher gives it nothing.
+
+    Its periodic calls go at once. Raises CanNotLeave.
+    """
+    check(dispatcher, manager)
+    if not manager.leaving:
+        dispatcher._p_changed = True  # two that start at the same time meet here
+        manager.leaving = True
+        manager.pause()
+        moving.move_periodic(manager.periodic, _targets(dispatcher, manager))
+
+
+def go_on(dispatcher, manager, now):
+    """Move a part of its calls; with the last it is deleted. → whether it was.
+
+    Raises CanNotLeave, and what the manager raises when it is deleted.
+    """
+    check(dispatcher, manager)
+    queue = manager.queue
+    moving.move_some(queue, _targets(dispatcher, manager), manager.names(), now,
+                     manager.rotation_period, _is_served(dispatcher, manager))
+    if moving.left(queue):
+        return False
+    dispatcher._delObject(manager.getId())
+    return True
+
+
+def call_off(dispatcher, manager):
+    """Have it stay, with what it has still; it is paused."""
+    manager.leaving = False
+    moving.stay(manager.queue)
+
+
+def _is_served(dispatcher, manager):
+    return manager.queue.desk.boot is not None and loads.is_heard_of(
+        manager.queue.pulse, dispatcher.max_idle_time)
+
+
+def _targets(dispatcher, manager):
+    return [moving.Target(each.getId(), each.queue, each.periodic,
+                          dispatcher.load_of(each).alive)
+            for each in siblings(dispatcher, manager)]
