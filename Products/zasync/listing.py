@@ -16,8 +16,8 @@ from .interfaces import FINAL_STATES
 from .interfaces import NEW
 from .interfaces import RESOLVED
 from .interfaces import STATES
-from .queue import parse_id
-from .queue import PLACE
+from .places import parse_id
+from .places import PLACE
 
 
 #: Calls that one transaction purges, or retries, and that one page holds, at most.

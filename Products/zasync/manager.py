@@ -31,7 +31,7 @@ from .door import make_call
 from .errors import NotYours
 from .interfaces import FAILED
 from .interfaces import IAsynchronousCallManager
-from .queue import parse_id
+from .places import parse_id
 from .queue import Queue
 from .security import identity
 from .zmi.callpages import CallPages

@@ -24,7 +24,7 @@ from ZODB.POSException import POSKeyError
 
 from . import putting
 from .interfaces import FAILED
-from .queue import is_waiting
+from .waiting import is_waiting
 
 
 #: Calls that one transaction moves.

@@ -10,9 +10,9 @@ from zope.interface.verify import verifyObject
 from Products.zasync import clock
 from Products.zasync.deferred import Deferred
 from Products.zasync.interfaces import IClock
-from Products.zasync.queue import make_id
-from Products.zasync.queue import parse_id
-from Products.zasync.queue import place_of
+from Products.zasync.places import make_id
+from Products.zasync.places import parse_id
+from Products.zasync.places import place_of
 from tests.fakes import make_call
 
 

@@ -6,8 +6,8 @@ from Products.zasync import policy
 from Products.zasync.interfaces import ACCEPTED
 from Products.zasync.interfaces import NEW
 from Products.zasync.interfaces import RESOLVED
-from Products.zasync.queue import make_id
-from Products.zasync.queue import parse_id
+from Products.zasync.places import make_id
+from Products.zasync.places import parse_id
 from tests.fakes import make_call
 from tests.fakes import NOW
 

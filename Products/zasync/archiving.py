@@ -1,0 +1,135 @@
+"""Archiving: what becomes of calls after their runs, in the beat of who holds the desk.
+
+Imports: places, lanes, deferred, policy, interfaces.
+"""
+
+from BTrees.OOBTree import OOBTree
+
+from . import lanes
+from . import policy
+from .deferred import Deferred
+from .interfaces import FAILED
+from .interfaces import RESOLVED
+from .places import DESK_LANE
+from .places import make_id
+from .places import place_of
+
+
+class Archiving:
+    """The part of a Queue that puts calls back, files what has ended, and makes calls itself."""
+
+    def give_back(self, id, now, outcome, until=0.0, failed=False):
+        """Put a running call back among the waiting; it runs again at `until` or at once."""
+        deferred = self.desk.remove_running(id)
+        deferred.give_back(now, outcome, failed)
+        self._add_waiting(deferred, now, until)
+
+    def unclaim(self, id, now):
+        """Put a claimed call that no thread has begun back among the waiting."""
+        deferred = self.desk.remove_running(id)
+        deferred.unclaim()
+        self._note_expiry(deferred)
+        self._add_waiting(deferred, now, now)
+
+    def _note_expiry(self, deferred):
+        if deferred.expires_at is not None and deferred.attempt == 0:
+            self.waiting.note_expiry(deferred.expires_at, place_of(deferred), deferred)
+
+    def _add_waiting(self, deferred, now, until):
+        place = place_of(deferred)
+        if until > now:
+            self.waiting.add_later(until, place, deferred)
+        else:
+            self.waiting.add_ready(place, deferred)
+
+    def fail(self, id, failure, now, rotation_period):
+        """End a running call, or its callback, with that Failure, whatever its thread does."""
+        deferred = self.desk.remove_running(id)
+        deferred.fail(failure, now)
+        self._file_or_go_on(deferred, now, rotation_period)
+
+    def recheck_held_up(self, now):
+        """Have run what waits for calls that ended elsewhere: some were moved, here or away."""
+        if self.desk.n_aside and (self.intakes or self.departed):
+            for _, deferred in self.waiting.take_not_held_up():
+                self._add_waiting(deferred, now, deferred.not_before)
+
+    def take_off(self, id):
+        """Take off the desk a call that failed and is to run once more, before it was filed."""
+        deferred = self.desk.remove_running(id)
+        if place_of(deferred) not in self.waiting:
+            # As if it had been filed in time: the beat meets it in its lane.
+            self.failed[id] = deferred
+
+    def archive_ended(self, id, rotation_period):
+        """File a call of the desk that has ended."""
+        self.file(self.desk.remove_running(id), rotation_period)
+
+    def file(self, deferred, rotation_period):
+        """Keep an ended call: one that failed until somebody takes it away, others by slice.
+
+        What waited for its end may run now.
+        """
+        if deferred.moved:
+            self._keep_moved_no_more(deferred)
+        if deferred.expires_at is not None:
+            self.waiting.forget_expiry(deferred, place_of(deferred))
+        if deferred.state == FAILED:
+            self.failed[deferred.id] = deferred
+        else:
+            slices = self.archive if deferred.state == RESOLVED else self.withdrawn
+            end = policy.slice_of(deferred.ended_at, rotation_period)
+            if end not in slices:
+                slices[end] = OOBTree()
+            slices[end][deferred.id] = deferred
+        if self.desk.n_aside:
+            for _, waiter in self.waiting.take_after(deferred.id):
+                self._add_waiting(waiter, deferred.ended_at, waiter.not_before)
+
+    def born(self, call, now, names=None, after=()):
+        """Take in a call that the worker makes itself, on its desk; → its Deferred.
+
+        names, after -- see put.
+        """
+        self.desk.n_born += 1
+        deferred = Deferred(make_id(DESK_LANE, self.desk.n_born, call.put_at), call, self,
+                            names or self.names)
+        if self._p_jar is not None:
+            self._p_jar.add(deferred)  # a claim in this transaction wants to know its oid
+        self._note_expiry(deferred)
+        if after:
+            deferred.after = tuple(after)
+            self.waiting.add_parked(place_of(deferred), deferred)
+        else:
+            self._add_waiting(deferred, now, call.not_before)
+        return deferred
+
+    def let_age(self, deferred, now, rotation_period):
+        """Keep a call that failed no longer than others: a newer one of its kind tells more."""
+        if self.failed.pop(deferred.id, None) is not None:
+            end = policy.slice_of(now, rotation_period)
+            if end not in self.archive:
+                self.archive[end] = OOBTree()
+            self.archive[end][deferred.id] = deferred
+
+    def drop_old(self, now, rotation_period):
+        """Drop the oldest slice of the archive if all in it is too old; was one dropped?
+
+        Of what was withdrawn too. Lanes are trimmed by those who put. Where nobody does they
+        must not keep what was dropped.
+        """
+        dropped = False
+        for slices in (self.archive, self.withdrawn):
+            end = slices.minKey() if slices else None
+            if slices and policy.slice_is_over(end, now, rotation_period):
+                del slices[end]
+                self._trim_lanes(end)
+                dropped = True
+        return dropped
+
+    def _trim_lanes(self, before):
+        """Remove the entries of calls taken in that were put before then."""
+        for number, lane in enumerate(self.lanes):
+            mark = self.desk.mark(number)[0]
+            if mark and lanes.forget(lane, mark, before):
+                self.desk.set_mark(number, mark, None)

@@ -1,0 +1,236 @@
+"""Claiming: from the lanes to the threads of a worker, in the beat of who holds the desk.
+
+Imports: places, lanes, waiting, errors, failure.
+"""
+
+from heapq import merge
+from operator import itemgetter
+
+from BTrees.OOBTree import OOBTree
+from ZODB.POSException import POSKeyError
+
+from . import lanes
+from .errors import Expired
+from .failure import Failure
+from .places import AFTER
+from .places import DESK_LANE
+from .places import EXPIRES
+from .places import oid_at
+from .places import parse_id
+from .places import PLACE
+from .places import place_of
+from .waiting import is_waiting
+
+
+#: Most entries taken in by one beat: a backlog of any size must not make a beat
+#: so long that the worker looks dead.
+TAKE_IN_MOST = 1_000
+
+_by_place = itemgetter(0)
+
+
+class Claiming:
+    """The part of a Queue that takes calls in and claims them."""
+
+    def take_in_and_claim(self, boot, now, slots, rotation_period, offers=None):
+        """Take in what is new or due and claim the first `slots` calls; → list of Deferreds.
+
+        What has ended where it waited (cancelled, expired) goes to nobody. offers -- names of
+        the plugins that whoever claims can run; None: what is put here is for him.
+        """
+        news = self._take_in(now)
+        self._take_out_cancelled(news, rotation_period)
+        for deferred in self.waiting.take_expired(now, news, TAKE_IN_MOST):
+            self._expire(deferred, now, rotation_period)
+        waiting = [*news.items(), *self.waiting.take_due(now, TAKE_IN_MOST)]
+        if slots and self.desk.n_aside:
+            waiting += self.waiting.take_unblocked()
+        return self._claim(waiting, boot, now, slots, rotation_period, offers)
+
+    def _take_in(self, now):
+        """Advance the marks over new entries; → {place: Deferred} of those that may run."""
+        found = {}
+        news = [(number, lane) for number, lane in enumerate(self.lanes)
+                if self._has_news(number, lane)]
+        for lane_number, lane in news:
+            most = max(1, TAKE_IN_MOST // len(news))
+            for number, entry in self._new_entries(lane_number, lane, most):
+                priority, put_at, not_before, deferred = entry[:4]
+                extra = entry[4] if len(entry) > 4 else {}
+                place = extra.get(PLACE) or (-priority, put_at, lane_number, number)
+                if PLACE in extra:
+                    self._leave_ended(deferred.id)
+                    if deferred.moved:
+                        self._keep_moved(deferred)
+                if EXPIRES in extra:
+                    self.waiting.note_expiry(extra[EXPIRES], place, deferred)
+                if AFTER in extra and deferred.is_held_up():
+                    self.waiting.add_parked(place, deferred)
+                elif not_before > now:
+                    self.waiting.add_later(not_before, place, deferred)
+                else:
+                    found[place] = deferred
+        return found
+
+    def _leave_ended(self, id):
+        """A call that had failed runs once more; it may not have been filed."""
+        self.failed.pop(id, None)
+        if id in self.desk.running:
+            self.desk.remove_running(id)
+
+    def _keep_moved(self, deferred):
+        """A call that was moved waits; it may have been moved after it had failed."""
+        if deferred.moved not in self.intakes:
+            self.intakes[deferred.moved] = OOBTree()
+        calls = self.intakes[deferred.moved]
+        if deferred.id not in calls:
+            calls[deferred.id] = deferred
+
+    def _keep_moved_no_more(self, deferred):
+        calls = self.intakes.get(deferred.moved)
+        if calls is not None and calls.pop(deferred.id, None) is not None and not calls:
+            del self.intakes[deferred.moved]
+
+    def _has_news(self, lane_number, lane):
+        number, oid = self.desk.mark(lane_number)
+        return lanes.highest(lane) != number or (
+            number > 0 and oid_at(lane, number) != oid)
+
+    def _new_entries(self, lane_number, lane, most):
+        """[(number, entry)] not taken in yet, at most `most`; advances the lane's mark."""
+        mark, oid = self.desk.mark(lane_number)
+        if mark and oid_at(lane, mark) != oid:
+            # The put we marked was undone, and what came since may have its
+            # number: look at the whole lane (a few hundred entries at most).
+            self._drop_undone(lane_number)
+            entries = [(number, entry) for number, entry in lane.items()
+                       if self._is_unknown(lane_number, number, entry)]
+            last = lanes.highest(lane)
+        else:
+            entries = []
+            for number, entry in lane.items(mark, None, mark > 0):
+                entries.append((number, entry))
+                if len(entries) == most:
+                    break
+            last = entries[-1][0] if entries else mark
+        self.desk.set_mark(lane_number, last, oid_at(lane, last) if last else None)
+        return [item for item in entries if item[1][3] is not None]
+
+    def _is_unknown(self, lane_number, number, entry):
+        priority, put_at, _, deferred = entry[:4]
+        place = (-priority, put_at, lane_number, number)
+        if len(entry) > 4:
+            place = entry[4].get(PLACE) or place
+        return is_waiting(deferred) and place not in self.waiting
+
+    def _drop_undone(self, lane_number):
+        """Forget what was taken in from that lane and whose put was undone since."""
+        for place, deferred in list(self.waiting.items()):
+            if place[2] == lane_number and not is_waiting(deferred):
+                self.waiting.remove(place, deferred)
+        for place, deferred in self.waiting.take_not_held_up():
+            self.waiting.add_ready(place, deferred)
+
+    def _claim(self, waiting, boot, now, slots, rotation_period, offers):
+        """Claim the first `slots` of `waiting` and `ready` together; the rest waits in `ready`."""
+        waiting.sort(key=_by_place)
+        waits_apart = {place for place, _ in waiting}
+        # As many of the ready ones as may be needed; they are looked at in order.
+        candidates = merge(waiting, self._ready_items(waits_apart), key=_by_place)
+        chosen, seen = [], 0
+        for place, deferred in candidates:
+            if len(chosen) == slots or seen == slots + TAKE_IN_MOST:
+                break
+            seen += 1
+            if offers is not None and not _is_offered(deferred, offers):
+                continue  # it stays where it is
+            if place in waits_apart:
+                waits_apart.remove(place)
+            else:
+                self.waiting.remove(place, deferred)
+            if not is_waiting(deferred):
+                self._file_if_ended(deferred, rotation_period)
+            elif deferred.is_expired(now):
+                self._expire(deferred, now, rotation_period)
+            elif deferred.is_held_up():  # a call it waited for runs once more
+                self.waiting.add_parked(place, deferred)
+            elif deferred.is_blocked():
+                self.waiting.add_blocked(place, deferred)
+            else:
+                self.waiting.forget_expiry(deferred, place)
+                deferred.accept(boot, now)
+                self.desk.add_running(deferred.id, deferred)
+                chosen.append(deferred)
+        for place, deferred in waiting:
+            if place in waits_apart:
+                self.waiting.add_ready(place, deferred)
+        return chosen
+
+    def _ready_items(self, apart):
+        """[(place, Deferred)] of `ready` in order, robust against removals on the way."""
+        if not self.desk.n_ready:
+            return
+        place = None
+        while True:
+            try:
+                place = self.waiting.ready.minKey(place)
+            except ValueError:  # no more
+                return
+            yield place, self.waiting.ready[place]
+            place = (*place, 0)  # the first possible one after it
+
+    def _take_out_cancelled(self, news, rotation_period):
+        """Archive what was cancelled where it waited; `news` is what was just taken in.
+
+        What is in a lane still is left for the beat that takes it in.
+        """
+        for id, deferred in list(self.cancelled.items()):
+            place = place_of(deferred)
+            if place in self.waiting:
+                self.waiting.remove(place, deferred)
+            elif place in news:
+                del news[place]
+            elif self._is_in_lane(deferred):
+                continue
+            self._file_if_ended(deferred, rotation_period)
+            del self.cancelled[id]
+
+    def _is_in_lane(self, deferred):
+        """Whether a call that does not wait anywhere else, and is not filed, was not taken in."""
+        if deferred.moved:
+            return deferred.id in self.intakes.get(deferred.moved, ())
+        lane_number, number = parse_id(deferred.id)[:2]
+        return lane_number != DESK_LANE and number > self.desk.mark(lane_number)[0]
+
+    def _expire(self, deferred, now, rotation_period):
+        self.waiting.forget_expiry(deferred, place_of(deferred))
+        deferred.expire(_expired(deferred), now)
+        self._file_or_go_on(deferred, now, rotation_period)
+
+    def _file_or_go_on(self, deferred, now, rotation_period):
+        """A call has ended in no thread: archive it, or have its callbacks run."""
+        if deferred.ended:
+            self.file(deferred, rotation_period)
+        else:
+            deferred.let_go(now)
+            self.waiting.add_ready(place_of(deferred), deferred)
+
+    def _file_if_ended(self, deferred, rotation_period):
+        try:
+            ended = deferred.ended
+        except POSKeyError:  # its put was undone
+            return
+        if ended:
+            self.file(deferred, rotation_period)
+
+
+def _is_offered(deferred, offers):
+    try:
+        return deferred.plugin in offers
+    except POSKeyError:  # its put was undone
+        return True
+
+
+def _expired(deferred):
+    late = 'the call had expired before a worker took it'
+    return Failure.from_exception(Expired(late))
