@@ -1,14 +1,16 @@
 # make demo    a real mailbox is synchronised by two workers, and what was measured
 # make test    all tests; as root it also installs the Debian packages they use
-# make check   what is quick: style, import rules, unit tests
+# make check   what is quick: style, import rules, types, unit tests
 # make bench   the benchmarks (ONLY=name runs one, JSON=file writes the numbers there too)
 # make docs    the documentation as HTML, in docs/_build/html
 # make clean   removes what the others made
 #
-# Options: PYTHON=python3.13 (the interpreter of a new .venv), PYTEST='-k lanes -x' (for make test);
+# Options: PYTHON=python3.13 (the interpreter of a new .venv), PYTEST='-k lanes -x' (for make test),
+# JOBS=1 (test files run at the same time; 3 if not given, since most of them wait for servers);
 # for make demo: KEEP=1 leaves it running, DEMO_KILL=1 kills a worker half way.
 
 PYTHON ?= python3
+JOBS ?= 3
 export PYTHON
 
 RUN = .venv/bin/python
@@ -54,11 +56,12 @@ demo: .venv .venv-zeo
 	    || echo "python-ldap was not built: its tests are skipped" >&2
 
 test: debian-packages .venv .venv-zeo .venv/.ldap-complete
-	$(RUN) -m pytest $(PYTEST)
+	$(RUN) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 check: .venv
 	$(RUN) -m ruff check .
 	.venv/bin/lint-imports --no-logo
+	$(RUN) -m mypy --no-error-summary
 	$(RUN) -m pytest -q tests/unit tests/test_architecture.py $(PYTEST)
 
 bench: .venv .venv-zeo

@@ -22,8 +22,10 @@ TEST = DEMO + SESSIONS + [
     'beautifulsoup4',
     'grimp',
     'import-linter >= 2.5',
+    'mypy >= 1.15',
     'pytest >= 8',
     'pytest-timeout',
+    'pytest-xdist',
     'ruff',
     'selenium >= 4.20',
 ]

@@ -114,6 +114,18 @@ def test_the_command_explains_itself(installed, tmp_path):
     assert '-C' in run(installed / 'zasync_client', '--help', cwd=tmp_path)
 
 
+def test_an_add_on_is_checked_against_the_types_of_the_wheel(installed, tmp_path):
+    for name in ('addon', 'mistakes'):
+        shutil.copy(ROOT / f'tests/typed/{name}.py', tmp_path)
+    mypy = [sys.executable, '-m', 'mypy', '--strict', '--python-executable', installed / 'python',
+            '--config-file', os.devnull, '--cache-dir', tmp_path / 'cache']
+    run(*mypy, 'addon.py', cwd=tmp_path)
+    told = subprocess.run([*mypy, 'mistakes.py'], cwd=tmp_path, env=environment(), text=True,
+                          stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    wrong = (tmp_path / 'mistakes.py').read_text('utf-8').count('# mistake: ')
+    assert f'Found {wrong} errors in 1 file' in told.stdout, told.stdout + told.stderr
+
+
 def test_nothing_comes_from_the_checkout(python):
     out = python('''
         import Products, Products.CPSMailAccess, Products.zasync, Products.zasyncdispatcher

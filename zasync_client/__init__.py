@@ -6,14 +6,18 @@ same from Python (it was ``zasync.run`` once, historic contract A.2).
 Imports: cli, when run.
 """
 
+import os
+
+
 __version__ = '2.0.0'
 
 
-def run(config_path, version=None):
+def run(config_path: str | os.PathLike[str], version: object = None) -> int:
     """Run a worker in the foreground until it is told to stop; → exit code.
 
     config_path -- path of a zasync.conf. version -- ignored; the control script of
     2006 passed the version of Zope.
     """
     from .cli import main
-    return main(['-C', str(config_path), 'run'])
+    code: int = main(['-C', str(config_path), 'run'])
+    return code

@@ -4,9 +4,11 @@ Imports: plugins, reading, historic, zasync.
 """
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import replace
 from importlib import import_module
+from typing import Any
 
 from Products.zasync.builtin import AGGREGATE
 from Products.zasync.builtin import BUILTIN
@@ -28,7 +30,7 @@ class Plugin:
     """
 
     name: str
-    handler: callable
+    handler: Callable[..., Any]
     description: str
     timeout_seconds: float | None = None
     zope_aware: bool = False
@@ -36,7 +38,7 @@ class Plugin:
     attempts: int = 1
     retry_delay_seconds: float = 5.0
     retry_growth: float = 2.0
-    retry_on: tuple = ()
+    retry_on: tuple[str, ...] = ()
 
 
 class BadHandler(ValueError):

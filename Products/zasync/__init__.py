@@ -7,20 +7,30 @@ Imports: manager, running, deferring, options, when used.
 """
 
 from importlib import import_module
+from typing import Any
+from typing import TYPE_CHECKING
 
+
+if TYPE_CHECKING:
+    from .deferring import defer as defer
+    from .options import Options as Options
+    from .options import Retry as Retry
+    from .running import checkpoint as checkpoint
+    from .running import progress as progress
 
 #: What is looked up when it is first used: name → module.
 _HELPERS = {'checkpoint': 'running', 'progress': 'running', 'defer': 'deferring',
             'Options': 'options', 'Retry': 'options'}
 
 
-def __getattr__(name):
-    if name in _HELPERS:
-        return getattr(import_module(f'.{_HELPERS[name]}', __name__), name)
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+if not TYPE_CHECKING:  # a type checker would take any name for one that is here
+    def __getattr__(name):
+        if name in _HELPERS:
+            return getattr(import_module(f'.{_HELPERS[name]}', __name__), name)
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
-def initialize(context):
+def initialize(context: Any) -> None:
     """Register the manager with Zope."""
     from . import permissions
     from .manager import AsynchronousCallManager

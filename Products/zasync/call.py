@@ -3,7 +3,15 @@
 Imports: nothing of ours.
 """
 
+from __future__ import annotations
+
+from typing import Any
 from typing import NamedTuple
+from typing import TypeAlias
+
+
+#: The path of an object, ids from the root on, '' for the root itself.
+Path: TypeAlias = tuple[str, ...]
 
 
 class Caller(NamedTuple):
@@ -21,16 +29,16 @@ class Caller(NamedTuple):
     """
 
     user_id: str | None
-    folder: tuple | None
+    folder: Path | None
     special: str = ''
-    owner: tuple | None = None
-    site: tuple | None = None
+    owner: tuple[Path, str] | None = None
+    site: Path | None = None
     server_url: str | None = None
-    script: tuple | None = None
-    virtual_root: tuple | None = None
+    script: Path | None = None
+    virtual_root: Path | None = None
     languages: str | None = None
 
-    def __str__(self):
+    def __str__(self) -> str:
         if self.special:
             return self.special
         return f"{self.user_id} of {'/'.join(self.folder or ())}"
@@ -57,8 +65,8 @@ class Call(NamedTuple):
     session: str | None = None
     expires_at: float | None = None
     timeout_seconds: float | None = None
-    retry: tuple | None = None
+    retry: tuple[Any, ...] | None = None
     key: str | None = None
     series: str | None = None
-    members: tuple = ()
+    members: tuple[Call, ...] = ()
     hurried: bool = False

@@ -5,9 +5,15 @@ Stored times are POSIX seconds, UTC, float. Waits use monotonic seconds.
 Imports: interfaces.
 """
 
+from __future__ import annotations
+
 import datetime
+import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import overload
+from typing import Protocol
 
 from persistent.TimeStamp import TimeStamp
 from zope.interface import implementer
@@ -15,19 +21,32 @@ from zope.interface import implementer
 from .interfaces import IClock
 
 
+class Clock(Protocol):
+    """IClock, for type checkers, which cannot read it."""
+
+    def now(self) -> float:
+        """See IClock."""
+
+    def monotonic(self) -> float:
+        """See IClock."""
+
+    def wait(self, event: threading.Event, seconds: float, /) -> bool:
+        """See IClock."""
+
+
 @implementer(IClock)
 class SystemClock:
     """The machine's clock."""
 
-    def now(self):
+    def now(self) -> float:
         """See IClock."""
         return time.time()
 
-    def monotonic(self):
+    def monotonic(self) -> float:
         """See IClock."""
         return time.monotonic()
 
-    def wait(self, event, seconds):
+    def wait(self, event: threading.Event, seconds: float) -> bool:
         """See IClock."""
         return event.wait(seconds)
 
@@ -36,24 +55,24 @@ class SystemClock:
 class ManualClock:
     """A clock for tests: it stands still until told to advance."""
 
-    def __init__(self, now=1_000_000.0):
+    def __init__(self, now: float = 1_000_000.0) -> None:
         self._now = now
         self._started = now
 
-    def now(self):
+    def now(self) -> float:
         """See IClock."""
         return self._now
 
-    def monotonic(self):
+    def monotonic(self) -> float:
         """See IClock."""
         return self._now - self._started
 
-    def wait(self, event, seconds):
+    def wait(self, event: threading.Event, seconds: float) -> bool:
         """See IClock: time passes at once, nobody waits."""
         self.advance(seconds)
         return event.is_set()
 
-    def advance(self, seconds):
+    def advance(self, seconds: float) -> None:
         """Let `seconds` pass."""
         self._now += seconds
 
@@ -67,10 +86,10 @@ class StorageClock:
     good enough to choose a manager, never used to declare a worker dead.
     """
 
-    def __init__(self):
-        self._offset = None
+    def __init__(self) -> None:
+        self._offset: float | None = None
 
-    def observe(self, serial, monotonic):
+    def observe(self, serial: bytes | None, monotonic: float) -> None:
         """Learn from a commit of our own.
 
         serial -- transaction id of the commit, 8 bytes.
@@ -81,7 +100,7 @@ class StorageClock:
         if stamped:  # a record that was not loaded again tells nothing
             self._offset = stamped - monotonic
 
-    def now(self, monotonic, last_serial):
+    def now(self, monotonic: float, last_serial: bytes | None) -> float:
         """The storage's time in POSIX seconds.
 
         monotonic -- our monotonic seconds. last_serial -- the last transaction we
@@ -92,14 +111,19 @@ class StorageClock:
         return last if self._offset is None else max(monotonic + self._offset, last)
 
 
-def serial_seconds(serial):
+def serial_seconds(serial: bytes | None) -> float:
     """The POSIX seconds at which the transaction of that id (8 bytes) was made; 0.0 for none."""
     if not serial or serial == b'\0' * 8:
         return 0.0
-    return TimeStamp(serial).timeTime()
+    seconds: float = TimeStamp(serial).timeTime()
+    return seconds
 
 
-def as_datetime(seconds):
+@overload
+def as_datetime(seconds: float) -> datetime.datetime: ...
+@overload
+def as_datetime(seconds: None) -> None: ...
+def as_datetime(seconds: float | None) -> datetime.datetime | None:
     """An aware UTC datetime of POSIX seconds; None stays None."""
     if seconds is None:
         return None
@@ -107,18 +131,18 @@ def as_datetime(seconds):
 
 
 #: The clock of the running process.
-SYSTEM = SystemClock()
+SYSTEM: Clock = SystemClock()
 
-_storage_clocks = {}
+_storage_clocks: dict[str, StorageClock] = {}
 
 
-def storage_clock(database_name):
+def storage_clock(database_name: str) -> StorageClock:
     """The StorageClock this process keeps for the database of that name."""
     return _storage_clocks.setdefault(database_name, StorageClock())
 
 
 @contextmanager
-def replaced(clock):
+def replaced(clock: Clock) -> Iterator[Clock]:
     """While the body runs, `clock` is the clock of the process.
 
     What was learned of storages' clocks was learned by the other one.

@@ -7,9 +7,14 @@ call's fate while another does too loses at the commit, with a ConflictError (I5
 Imports: interfaces, lifecycle, payload, call, board, failure, clock, errors.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
 
-from persistent import Persistent
+from collections.abc import Callable
+from typing import Any
+from typing import cast
+from typing import NamedTuple
+from typing import TYPE_CHECKING
+
 from ZODB.POSException import POSKeyError
 from zope.interface import implementer
 
@@ -26,6 +31,14 @@ from .interfaces import NEW
 from .interfaces import RESOLVED
 
 
+if TYPE_CHECKING:  # persistent has no types, and a base without any would hide mistakes
+    from .board import Progress
+    from .call import Call
+    Persistent = object
+else:
+    from persistent import Persistent
+
+
 #: Ended attempts that a deferred remembers; it is written at each transition.
 HISTORY_MOST = 10
 #: Longest outcome of an attempt, in characters.
@@ -39,20 +52,21 @@ class Chain:
     ended and has callbacks that nobody will run.
     """
 
-    add = None
-    follow = None
+    add: Any = None
+    follow: Any = None
 
 
 class Attempt(NamedTuple):
     """One run of a call: number, times in POSIX seconds, outcome a word or two; None: runs now."""
 
-    # Restricted Python may read all four.
-    __allow_access_to_unprotected_subobjects__ = 1
-
     number: int
     started_at: float
     ended_at: float | None
     outcome: str | None
+
+
+# Restricted Python may read all four. Not in the class: type checkers take it for a field there.
+setattr(Attempt, '__allow_access_to_unprotected_subobjects__', 1)
 
 
 @implementer(IDeferred)
@@ -67,47 +81,47 @@ class Deferred(Persistent):
     __roles__ = None
     __zpublishable__ = False
 
-    state = NEW
-    session = None
-    owner = None
+    state: lifecycle.State = NEW
+    session: str | None = None
+    owner: str | None = None
     attempt = 0
     #: Attempts that ended with an exception, as retry policies count them.
     failures = 0
-    started_at = None
-    ended_at = None
+    started_at: float | None = None
+    ended_at: float | None = None
     priority = 0
     not_before = 0.0
-    expires_at = None
-    timeout_seconds = None
+    expires_at: float | None = None
+    timeout_seconds: float | None = None
     #: See Options.stored_retry.
-    retry = None
-    key = None
+    retry: tuple[Any, ...] | None = None
+    key: str | None = None
     #: Deferreds whose ends this one waits for; and whether the first failure is enough.
-    after = ()
+    after: tuple[Deferred, ...] = ()
     hurried = False
-    series = None
-    _names = None
+    series: str | None = None
+    _names: Any = None
     #: Of a call that was put to another manager, so that its id does not tell where it waits:
     #: the number of the intake by which it came.
     moved = 0
-    _queue = None
-    _result = None
-    _failure = None
-    _memo = None
-    _history = ()
+    _queue: Any = None
+    _result: bytes | payload.Payload | None = None
+    _failure: bytes | payload.Payload | None = None
+    _memo: bytes | payload.Payload | None = None
+    _history: tuple[tuple[Any, ...], ...] = ()
     # (success, failure, caller or None for ours), in the order they were added; the number
     # of those that ran; and of the one that failed, if it was a callback that did.
-    _callbacks = ()
+    _callbacks: tuple[tuple[Any, Any, tuple[Any, ...] | None], ...] = ()
     _called = 0
-    _broken = None
+    _broken: int | None = None
     # How the call ends if its callbacks leave it with a failure: a lifecycle event.
     _end_event = lifecycle.FAIL
 
-    def __init__(self, id, call, queue=None, names=None):
+    def __init__(self, id: str, call: Call, queue: Any = None, names: Any = None) -> None:
         self.id = id
         self.plugin = call.plugin
         self.put_at = call.put_at
-        self._caller = tuple(call.caller)
+        self._caller: tuple[Any, ...] = tuple(call.caller)
         self._arguments = payload.stored(call.arguments)
         if queue is not None:
             self._queue = queue
@@ -121,70 +135,72 @@ class Deferred(Persistent):
     # reading
 
     @property
-    def ended(self):
+    def ended(self) -> bool:
         """See IDeferred."""
         return lifecycle.is_final(self.state)
 
     @property
-    def caller(self):
+    def caller(self) -> Caller:
         """The Caller who put it."""
         return Caller(*self._caller)
 
     @property
-    def result(self):
+    def result(self) -> Any:
         """See IDeferred."""
         if self._result is None or self._failure is not None:
             return None
         return payload.loads(self._result)
 
     @property
-    def failure(self):
+    def failure(self) -> Failure | None:
         """See IDeferred."""
         return None if self._failure is None else payload.loads(self._failure)
 
     @property
-    def memo(self):
+    def memo(self) -> dict[str, Any]:
         """See IDeferred."""
         return {} if self._memo is None else payload.loads(self._memo)
 
     @property
-    def progress(self):
+    def progress(self) -> Progress | None:
         """See IDeferred."""
         if self.owner is None or self._queue is None:
             return None
-        return self._queue.board.get(self.id)
+        told: Progress | None = self._queue.board.get(self.id)
+        return told
 
     @property
-    def attempts(self):
+    def attempts(self) -> tuple[Attempt, ...]:
         """See IDeferred."""
         past = tuple(Attempt(*item) for item in self._history)
         if self.attempt == 0 or (past and past[-1].number == self.attempt):
             return past
         outcome = self.state if self.ended else None
-        return (*past, Attempt(self.attempt, self.started_at, self.ended_at, outcome))
+        return (*past, Attempt(self.attempt, cast(float, self.started_at), self.ended_at, outcome))
 
-    def arguments(self):
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """(args, kwargs) of the call; raises what unpickling raises."""
-        return payload.loads(self._arguments)
+        args, kwargs = payload.loads(self._arguments)
+        return args, kwargs
 
-    def is_owned_by(self, boot, attempt):
+    def is_owned_by(self, boot: str, attempt: int) -> bool:
         """Whether that attempt of that worker life still runs this call."""
         return self.owner == boot and self.attempt == attempt and not self.ended
 
-    def is_waiting(self):
+    def is_waiting(self) -> bool:
         """Whether a worker may claim it: it is new, or its callbacks lost their worker."""
         return self.state == NEW or (self.state == CALLBACK and self.owner is None)
 
-    def is_expired(self, now):
+    def is_expired(self, now: float) -> bool:
         """Whether nobody has begun it in time."""
         return (self.expires_at is not None and self.state == NEW and self.attempt == 0
                 and now >= self.expires_at)
 
-    def is_blocked(self):
+    def is_blocked(self) -> bool:
         """Whether another call of its series runs."""
         return self.series is not None and not self._names.is_free(self.series, self.id)
 
-    def is_held_up(self):
+    def is_held_up(self) -> bool:
         """Whether a call it waits for has not ended; with `hurried` a failure is enough.
 
         One that has begun waits for nobody any more.
@@ -195,11 +211,11 @@ class Deferred(Persistent):
             return False
         return any(not has_ended(each) for each in self.after)
 
-    def step(self):
+    def step(self) -> int:
         """Which part of the call is to be done: −1 its work, else the number of a callback."""
         return self._called if self.state == CALLBACK else -1
 
-    def next_callback(self):
+    def next_callback(self) -> tuple[Any, Any, Caller] | None:
         """(success, failure, Caller) of the callback to run now, or None.
 
         Only in the state CALLBACK; the two are None or what `callbacks` made of them.
@@ -211,12 +227,13 @@ class Deferred(Persistent):
 
     # what callers do
 
-    def addCallbacks(self, success=None, failure=None):
+    def addCallbacks(self, success: str | Callable[[Any], Any] | None = None,
+                     failure: str | Callable[[Failure], Any] | None = None) -> Deferred:
         """See IDeferred."""
         Chain.add(self, success, failure)
         return self
 
-    def cancel(self):
+    def cancel(self) -> bool:
         """See IDeferred."""
         if self.ended:
             return False
@@ -233,7 +250,7 @@ class Deferred(Persistent):
 
     # events
 
-    def accept(self, boot, now):
+    def accept(self, boot: str, now: float) -> None:
         """A worker life claims it."""
         self._advance(lifecycle.CLAIM)
         self.owner = boot
@@ -242,7 +259,7 @@ class Deferred(Persistent):
         if self.series is not None:
             self._names.hold(self.series, self.id)
 
-    def give_back(self, now, outcome, failed=False):
+    def give_back(self, now: float, outcome: str, failed: bool = False) -> None:
         """It goes back to the queue; `outcome` says why its attempt ended, in a word or two.
 
         failed -- the attempt counts as one of its retry policy.
@@ -253,18 +270,18 @@ class Deferred(Persistent):
             self.failures += 1
         self._release()
 
-    def unclaim(self):
+    def unclaim(self) -> None:
         """It goes back to the queue as if it had not been claimed: no thread had begun it."""
         self._advance(lifecycle.GIVE_BACK)
         self.attempt -= 1
         self._release()
 
-    def checkpoint(self, memo):
+    def checkpoint(self, memo: bytes) -> None:
         """Keep the pickled `memo` for a later start."""
         self._advance(lifecycle.CHECKPOINT)
         self._memo = payload.stored(memo)
 
-    def succeed(self, result, now):
+    def succeed(self, result: bytes | None, now: float) -> None:
         """Its work, or the callback that runs, is done; `result` is pickled, or None for None."""
         kept = None if result is None else payload.stored(result)
         if self.state == CALLBACK:
@@ -274,7 +291,7 @@ class Deferred(Persistent):
             self._end_of_work(lifecycle.SUCCEED, now)
             self._result = kept
 
-    def fail(self, failure, now):
+    def fail(self, failure: Failure, now: float) -> None:
         """Its work, or the callback that runs, failed for good, with that Failure."""
         if self.state == CALLBACK:
             self._callback_failed(failure, now)
@@ -282,33 +299,33 @@ class Deferred(Persistent):
             self._end_of_work(lifecycle.FAIL, now)
             self._failure = payload.stored(payload.dumps(failure))
 
-    def relay(self, failure, now):
+    def relay(self, failure: Failure, now: float) -> None:
         """It ends as another call did that failed: what went wrong is told there."""
         self._end_of_work(lifecycle.SUCCEED, now)
         self._failure = payload.stored(payload.dumps(failure))
 
-    def expire(self, failure, now):
+    def expire(self, failure: Failure, now: float) -> None:
         """Nobody began it in time."""
         self._end_of_work(lifecycle.EXPIRE, now)
         self._failure = payload.stored(payload.dumps(failure))
 
-    def pass_callback(self, now):
+    def pass_callback(self, now: float) -> None:
         """A callback has nothing for a value of this kind."""
         self._next_callback(now)
 
-    def go_on(self, outcome, now):
+    def go_on(self, outcome: Failure | bytes | None, now: float) -> None:
         """A callback was run at once, for a call that was run in a request and had ended.
 
         outcome -- a Failure, or a pickled result or None.
         """
-        failed = isinstance(outcome, Failure)
-        self._failure = payload.stored(payload.dumps(outcome)) if failed else None
-        if not failed:
+        if isinstance(outcome, Failure):
+            self.state, self._failure = FAILED, payload.stored(payload.dumps(outcome))
+        else:
+            self.state, self._failure = RESOLVED, None
             self._result = None if outcome is None else payload.stored(outcome)
-        self.state = FAILED if failed else RESOLVED
         self.ended_at = now
 
-    def again(self):
+    def again(self) -> None:
         """It failed for good and is to run once more; where a callback failed, from there."""
         self._advance(lifecycle.RETRY)
         self._note_failed(self.ended_at)
@@ -322,22 +339,22 @@ class Deferred(Persistent):
             self._result = None
             self._called = 0
 
-    def append_callback(self, success, failure, caller):
+    def append_callback(self, success: Any, failure: Any, caller: Caller | None) -> None:
         """One more callback; caller -- a Caller, or None for ours."""
         self._callbacks = (*self._callbacks,
                            (success, failure, None if caller is None else tuple(caller)))
 
-    def has_callbacks(self):
+    def has_callbacks(self) -> bool:
         """Whether callbacks have not run."""
         return self._called < len(self._callbacks)
 
-    def take_callbacks(self):
+    def take_callbacks(self) -> tuple[tuple[Any, Any, tuple[Any, ...] | None], ...]:
         """Give away the callbacks that have not run; → as many (success, failure, caller)."""
         left = self._callbacks[self._called:]
         self._callbacks = self._callbacks[:self._called]
         return left
 
-    def _callback_failed(self, failure, now):
+    def _callback_failed(self, failure: Failure, now: float) -> None:
         if self._failure is None:
             # What it was given is still in `_result`: it can be given that again.
             self._broken = self._called
@@ -346,14 +363,14 @@ class Deferred(Persistent):
             self._failure = payload.stored(payload.dumps(failure))
         self._next_callback(now)
 
-    def _next_callback(self, now):
+    def _next_callback(self, now: float) -> None:
         self._called += 1
         if not self.has_callbacks():
             failed = self._failure is not None
             self._advance(self._end_event if failed else lifecycle.SUCCEED)
             self._end(now)
 
-    def _end_of_work(self, event, now):
+    def _end_of_work(self, event: str, now: float) -> None:
         left = self.has_callbacks()
         self._advance(event, left)
         if left:
@@ -361,45 +378,45 @@ class Deferred(Persistent):
         else:
             self._end(now)
 
-    def _end(self, now):
+    def _end(self, now: float) -> None:
         self.ended_at = now
         self._release()
 
-    def move_to(self, queue, intake):
+    def move_to(self, queue: Any, intake: int) -> None:
         """It is in that Queue from now on, by the intake of that number."""
         self._queue = queue
         self.moved = intake
 
-    def is_in(self, queue):
+    def is_in(self, queue: Any) -> bool:
         """Whether it is in that Queue."""
         return self._queue is queue
 
-    def let_go(self, now):
+    def let_go(self, now: float) -> None:
         """What it did has failed in no thread; its callbacks are for its next attempt."""
         if self.attempt:
             self._note_failed(now)
         self._release()
 
-    def _release(self):
+    def _release(self) -> None:
         self.owner = None
         if self.series is not None:
             self._names.release(self.series, self.id)
 
-    def _note_failed(self, now):
+    def _note_failed(self, now: float | None) -> None:
         self._note_attempt(now, f'failed: {self.failure}'[:OUTCOME_MOST])
 
-    def _note_attempt(self, now, outcome):
+    def _note_attempt(self, now: float | None, outcome: str) -> None:
         attempt = (self.attempt, self.started_at, now, outcome)
         self._history = (*self._history, attempt)[-HISTORY_MOST:]
 
-    def _advance(self, event, callbacks=False):
+    def _advance(self, event: str, callbacks: bool = False) -> None:
         self.state = lifecycle.advance(self.state, event, callbacks)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f'<call {self.id} {self.plugin} {self.state}>'
 
 
-def has_ended(deferred):
+def has_ended(deferred: Deferred) -> bool:
     """Whether nobody need wait for that call: it has ended, or its put was undone."""
     try:
         return deferred.ended
@@ -407,7 +424,7 @@ def has_ended(deferred):
         return True
 
 
-def has_failed(deferred):
+def has_failed(deferred: Deferred) -> bool:
     """Whether it has ended, and not well; what was undone never will."""
     try:
         return deferred.ended and deferred.failure is not None

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 from typing import ParamSpec
 from typing import TYPE_CHECKING
+from typing import Unpack
 
 from Acquisition import aq_base
 from Acquisition import aq_chain
@@ -19,6 +20,7 @@ from zope.globalrequest import getRequest
 from .errors import BadCall
 from .errors import NoManager
 from .interfaces import ITakesCalls
+from .options import OptionNames
 from .options import Options
 
 
@@ -52,7 +54,7 @@ class Defer:
         deferred: Deferred = put[1] if isinstance(put, tuple) else put
         return deferred
 
-    def options(self, **options: Any) -> Defer:
+    def options(self, **options: Unpack[OptionNames]) -> Defer:
         """The same with Options: ``defer.options(priority=5)(folder.reindex)``.
 
         Raises BadCall.
@@ -73,7 +75,7 @@ def find_place(callable: Callable[..., Any]) -> Any:
     for start in _starts(callable):
         for container in aq_chain(aq_inner(start)):
             for id in IDS:
-                found = getattr(aq_base(container), id, None)
+                found: Any = getattr(aq_base(container), id, None)
                 if ITakesCalls.providedBy(found):
                     return found.__of__(container)
     raise NoManager(f'no dispatcher and no manager (ids {" and ".join(IDS)}) is found from '

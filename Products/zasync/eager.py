@@ -3,8 +3,15 @@
 Imports: callbacks, direct, options, failure, policy, clock, interfaces.
 """
 
+from __future__ import annotations
+
 import functools
 import threading
+from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
+from typing import cast
+from typing import TYPE_CHECKING
 
 import transaction
 
@@ -20,6 +27,12 @@ from .interfaces import CALLBACK
 from .options import class_names
 
 
+if TYPE_CHECKING:
+    from .call import Caller
+    from .deferred import Deferred
+    from .running import Run
+
+
 class AtOnce(threading.local):
     """Runs what was put in the transaction of the put; its state is of one thread.
 
@@ -28,14 +41,16 @@ class AtOnce(threading.local):
     here, too.
     """
 
-    def __init__(self, plugins, retry_of, propagate):
+    def __init__(self, plugins: Mapping[str, Any],
+                 retry_of: Callable[[tuple[Any, ...] | None, Any], tuple[Any, ...] | None],
+                 propagate: bool) -> None:
         self._plugins = plugins
         self._retry_of = retry_of
         self._propagate = propagate
-        self._managers = {}
+        self._managers: dict[Any, Any] = {}
         self._busy = False
 
-    def serve(self, queue, manager=None):
+    def serve(self, queue: Any, manager: Any = None) -> None:
         """See StandIn. Inside a call: what it puts has its turn later."""
         if manager is not None:
             self._managers[queue] = manager
@@ -51,7 +66,7 @@ class AtOnce(threading.local):
         finally:
             self._busy = False
 
-    def _run_next(self):
+    def _run_next(self) -> bool:
         transaction.savepoint(optimistic=True)  # new objects get their ids
         for queue, manager in list(of_transaction(self).items()):
             if manager.paused:
@@ -62,7 +77,7 @@ class AtOnce(threading.local):
                 return True
         return False
 
-    def _run(self, queue, manager, deferred):
+    def _run(self, queue: Any, manager: Any, deferred: Any) -> None:
         root = manager.getPhysicalRoot()
         error = self._work(queue, root, deferred)
         while deferred.state == CALLBACK:
@@ -73,7 +88,7 @@ class AtOnce(threading.local):
         if error is not None and self._propagate:
             raise error
 
-    def _work(self, queue, root, deferred):
+    def _work(self, queue: Any, root: Any, deferred: Deferred) -> BaseException | None:
         """Run its plugin; → the exception it raised, or None."""
         found = self._plugins.get(deferred.plugin)
         if found is None:
@@ -96,7 +111,7 @@ class AtOnce(threading.local):
                 deferred.succeed(result, clock.SYSTEM.now())
         return None
 
-    def _fail(self, queue, deferred, found, error):
+    def _fail(self, queue: Any, deferred: Deferred, found: Any, error: BaseException) -> None:
         now = clock.SYSTEM.now()
         delay = policy.next_try(self._retry_of(deferred.retry, found), deferred.failures + 1,
                                 class_names(type(error)))
@@ -105,16 +120,16 @@ class AtOnce(threading.local):
         else:
             queue.give_back(deferred.id, now, f'failed: {error}', now + delay, failed=True)
 
-    def _call_back(self, root, deferred):
+    def _call_back(self, root: Any, deferred: Deferred) -> BaseException | None:
         """Run its next callback; → the exception it raised, or None."""
-        success, failure, caller = deferred.next_callback()
+        success, failure, caller = cast('tuple[Any, Any, Caller]', deferred.next_callback())
         value = deferred.failure
         chosen = success if value is None else failure
         if chosen is None:
             deferred.pass_callback(clock.SYSTEM.now())
             return None
 
-        def work(step):
+        def work(step: Run) -> Any:
             return callbacks.run(step, chosen, deferred.result if value is None else value)
 
         try:
@@ -131,16 +146,17 @@ class AtOnce(threading.local):
         return None
 
 
-def _handle(found, deferred, step):
+def _handle(found: Any, deferred: Deferred, step: Run) -> Any:
     args, kwargs = deferred.arguments()
     return found.handler(*((step,) if found.zope_aware else ()), *args, **kwargs)
 
 
-def of_transaction(owner):
+def of_transaction(owner: object) -> dict[Any, Any]:
     """A mapping that `owner` keeps for the current transaction, empty at first."""
     current = transaction.get()
     try:
-        return current.data(owner)
+        kept: dict[Any, Any] = current.data(owner)
     except KeyError:
-        current.set_data(owner, {})
-        return current.data(owner)
+        kept = {}
+        current.set_data(owner, kept)
+    return kept

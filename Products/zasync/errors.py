@@ -6,7 +6,13 @@ that Zope's publisher and the worker's retry loop treat it alike.
 Imports: nothing of ours.
 """
 
-from transaction.interfaces import TransientError
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:  # transaction has no types, and a base without any would hide mistakes
+    TransientError = Exception
+else:
+    from transaction.interfaces import TransientError
 
 
 class ZAsyncError(Exception):

@@ -3,6 +3,8 @@
 Imports: nothing of ours.
 """
 
+from __future__ import annotations
+
 import traceback
 from dataclasses import dataclass
 
@@ -29,7 +31,7 @@ class Failure:
     traceback_text: str = ''
 
     @classmethod
-    def from_exception(cls, exception):
+    def from_exception(cls, exception: BaseException) -> Failure:
         """The account of `exception`, its traceback and its causes."""
         if isinstance(exception, Relayed):
             return exception.failure
@@ -38,17 +40,17 @@ class Failure:
         return cls(type_name=_dotted_name(kind), text=_text_of(exception)[:TEXT_LIMIT],
                    traceback_text=''.join(lines)[-TRACEBACK_LIMIT:])
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f'{self.type_name}: {self.text}' if self.text else self.type_name
 
 
-def _dotted_name(kind):
+def _dotted_name(kind: type) -> str:
     if kind.__module__ == 'builtins':
         return kind.__qualname__
     return f'{kind.__module__}.{kind.__qualname__}'
 
 
-def _text_of(exception):
+def _text_of(exception: BaseException) -> str:
     """str() of an exception of whatever class; a failing __str__ must not hide the failure."""
     try:
         return str(exception)
@@ -59,6 +61,6 @@ def _text_of(exception):
 class Relayed(Exception):
     """Raised by a call that ends as another one did, with that one's Failure."""
 
-    def __init__(self, failure):
+    def __init__(self, failure: Failure) -> None:
         super().__init__(str(failure))
         self.failure = failure

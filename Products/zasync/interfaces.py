@@ -18,29 +18,32 @@ dropped after the manager's rotation period.
 
 The weak spot: between the end of a call's work and its commit the worker may
 die. Then nothing of it happened, and the call runs again, in the worker's next
-life. So effects outside the ZODB may happen twice.
+life or in a *sibling*, the worker of another manager of the same dispatcher. So
+effects outside the ZODB may happen twice.
 
 Imports: nothing of ours.
 """
+
+from typing import Final
 
 from zope.interface import Attribute
 from zope.interface import Interface
 
 
 #: Waits in its manager for a worker, or for its time.
-NEW = 'new'
+NEW: Final = 'new'
 #: A worker has claimed it and runs it.
-ACCEPTED = 'accepted'
+ACCEPTED: Final = 'accepted'
 #: Its result is stored, its callbacks run.
-CALLBACK = 'callback'
+CALLBACK: Final = 'callback'
 #: Ended well; the result is stored.
-RESOLVED = 'resolved'
+RESOLVED: Final = 'resolved'
 #: Ended badly; the failure is stored.
-FAILED = 'failed'
+FAILED: Final = 'failed'
 #: Somebody cancelled it before it ended.
-CANCELLED = 'cancelled'
+CANCELLED: Final = 'cancelled'
 #: No worker took it in time.
-EXPIRED = 'expired'
+EXPIRED: Final = 'expired'
 
 STATES = (NEW, ACCEPTED, CALLBACK, RESOLVED, FAILED, CANCELLED, EXPIRED)
 FINAL_STATES = frozenset((RESOLVED, FAILED, CANCELLED, EXPIRED))

@@ -19,6 +19,9 @@ ended like any other.
 Imports: interfaces, errors.
 """
 
+from typing import Literal
+from typing import TypeAlias
+
 from .errors import IllegalTransition
 from .interfaces import ACCEPTED
 from .interfaces import CALLBACK
@@ -30,6 +33,10 @@ from .interfaces import NEW
 from .interfaces import RESOLVED
 
 
+#: One of interfaces.STATES, for type checkers.
+State: TypeAlias = Literal['new', 'accepted', 'callback', 'resolved', 'failed', 'cancelled',
+                           'expired']
+
 CLAIM = 'claim'
 GIVE_BACK = 'give back'
 CHECKPOINT = 'checkpoint'
@@ -39,7 +46,7 @@ CANCEL = 'cancel'
 EXPIRE = 'expire'
 RETRY = 'retry'
 
-TRANSITIONS = {
+TRANSITIONS: dict[tuple[State, str], State] = {
     (NEW, CLAIM): ACCEPTED,
     (NEW, CANCEL): CANCELLED,
     (NEW, EXPIRE): EXPIRED,
@@ -62,7 +69,7 @@ TRANSITIONS = {
 ENDS = frozenset((SUCCEED, FAIL, EXPIRE))
 
 
-def advance(state, event, callbacks=False):
+def advance(state: State, event: str, callbacks: bool = False) -> State:
     """The state that `event` leads to from `state`.
 
     callbacks -- whether callbacks wait for the end of the call.
@@ -75,6 +82,6 @@ def advance(state, event, callbacks=False):
     return CALLBACK if callbacks and event in ENDS else after
 
 
-def is_final(state):
+def is_final(state: State) -> bool:
     """Whether nothing can happen to a call in `state` any more."""
     return state in FINAL_STATES

@@ -6,9 +6,15 @@ refused where it was written, not when it runs.
 Imports: errors.
 """
 
+from __future__ import annotations
+
 import datetime
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+from typing import TypedDict
+from typing import TypeGuard
 
 from .errors import BadCall
 
@@ -40,9 +46,9 @@ class Retry:
     delay: float = 5.0
     growth: float = 2.0
     longest: float = 3600.0
-    on: tuple = ()
+    on: Sequence[type[BaseException] | str] | type[BaseException] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not _is_whole(self.attempts) or self.attempts < 1:
             raise BadCall(f'attempts is a whole number, 1 or more, not {_shown(self.attempts)}')
         _keep(self, 'attempts', int)
@@ -57,7 +63,7 @@ class Retry:
             raise BadCall(f'the exceptions to retry on are a tuple, not {_shown(self.on)}')
         object.__setattr__(self, 'on', tuple(_exception_name(kind) for kind in on))
 
-    def as_tuple(self):
+    def as_tuple(self) -> tuple[Any, ...]:
         """What is stored with a call, and what policy.next_try takes."""
         return self.attempts, self.delay, self.growth, self.longest, self.on
 
@@ -84,7 +90,7 @@ class Options:
     key: str | None = None
     series: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not _is_whole(self.priority):
             raise BadCall(f'the priority is a whole number, not {_shown(self.priority)}')
         _keep(self, 'priority', int)
@@ -106,7 +112,7 @@ class Options:
                               f'not {_shown(value)}')
             _keep(self, name, str)
 
-    def times(self, put_at):
+    def times(self, put_at: float) -> tuple[float, float | None]:
         """(not_before, expires_at) in POSIX seconds; 0.0 for at once, None for never.
 
         Raises BadCall if the call would expire before it may begin.
@@ -119,37 +125,49 @@ class Options:
             raise BadCall('the call would expire before it may begin')
         return not_before, expires_at
 
-    def stored_retry(self):
+    def stored_retry(self) -> tuple[Any, ...] | None:
         """What is stored with a call: None, () for never twice, or Retry.as_tuple()."""
-        if self.retry is None:
-            return None
-        return () if self.retry is False else self.retry.as_tuple()
+        if isinstance(self.retry, Retry):
+            return self.retry.as_tuple()
+        return None if self.retry is None else ()
 
 
-def _keep(options, name, kind):
+class OptionNames(TypedDict, total=False):
+    """The arguments of Options, for type checkers: what `defer.options` takes."""
+
+    priority: int
+    not_before: datetime.datetime | datetime.timedelta | None
+    expires: datetime.datetime | datetime.timedelta | None
+    timeout: float | None
+    retry: Retry | int | bool | None
+    key: str | None
+    series: str | None
+
+
+def _keep(options: Retry | Options, name: str, kind: type) -> None:
     """Keep the bare value: a record must not need the classes of whoever put the call."""
     value = getattr(options, name)
     if value is not None and type(value) is not kind:
         object.__setattr__(options, name, _bare(value) if kind is str else kind(value))
 
 
-def _bare(text):
+def _bare(text: str) -> str:
     return str.__str__(text)  # not what its class makes of it
 
 
-def _shown(value):
+def _shown(value: object) -> str:
     try:
         return f'{value!r:.200}'
     except ValueError:  # a whole number of more digits than Python writes
         return 'a number of thousands of digits'
 
 
-def _is_whole(value):
+def _is_whole(value: object) -> TypeGuard[int]:
     return (isinstance(value, int) and not isinstance(value, bool)
             and abs(value) <= WHOLE_MOST)
 
 
-def _is_number(value):
+def _is_number(value: object) -> TypeGuard[float]:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
     try:
@@ -158,7 +176,7 @@ def _is_number(value):
         return False
 
 
-def _check_moment(name, value):
+def _check_moment(name: str, value: object) -> None:
     if value is None:
         return
     if isinstance(value, datetime.timedelta):
@@ -170,7 +188,8 @@ def _check_moment(name, value):
         raise BadCall(f'{name} is a datetime without a time zone: {value!r}')
 
 
-def _seconds(name, value, put_at):
+def _seconds(name: str, value: datetime.datetime | datetime.timedelta | None,
+             put_at: float) -> float | None:
     if value is None:
         return None
     if isinstance(value, datetime.timedelta):
@@ -182,7 +201,7 @@ def _seconds(name, value, put_at):
     return seconds
 
 
-def _exception_name(kind):
+def _exception_name(kind: object) -> str:
     if isinstance(kind, type) and issubclass(kind, BaseException):
         return class_name(kind)
     if isinstance(kind, str) and kind:
@@ -190,13 +209,13 @@ def _exception_name(kind):
     raise BadCall(f'{_shown(kind)} is no exception class and no dotted name of one')
 
 
-def class_name(kind):
+def class_name(kind: type) -> str:
     """The dotted name of a class; one of Python's own has no module in it."""
     if kind.__module__ == 'builtins':
         return kind.__qualname__
     return f'{kind.__module__}.{kind.__qualname__}'
 
 
-def class_names(kind):
+def class_names(kind: type) -> tuple[str, ...]:
     """The dotted names of a class and of all it inherits from."""
     return tuple(class_name(base) for base in kind.__mro__)

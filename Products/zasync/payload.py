@@ -8,12 +8,23 @@ no document.
 Imports: errors.
 """
 
+from __future__ import annotations
+
 import io
 import pickle
-
-from persistent import Persistent
+from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
+from typing import TYPE_CHECKING
 
 from .errors import BadCall
+
+
+if TYPE_CHECKING:
+    class Persistent:
+        """Persistent itself has no types, and a base without any would hide mistakes."""
+else:
+    from persistent import Persistent
 
 
 #: Bytes up to which a payload is kept inside its deferred. Each transition
@@ -28,7 +39,7 @@ LARGEST_BYTES = 10_000_000
 class Payload(Persistent):
     """Bytes too big to be written at each transition; never changed."""
 
-    def __init__(self, data):
+    def __init__(self, data: bytes) -> None:
         self.data = data
 
 
@@ -38,14 +49,15 @@ class _RefusedObject(Exception):
 
 class _Pickler(pickle.Pickler):
 
-    def persistent_id(self, obj):
+    def persistent_id(self, obj: object) -> None:
         if isinstance(obj, Persistent):
             raise _RefusedObject(
                 f'a persistent object ({type(obj).__name__}); pass its path instead')
         return None
 
 
-def dumps(value, error=BadCall, what='the value', largest=LARGEST_BYTES):
+def dumps(value: object, error: Callable[[str], Exception] = BadCall, what: str = 'the value',
+          largest: int = LARGEST_BYTES) -> bytes:
     """The pickle of `value`, bytes.
 
     Raises `error` with a sentence that starts with `what` if it can't be
@@ -64,7 +76,7 @@ def dumps(value, error=BadCall, what='the value', largest=LARGEST_BYTES):
     return data
 
 
-def dump_arguments(args, kwargs):
+def dump_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
     """The pickle of (args, kwargs), bytes; raises BadCall naming the argument at fault."""
     try:
         return dumps((args, kwargs), what='the arguments together')
@@ -76,16 +88,16 @@ def dump_arguments(args, kwargs):
         raise
 
 
-def stored(data):
+def stored(data: bytes) -> bytes | Payload:
     """What to keep of pickled `data` on a deferred: the bytes, or a Payload."""
     return data if len(data) <= SMALL_BYTES else Payload(data)
 
 
-def pickled(kept):
+def pickled(kept: bytes | Payload) -> bytes:
     """The bytes of what `stored` returned."""
     return kept.data if isinstance(kept, Payload) else kept
 
 
-def loads(kept):
+def loads(kept: bytes | Payload) -> Any:
     """The value of what `stored` returned."""
     return pickle.loads(pickled(kept))

@@ -2,8 +2,14 @@
 
 Times are POSIX seconds, spans are seconds; nothing here reads a clock.
 
-Imports: interfaces.
+Imports: nothing of ours.
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 
 #: Tries of a transaction that meets conflicts before the call goes back to the
 #: queue. Historic contract A.9.
@@ -14,25 +20,25 @@ MAX_CONFLICT_ATTEMPTS = 5
 SLICES = 8
 
 
-def conflict_delay(attempts, spread):
+def conflict_delay(attempts: int, spread: float) -> float:
     """Seconds to wait before the next try of a transaction that met a conflict.
 
     attempts -- tries made so far, 1 or more. spread -- a random number from 0 to 1.
     Two that met once should not meet again, so the wait is spread over 0 to 20 ms
     times two to the number of tries, one second at most.
     """
-    return spread * min(1.0, 0.02 * 2 ** min(attempts, 10))
+    return spread * min(1.0, 0.02 * 2.0 ** min(attempts, 10))
 
 
-def give_back_delay(attempt, spread):
+def give_back_delay(attempt: int, spread: float) -> float:
     """Seconds a call that ran out of conflict tries waits in the queue.
 
     attempt -- the attempt that failed so, 1 or more. spread -- random, 0 to 1.
     """
-    return min(60.0, 0.5 * 2 ** min(attempt - 1, 10)) * (0.5 + spread)
+    return min(60.0, 0.5 * 2.0 ** min(attempt - 1, 10)) * (0.5 + spread)
 
 
-def reconnect_delay(failures, first, growth, longest=60.0):
+def reconnect_delay(failures: int, first: float, growth: float, longest: float = 60.0) -> float:
     """Seconds to wait after that many failures in a row to reach the server or the target.
 
     failures -- 1 or more. first -- `initial-retry-delay`, growth --
@@ -44,12 +50,12 @@ def reconnect_delay(failures, first, growth, longest=60.0):
         return longest
 
 
-def gives_up(waited, max_total):
+def gives_up(waited: float, max_total: float) -> bool:
     """Whether a worker that waited so long for its server or target gives up; 0 means never."""
     return bool(max_total) and waited >= max_total
 
 
-def is_alive(beat_at, now, max_idle_seconds):
+def is_alive(beat_at: float, now: float, max_idle_seconds: float) -> bool:
     """Whether a worker whose last beat was at `beat_at` may be given calls at `now`.
 
     Both times are the storage's; 0 for `beat_at` means that it never beat. It
@@ -63,7 +69,7 @@ def is_alive(beat_at, now, max_idle_seconds):
 RESCUE_BEATS = 3
 
 
-def is_dead(unchanged_seconds, own_beats, max_idle_seconds):
+def is_dead(unchanged_seconds: float, own_beats: int, max_idle_seconds: float) -> bool:
     """Whether a worker may be taken for dead, and its manager be served by another.
 
     unchanged_seconds -- how long its pulse has not changed, by the rescuer's own monotonic
@@ -72,18 +78,18 @@ def is_dead(unchanged_seconds, own_beats, max_idle_seconds):
     return unchanged_seconds >= max_idle_seconds and own_beats >= RESCUE_BEATS
 
 
-def slice_seconds(rotation_period):
+def slice_seconds(rotation_period: float) -> float:
     """Length of an archive slice."""
     return max(1.0, rotation_period / SLICES)
 
 
-def slice_of(ended_at, rotation_period):
+def slice_of(ended_at: float, rotation_period: float) -> int:
     """The archive slice for a call ended at that time: the second at which the slice ends."""
     span = slice_seconds(rotation_period)
     return int(ended_at // span * span + span)
 
 
-def slice_is_over(end, now, rotation_period):
+def slice_is_over(end: float, now: float, rotation_period: float) -> bool:
     """Whether the slice that ends then holds only results older than the rotation period.
 
     The period may have been changed since the slice was begun: its end has not.
@@ -98,7 +104,7 @@ AHEAD_SECONDS = 0.05
 AHEAD_MOST = 25
 
 
-def claim_ahead(seconds_a_call, threads):
+def claim_ahead(seconds_a_call: float | None, threads: int) -> int:
     """How many calls to claim beyond the number of threads.
 
     seconds_a_call -- how long calls took of late; None before the first ended.
@@ -112,7 +118,7 @@ def claim_ahead(seconds_a_call, threads):
 LONGEST_RETRY_SECONDS = 3600.0
 
 
-def retry_delay(failures, first, growth, longest):
+def retry_delay(failures: int, first: float, growth: float, longest: float) -> float:
     """Seconds to wait before a call that failed is run again.
 
     failures -- times it has failed, 1 or more. All but `growth` are seconds.
@@ -125,7 +131,7 @@ def retry_delay(failures, first, growth, longest):
         return longest
 
 
-def next_try(retry, failures, kinds):
+def next_try(retry: tuple[Any, ...] | None, failures: int, kinds: Sequence[str]) -> float | None:
     """Seconds until a call that has failed runs again, or None: it has failed for good.
 
     retry -- (attempts, delay, growth, longest, on), see options.Retry; or None, or ()
@@ -140,7 +146,7 @@ def next_try(retry, failures, kinds):
     return retry_delay(failures, delay, growth, longest)
 
 
-def time_limit(asked, ceiling):
+def time_limit(asked: float | None, ceiling: float | None) -> float | None:
     """Seconds a call may run, or None for as long as it likes; either may be None."""
     limits = [limit for limit in (asked, ceiling) if limit is not None]
     return min(limits, default=None)

@@ -3,6 +3,9 @@
 Imports: lanes, clock, interfaces.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import transaction
 
 from . import clock
@@ -22,8 +25,8 @@ class StandIn:
     beyond what the managers know already.
     """
 
-    serve = None
-    plugins = ()
+    serve: Callable[..., Any] | None = None
+    plugins: tuple[str, ...] = ()
 
 
 def after_put(queue, manager=None):
@@ -57,9 +60,9 @@ def put_again(queue, deferred):
     _watch_commit(deferred)
 
 
-def adopt(queue, deferred, intake, names, manager_id, **waits):
-    """Have a call of another queue that waits go to this one; waits -- see Queue.adopt."""
-    queue.adopt(deferred, intake, lanes.current(), **waits)
+def receive(queue, deferred, intake, names, manager_id, **waits):
+    """Have a call of another queue that waits go to this one; waits -- see Queue.receive."""
+    queue.receive(deferred, intake, lanes.current(), **waits)
     key = None if deferred.key is None else names.find_key(_own_key(deferred))
     if key is not None:
         key.move(deferred.id, manager_id)

@@ -3,15 +3,25 @@
 Imports: board, errors, interfaces.
 """
 
+from __future__ import annotations
+
 import math
 import threading
+from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+from typing import TYPE_CHECKING
 
 from zope.interface import implementer
 
 from .board import Progress
 from .errors import ZAsyncError
 from .interfaces import IRun
+
+
+if TYPE_CHECKING:
+    from .deferred import Deferred
 
 
 #: Characters of a progress message that are kept.
@@ -28,26 +38,27 @@ class Run:
     report -- callable(Progress) that shows it to others; raises what stops the call.
     """
 
-    def __init__(self, deferred, commit, report):
+    def __init__(self, deferred: Deferred, commit: Callable[[dict[str, Any]], object],
+                 report: Callable[[Progress], object]) -> None:
         self.id = deferred.id
         self.attempt = deferred.attempt
         self.memo = deferred.memo
         self.awaited = deferred.after
-        self.app = None
+        self.app: Any = None
         self._commit = commit
         self._report = report
 
-    def checkpoint(self, **memo):
+    def checkpoint(self, **memo: Any) -> None:
         """See IRun."""
         self._commit(memo)
         self.memo = memo
 
-    def progress(self, done, total=None, message=''):
+    def progress(self, done: float, total: float | None = None, message: object = '') -> None:
         """See IRun."""
         self._report(made_progress(done, total, message))
 
 
-def made_progress(done, total, message):
+def made_progress(done: float, total: float | None, message: object) -> Progress:
     """A Progress of what a call says; raises ValueError for what is none."""
     if done is None:
         raise ValueError('progress is told in numbers: how much is done?')
@@ -55,7 +66,7 @@ def made_progress(done, total, message):
                     str(message)[:MESSAGE_MOST])
 
 
-def _plain(value):
+def _plain(value: float) -> float:
     """That number as an int or a float of no other class: any process can read those."""
     kind = int if isinstance(value, int) else float
     try:
@@ -67,13 +78,14 @@ def _plain(value):
     raise ValueError(f'progress is told in numbers, not {value!r:.100}')
 
 
-def current():
+def current() -> Run | None:
     """The Run of the call that runs in this thread, or None."""
-    return getattr(_thread, 'run', None)
+    run: Run | None = getattr(_thread, 'run', None)
+    return run
 
 
 @contextmanager
-def running(run):
+def running(run: Run) -> Iterator[Run]:
     """Make `run` the current one while the body runs."""
     outer = current()
     _thread.run = run
@@ -83,7 +95,7 @@ def running(run):
         _thread.run = outer
 
 
-def checkpoint(**memo):
+def checkpoint(**memo: Any) -> None:
     """From inside a running call: commit what was done so far, see IRun.checkpoint."""
     run = current()
     if run is None:
@@ -91,7 +103,7 @@ def checkpoint(**memo):
     run.checkpoint(**memo)
 
 
-def progress(done, total=None, message=''):
+def progress(done: float, total: float | None = None, message: object = '') -> None:
     """From inside a running call: tell how far it is, see IRun.progress.
 
     Outside one it does nothing: the same code may run in a request.

@@ -17,6 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextlib import ExitStack
 from typing import Any
+from typing import cast
+from typing import ParamSpec
+from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import transaction
 from Acquisition import aq_base
@@ -30,6 +34,13 @@ from .interfaces import IAsynchronousCallManager
 from .putting import StandIn
 
 
+if TYPE_CHECKING:
+    from zasync_client.config import Plugin
+
+
+P = ParamSpec('P')
+T = TypeVar('T')
+
 __all__ = ['eager', 'make_worker', 'ManualClock', 'plugin', 'Stepper']
 
 #: How long a step waits for the calls it has begun, in real seconds.
@@ -40,7 +51,7 @@ BEATS_MOST = 10_000
 
 
 def plugin(name: str, handler: Callable[..., Any], zope_aware: bool = False,
-           **settings: Any) -> Any:
+           **settings: Any) -> Plugin:
     """A plugin as a <plugin> section would name it; settings -- see zasync_client.config.Plugin.
     """
     from zasync_client.config import Plugin
@@ -52,7 +63,7 @@ def plugin(name: str, handler: Callable[..., Any], zope_aware: bool = False,
 
 @contextmanager
 def eager(at_commit: bool = False, propagate: bool = False,
-          plugins: Iterable[Any] = ()) -> Iterator[None]:
+          plugins: Iterable[Plugin] = ()) -> Iterator[None]:
     """While the body runs no worker is needed, and the whole process has none.
 
     Calls run in the put: as the caller, their arguments and result pickled, and what one did
@@ -81,14 +92,14 @@ def eager(at_commit: bool = False, propagate: bool = False,
 class _AtCommit:
     """Has a worker run what was put, when the transaction of the put was committed."""
 
-    def __init__(self, plugins):
+    def __init__(self, plugins: Iterable[Plugin]) -> None:
         self._plugins = plugins
         self._lock = threading.Lock()
-        self._places = {}
-        self._due = []
+        self._places: dict[Any, tuple[Any, tuple[str, ...]]] = {}
+        self._due: list[tuple[tuple[str, ...], Any]] = []
         self._busy = False
 
-    def serve(self, queue, manager=None):
+    def serve(self, queue: Any, manager: Any = None) -> None:
         """See StandIn."""
         if manager is not None:
             self._places[queue] = manager.getPhysicalRoot(), manager.getPhysicalPath()
@@ -100,7 +111,7 @@ class _AtCommit:
         root, path = self._places[queue]
         touched[path] = root
 
-    def _after_commit(self, committed, touched):
+    def _after_commit(self, committed: bool, touched: dict[tuple[str, ...], Any]) -> None:
         """Run what was committed. A commit of a call: whoever runs it comes to that next."""
         if not committed:
             return
@@ -112,7 +123,8 @@ class _AtCommit:
         try:
             while (due := self._next_due()) is not None:
                 path, root = due
-                with make_worker(root, '/'.join(path), clock.SYSTEM, self._plugins) as worker:
+                system = cast(ManualClock, clock.SYSTEM)  # nobody moves it here
+                with make_worker(root, '/'.join(path), system, self._plugins) as worker:
                     worker.go_on_until_idle()
                 # They are seen at once: no new transaction need be begun first.
                 for connection in aq_base(root)._p_jar.connections.values():
@@ -122,7 +134,7 @@ class _AtCommit:
                 self._busy = False
             raise
 
-    def _next_due(self):
+    def _next_due(self) -> tuple[tuple[str, ...], Any] | None:
         with self._lock:
             self._busy = bool(self._due)
             return self._due.pop(0) if self._due else None
@@ -131,7 +143,8 @@ class _AtCommit:
 # step by step
 
 def make_worker(place: Any, target: str = '/asynchronous_call_manager',
-                clock: Any = None, plugins: Iterable[Any] = (), threads: int = 1) -> Stepper:
+                clock: ManualClock | None = None, plugins: Iterable[Plugin] = (),
+                threads: int = 1) -> Stepper:
     """A worker for the database of `place`, whose beats the test makes; close it, or use `with`.
 
     place -- a manager, or anything in the application, with the path of the manager as
@@ -155,8 +168,8 @@ class Stepper:
     begin a transaction to see what they did.
     """
 
-    def __init__(self, db: Any, target: str, with_clock: Any, plugins: Iterable[Any],
-                 threads: int) -> None:
+    def __init__(self, db: Any, target: str, with_clock: ManualClock | None,
+                 plugins: Iterable[Plugin], threads: int) -> None:
         from zasync_client import config
         from zasync_client import datatypes
         from zasync_client.database import Database
@@ -205,7 +218,7 @@ class Stepper:
         self.go_on_until_idle()
         transaction.begin()
 
-    def go_on_until_idle(self):
+    def go_on_until_idle(self) -> None:
         """The same from inside the end of a transaction."""
         for _ in range(BEATS_MOST):
             if not self._step() and not self._bell.rung.is_set():
@@ -213,7 +226,7 @@ class Stepper:
         raise RuntimeError(f'after {BEATS_MOST:,} beats there still are calls: do they put each '
                            'other again and again?')
 
-    def _step(self):
+    def _step(self) -> bool:
         self._bell.rung.clear()
         worked = self._in_thread(self._beat)
         while held := self._worker.held():
@@ -227,10 +240,10 @@ class Stepper:
         """Leave the desk, and give the process its clock back."""
         self._exits.close()
 
-    def _in_thread(self, action, *args):
-        return self._beats.submit(action, *args).result()
+    def _in_thread(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._beats.submit(action, *args, **kwargs).result()
 
-    def _look(self):
+    def _look(self) -> None:
         from zasync_client import holding
         from zasync_client.errors import TargetAway
         try:
@@ -239,21 +252,21 @@ class Stepper:
             raise TargetAway(f'{reason}: commit it first, a worker sees only what is '
                              'committed') from None
 
-    def _beat(self):
-        worked = self._worker.step(self.clock.now(), hurry=True)
+    def _beat(self) -> bool:
+        worked: bool = self._worker.step(self.clock.now(), hurry=True)
         # Dispatchers see the age of this beat by our clock.
         db = self._database.watched()
         clock.storage_clock(db.database_name).observe(db.lastTransaction(),
                                                       self.clock.monotonic())
         return worked
 
-    def _leave(self):
+    def _leave(self) -> None:
         self._stopping.set()
         self._in_thread(self._worker.drain)
         self._worker.join(0.0 if self._worker.held() else HANGS_SECONDS)
 
 
-def _refuse_changes():
+def _refuse_changes() -> None:
     current = transaction.get()
     if current.status is Status.ACTIVE and current._resources:
         raise RuntimeError('there are changes that are not committed, which the worker would not '
@@ -263,15 +276,15 @@ def _refuse_changes():
 class _Bell:
     """A Wakeup for a worker that nobody wakes: it only notes that there is something to do."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.rung = threading.Event()
         self.notify = self.notify_own = self.rung.set
 
-    def watch(self, db):
+    def watch(self, db: Any) -> None:
         """See Wakeup."""
 
-    def start_looking(self):
+    def start_looking(self) -> None:
         """See Wakeup."""
 
-    def wait(self, seconds):
+    def wait(self, seconds: float) -> None:
         """See Wakeup."""

@@ -3,6 +3,7 @@
 Imports: interfaces.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from .interfaces import BY_PACE
@@ -23,7 +24,7 @@ class Load(NamedTuple):
     why: str = ''
 
 
-def choose(loads, spread, balance='load'):
+def choose(loads: Sequence[Load], spread: float, balance: str = 'load') -> Load | None:
     """The Load to give the next call to, or None when no worker lives.
 
     loads -- sequence of Load. spread -- a random number from 0 up to 1: which one
@@ -40,7 +41,7 @@ def choose(loads, spread, balance='load'):
     return tied[int(spread * len(tied))]
 
 
-def _weights(loads, balance):
+def _weights(loads: Sequence[Load], balance: str) -> Sequence[float]:
     """What each of the loads weighs; the least is to be chosen."""
     paces = [load.pace for load in loads if load.pace > 0]
     if balance != BY_PACE or not paces:

@@ -9,10 +9,11 @@ ADD_MANAGER = ADD % 'zasync/constructAsynchronousCallManagerForm'
 
 
 def overview(person):
-    """{manager: the other cells of its row}."""
-    rows = [[cell.text for cell in row.find_elements('css selector', 'td')]
-            for row in person.finds_all('main table tr')]
-    return {row[0]: row[1:] for row in rows if row}
+    """{manager: {field: text} of its row}."""
+    return {row.get_attribute('data-id'): {
+        cell.get_attribute('data-field'): cell.text
+        for cell in row.find_elements('css selector', '[data-field]')}
+        for row in person.finds_all('#managers tr[data-id]')}
 
 
 def beside(person, name):
@@ -30,8 +31,12 @@ def test_administrator_adds_a_dispatcher_with_two_managers_and_sees_them(site, a
     admin.presses('Add')
     admin.waits_for(lambda: 'second_dispatcher' in admin.reads('body'), 'the folder with it')
     admin.goes_to('/second_dispatcher/manage_overview')
-    idle = ['none yet', 'no', '0', '0']
-    assert overview(admin) == {'zam1': idle, 'zam2': idle}
+    rows = overview(admin)
+    assert set(rows) == {'zam1', 'zam2'}
+    for row in rows.values():
+        assert (row['worker'], row['alive'], row['new'], row['accepted']) == (
+            'none yet', 'no', '0', '0')
+        assert row['why'] == 'no worker has served it yet'
     admin.finds('main table a').click()
     admin.waits_for(lambda: admin.driver.current_url.endswith('/zam1/manage_main'),
                     'the page of the first manager')
@@ -41,8 +46,17 @@ def test_administrator_adds_a_dispatcher_with_two_managers_and_sees_them(site, a
 def test_overview_shows_which_managers_have_a_worker(site, admin):
     admin.goes_to(site.dispatcher + '/manage_overview')
     rows = overview(admin)
-    assert rows['zam1'][0].startswith('process ') and rows['zam1'][1] == 'yes'
-    assert rows['zam2'][:2] == ['none yet', 'no']
+    assert rows['zam1']['worker'].startswith('process ') and rows['zam1']['alive'] == 'yes'
+    assert (rows['zam1']['chosen'], rows['zam2']['chosen']) == ('next', '')
+    assert (rows['zam2']['worker'], rows['zam2']['alive']) == ('none yet', 'no')
+
+
+def test_tested_worker_answers_on_the_overview_which_asks_for_news_itself(site, admin):
+    admin.goes_to(site.dispatcher + '/manage_overview')
+    admin.presses('Test the workers')
+    admin.waits_for(lambda: overview(admin)['zam1']['test'].startswith('answered after '),
+                    'the answer, without a reload')
+    assert overview(admin)['zam2']['test'] == ''
 
 
 @pytest.mark.parametrize('field, value, sentence', [

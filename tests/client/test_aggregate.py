@@ -325,7 +325,7 @@ ENDLESS += [('aggregate', (ENDLESS,))] * 1_000
     (BadCall, '1,000 calls', ('aggregate', [('zope_call', (chains.value,))] * 1_001)),
     (BadCall, '10 deep', ('aggregate', [DEEP])),
     (BadCall, 'aggregate', ('aggregate', ENDLESS)),
-], ids=str)
+])
 def test_what_can_never_run_is_refused_and_nothing_is_put(bench, error, words, args):
     bench.worker(start=False)
     transaction.begin()

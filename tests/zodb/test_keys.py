@@ -205,7 +205,7 @@ def test_a_call_that_has_expired_is_not_joined_whether_a_worker_saw_it_or_not(st
     {'caller': Caller(None, None, 'nobody')},
     {'caller': other(owner=(('', 'acl_users'), 'author'))},
     {'session': 'the id of a browser'},
-], ids=str)
+])
 def test_a_key_is_the_callers_own(store, changes):
     client = store.client()
     mine = put_now(client, keyed(1))
