@@ -126,7 +126,7 @@ class _Move:
         for id, deferred in self._some(self._queue.desk.running):
             target = self._target_of(deferred)
             self._queue.desk.remove_running(id)
-            target.queue.adopt_running(deferred, self._intake(target))
+            target.queue.receive_running(deferred, self._intake(target))
             self._note(deferred)
 
     def waiting(self):
@@ -156,7 +156,7 @@ class _Move:
             del self._queue.failed[id]
             if _is_there(deferred) and deferred.state == FAILED:
                 target = self._spread.choose({deferred.plugin}, 0)
-                target.queue.adopt_failed(deferred, self._intake(target))
+                target.queue.receive_failed(deferred, self._intake(target))
                 self._note(deferred)
 
     def _some(self, tree):
@@ -166,7 +166,7 @@ class _Move:
         self._queue.waiting.remove(place, deferred)
         if is_waiting(deferred):
             target = self._target_of(deferred)
-            putting.adopt(target.queue, deferred, self._intake(target), self._names, target.id,
+            putting.receive(target.queue, deferred, self._intake(target), self._names, target.id,
                           **waits)
             self._note(deferred)
         elif _is_there(deferred):

@@ -60,9 +60,9 @@ def put_again(queue, deferred):
     _watch_commit(deferred)
 
 
-def adopt(queue, deferred, intake, names, manager_id, **waits):
-    """Have a call of another queue that waits go to this one; waits -- see Queue.adopt."""
-    queue.adopt(deferred, intake, lanes.current(), **waits)
+def receive(queue, deferred, intake, names, manager_id, **waits):
+    """Have a call of another queue that waits go to this one; waits -- see Queue.receive."""
+    queue.receive(deferred, intake, lanes.current(), **waits)
     key = None if deferred.key is None else names.find_key(_own_key(deferred))
     if key is not None:
         key.move(deferred.id, manager_id)

@@ -115,7 +115,7 @@ class Queue(Claiming, Archiving, Persistent):
         self.intakes[number] = OOBTree()
         return number
 
-    def adopt(self, deferred, intake, lane_number, not_before=0.0, held_up=False):
+    def receive(self, deferred, intake, lane_number, not_before=0.0, held_up=False):
         """Take over a call that waits, from another queue, in the current transaction.
 
         intake -- see new_intake. not_before -- POSIX seconds before which it is not to run.
@@ -130,12 +130,12 @@ class Queue(Claiming, Archiving, Persistent):
         lane = self.lanes[lane_number]
         self._enter(lane_number, lane, lanes.next_number(lane), not_before, deferred, extra)
 
-    def adopt_running(self, deferred, intake):
+    def receive_running(self, deferred, intake):
         """Take over a call that some worker had claimed; ours finds that nobody runs it."""
         self._take_over(deferred, intake)
         self.desk.add_running(deferred.id, deferred)
 
-    def adopt_failed(self, deferred, intake):
+    def receive_failed(self, deferred, intake):
         """Take over a call that failed for good."""
         deferred.move_to(self, intake)
         self.failed[deferred.id] = deferred

@@ -101,8 +101,11 @@ def call_off(dispatcher, manager):
 
 
 def _is_served(dispatcher, manager):
-    return manager.queue.desk.boot is not None and loads.is_heard_of(
-        manager.queue.pulse, dispatcher.max_idle_time)
+    """Whether a worker lives that holds its desk, or runs some of its calls as a visitor."""
+    alive = {each.queue.desk.boot for each in dispatcher.managers()
+             if loads.is_heard_of(each.queue.pulse, dispatcher.max_idle_time)}
+    desk = manager.queue.desk
+    return bool((alive - {None}) & {desk.boot, *(each.owner for each in desk.running.values())})
 
 
 def _targets(dispatcher, manager):

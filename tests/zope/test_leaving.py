@@ -227,6 +227,18 @@ def test_running_calls_of_a_worker_that_is_gone_go_along(admin, zad, how):
     assert running.state == ACCEPTED
 
 
+def test_running_calls_of_a_visitor_are_waited_for(admin, zad):
+    """The worker of a sibling runs them; that of the manager itself is gone."""
+    put(zad, 2)
+    running, = zad.zam2.queue.take_in_and_claim('boot-zam1', LATE, 1, 86_400)
+    zad.zam2.queue.desk.boot = None
+    page = follow(admin, remove(admin))
+    assert 'Calls that run: 1, not moved.' in text_of(page, '#sentences')
+    assert zad.zam2.queue.find(running.id) is running
+    zad.zam1.queue.desk.boot = 'another'
+    assert 'zam2 was removed.' in follow(admin, remove(admin)).text
+
+
 def test_a_leaving_manager_gets_no_calls_even_when_no_worker_lives(admin, zad):
     put(zad, 2)
     claim(zad.zam2)
