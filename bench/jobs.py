@@ -31,6 +31,11 @@ def stamp():
     return time.time()
 
 
+def equal_work(seconds):
+    """Take so long, or longer by the factor BENCH_SLOWNESS of the worker's environment."""
+    time.sleep(seconds * float(os.environ.get('BENCH_SLOWNESS', '1')))
+
+
 def nothing():
     """Do nothing."""
 

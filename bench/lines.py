@@ -40,6 +40,17 @@ CONFLICT_PROCESSES = 8
 CONFLICT_PUTS = 10_000
 CONFLICT_REQUEST_SECONDS = 0.1
 
+#: The dispatch line.
+DISPATCH_MANAGERS = 8
+DISPATCH_WAITING = 100_000
+DISPATCH_PUTS = 200
+
+#: The pace line: calls of so many seconds, in workers of so many threads, slower by factors.
+PACE_CALLS = 3_000
+PACE_SECONDS = 0.1
+PACE_THREADS = 4
+PACE_SLOWNESS = (1, 1, 3)
+
 
 class Site:
     """A ZEO server, a manager in it, and a worker for it when started."""
@@ -192,4 +203,93 @@ def drain():
             Row('  calls', statistics.median(rates), '1/s', '', None, rates)]
 
 
-LINES = {'latency': latency, 'puts': puts, 'drain': drain, 'conflicts': conflicts}
+def dispatch():
+    """What a dispatcher with 8 managers and 100,000 waiting calls adds to a put."""
+    from Products.zasync.manager import AsynchronousCallManager
+    from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
+
+    from .jobs import nothing
+    extras, alone = [], []
+    with Site() as site:
+        app = site.connection.root()['Application']
+        app._setObject('zad', ZAsyncDispatcher('zad'))
+        managers = []
+        for number in range(DISPATCH_MANAGERS):
+            app.zad._setObject(f'zam{number}', AsynchronousCallManager(f'zam{number}'))
+            managers.append(app.zad[f'zam{number}'])
+        transaction.commit()
+        for manager in managers:
+            for _ in range(DISPATCH_WAITING // DISPATCH_MANAGERS):
+                manager.putCall('zope_call', nothing)
+            transaction.commit()
+        for _ in range(3):
+            for manager in managers:  # as their workers do
+                new = manager.queue.length_new()
+                manager.queue.pulse.write(new, 0, 0.0, manager.queue.pulse.beat + 1, 1, 0)
+            transaction.commit()
+            plain, dispatched = [], []
+            for number in range(DISPATCH_PUTS):
+                for put, took in ((managers[number % 8].putCall, plain),
+                                  (app.zad.putCall, dispatched)):
+                    transaction.begin()
+                    at = time.perf_counter()
+                    put('zope_call', nothing)
+                    took.append(time.perf_counter() - at)
+                    transaction.commit()
+            alone.append(milliseconds(statistics.median(plain)))
+            extras.append(milliseconds(statistics.median(dispatched) - statistics.median(plain)))
+    extra = statistics.median(extras)
+    return [Row(f'put without a dispatcher, {DISPATCH_WAITING:,} waiting',
+                statistics.median(alone), 'ms', '', None, alone),
+            Row('  more by a dispatch to one of 8', extra, 'ms', '< 0.5', extra < 0.5, extras)]
+
+
+def pace():
+    """Three workers, one three times slower, calls placed by pace: the time to the last end."""
+    from Products.zasync.manager import AsynchronousCallManager
+    from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
+
+    from .jobs import equal_work
+    with Site() as site:
+        app = site.connection.root()['Application']
+        app._setObject('zad', ZAsyncDispatcher('zad'))
+        app.zad.manage_changeProperties(balance='pace')
+        for number, slowness in enumerate(PACE_SLOWNESS):
+            app.zad._setObject(f'zam{number}', AsynchronousCallManager(f'zam{number}'))
+            transaction.commit()
+            site.stack.start_worker(
+                f'pace{number}', f'/zad/zam{number}', threads=PACE_THREADS,
+                settings=f'<environment>\n  BENCH_SLOWNESS {slowness}\n</environment>\n')
+        site.manager = _All(app.zad)
+        for number in range(8 * len(PACE_SLOWNESS)):  # so that their paces are known
+            transaction.begin()
+            app.zad[f'zam{number % len(PACE_SLOWNESS)}'].putCall(
+                'zope_call', equal_work, PACE_SECONDS)
+            transaction.commit()
+        site.wait_until_done(60)
+        began = time.monotonic()
+        for _ in range(PACE_CALLS):
+            transaction.begin()
+            app.zad.putCall('zope_call', equal_work, PACE_SECONDS)
+            transaction.commit()
+        site.wait_until_done(180)
+        took = time.monotonic() - began
+    ideal = PACE_CALLS * PACE_SECONDS / sum(PACE_THREADS / slow for slow in PACE_SLOWNESS)
+    ratio = round(took / ideal, 2)
+    return [Row(f'{PACE_CALLS:,} calls by pace, one worker slower, ÷ ideal', ratio, 'ratio',
+                '<= 1.25', ratio <= 1.25, [ratio])]
+
+
+class _All:
+    """The managers of a dispatcher, as one that tells of its open calls."""
+
+    def __init__(self, dispatcher):
+        self._dispatcher = dispatcher
+
+    def open_calls(self):
+        """Of all together."""
+        return sum(manager.open_calls() for manager in self._dispatcher.managers())
+
+
+LINES = {'latency': latency, 'puts': puts, 'drain': drain, 'conflicts': conflicts,
+         'dispatch': dispatch, 'pace': pace}

@@ -87,7 +87,14 @@ class Filing:
                    failed=False):
         """Give out a call again; one that may not run twice, and has begun, fails."""
         id, plugin = deferred.id, self._config.plugins.get(deferred.plugin)
-        if begun and deferred.state == ACCEPTED and not may_run_twice(deferred, plugin):
+        outcomes = [*(attempt.outcome for attempt in deferred.attempts[:-1]), outcome]
+        if policy.is_suspect(outcomes):
+            failure = Failure.from_exception(Interrupted(
+                f'{policy.MAX_INTERRUPTIONS} attempts of the call in a row were interrupted: it '
+                'may be what ends its workers'))
+            queue.fail(id, failure, now, rotation_period)
+            log.error('call %s failed: %s', id, failure)
+        elif begun and deferred.state == ACCEPTED and not may_run_twice(deferred, plugin):
             failure = Failure.from_exception(Interrupted(
                 f'attempt {deferred.attempt} of the call was interrupted ({outcome}), and it may '
                 'not run twice'))

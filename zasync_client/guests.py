@@ -16,6 +16,7 @@ import logging
 from transaction.interfaces import TransientError
 
 from Products.zasync import periodic
+from Products.zasync import policy
 
 from .beat import Done
 from .beat import GUEST
@@ -155,7 +156,7 @@ class Guests:
                 queue.desk.take(self._boot, guest=True)
                 service = self._services.get(target)
                 ours = set() if service is None else {end.claim for end in service.ends()}
-                beat.reconcile(manager, self._clock.now(), ours, 'its worker was gone')
+                beat.reconcile(manager, self._clock.now(), ours, policy.WORKER_GONE)
                 beat.write_pulse(queue, 0, True)
         except TransientError:
             return  # as above, a moment later

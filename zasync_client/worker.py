@@ -15,6 +15,8 @@ from transaction.interfaces import TransientError
 from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import POSError
 
+from Products.zasync import policy
+
 from . import __version__
 from . import holding
 from . import zope
@@ -123,7 +125,7 @@ class Worker:
             queue = manager.queue
             holding.sign_on(queue, self.boot, expected, self._config, __version__, now)
             held = self._pool.held() | {end.claim for end in self._own.ends()}
-            self._beat.reconcile(manager, now, held, 'interrupted')
+            self._beat.reconcile(manager, now, held, policy.INTERRUPTED)
             self._beat.write_pulse(queue, 0, manager.paused)
             self._wakeup.watch(self._database.watched())
         self._beat.note(Done((), False, (), {}, True))

@@ -150,3 +150,18 @@ def time_limit(asked: float | None, ceiling: float | None) -> float | None:
     """Seconds a call may run, or None for as long as it likes; either may be None."""
     limits = [limit for limit in (asked, ceiling) if limit is not None]
     return min(limits, default=None)
+
+
+#: How an attempt ended whose worker was lost: found by its next life, or by a sibling's.
+INTERRUPTED, WORKER_GONE = 'interrupted', 'its worker was gone'
+
+#: So many attempts in a row that ended so, and the call fails: it may be what kills its
+#: workers, and would kill them for ever.
+MAX_INTERRUPTIONS = 5
+
+
+def is_suspect(outcomes: Sequence[str | None]) -> bool:
+    """Whether a call may be what kills its workers; outcomes -- of its attempts, oldest first."""
+    last = list(outcomes)[-MAX_INTERRUPTIONS:]
+    return len(last) == MAX_INTERRUPTIONS and all(
+        outcome in (INTERRUPTED, WORKER_GONE) for outcome in last)

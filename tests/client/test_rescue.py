@@ -4,6 +4,9 @@ import threading
 
 import pytest
 import transaction
+from AccessControl.SecurityManagement import newSecurityManager
+from AccessControl.SecurityManagement import noSecurityManager
+from AccessControl.SpecialUsers import system
 
 from Products.zasync.options import Options
 from Products.zasync.options import Retry
@@ -403,3 +406,43 @@ def test_the_periodic_calls_of_a_dead_worker_are_made_by_its_guest(farm, express
         farm.run(alive, rounds=2)
     last = farm.zad.zam2.periodic['tick'].last
     assert last is not None and last.state == 'resolved'
+
+
+# a call that kills its workers
+
+def test_a_call_kills_its_worker_each_time(farm):
+    """It fails for good after some lives, its neighbour that ended in time does not."""
+    call, neighbour = farm.put_to('zam2', *CALL), farm.put_to('zam2', *CALL)
+    for life in range(1, 6):
+        worker = farm.serve('zam2', start=False, threads=2)
+        farm.step(worker)
+        transaction.begin()
+        assert (call.state, call.attempt) == ('accepted', life)
+        if life == 4:
+            neighbour.succeed(None, farm.clock.now())
+            transaction.commit()
+    farm.serve('zam2')
+    transaction.begin()
+    assert call.state == 'failed' and call.failure.type_name.endswith('Interrupted')
+    assert '5 attempts' in call.failure.text
+    assert neighbour.state == 'resolved'
+    # A person may have it run once more, and it has as many lives again.
+    newSecurityManager(None, system)
+    assert farm.zad.zam2.retry(call.id) == 1
+    noSecurityManager()
+    transaction.commit()
+    farm.step(farm._workers[-1])
+    farm.settle(farm._workers[-1])
+    assert call.state == 'resolved'
+
+
+def test_a_call_that_kills_its_siblings_workers_too_fails(farm):
+    call = farm.put_to('zam2', *CALL)
+    for _ in range(5):
+        guest = farm.serve('zam1', start=False)
+        farm.let_pass(70, guest)
+        farm.step(guest)
+    last = farm.serve('zam1')
+    farm.let_pass(140, last)
+    transaction.begin()
+    assert call.state == 'failed' and call.failure.type_name.endswith('Interrupted')

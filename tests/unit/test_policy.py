@@ -132,3 +132,16 @@ def test_only_the_exceptions_that_are_named_are_worth_another_try(on, expected):
     (None, None, None), (5, None, 5), (None, 60, 60), (5, 60, 5), (90, 60, 60)])
 def test_the_timeout_of_a_plugin_is_a_ceiling_for_that_of_a_call(asked, ceiling, expected):
     assert policy.time_limit(asked, ceiling) == expected
+
+
+@pytest.mark.parametrize('outcomes, suspect', [
+    ([], False),
+    (['interrupted'] * 4, False),
+    (['interrupted'] * 5, True),
+    (['its worker was gone', 'interrupted'] * 3, True),
+    (['conflicts'] + ['interrupted'] * 5, True),
+    (['interrupted'] * 4 + ['failed: ValueError', 'interrupted'], False),
+    (['interrupted'] * 5 + ['nobody ran it'], False),
+])
+def test_a_call_is_suspect_after_five_attempts_in_a_row_whose_workers_were_lost(outcomes, suspect):
+    assert policy.is_suspect(outcomes) is suspect
