@@ -15,6 +15,7 @@ import transaction
 from .clients import Clients
 from .clients import open_database
 from .clients import Record
+from .stack import our_environment
 from .stack import Stack
 
 
@@ -259,7 +260,7 @@ def pace():
             transaction.commit()
             site.stack.start_worker(
                 f'pace{number}', f'/zad/zam{number}', threads=PACE_THREADS,
-                settings=f'<environment>\n  BENCH_SLOWNESS {slowness}\n</environment>\n')
+                env={**our_environment(), 'BENCH_SLOWNESS': str(slowness)})
         site.manager = _All(app.zad)
         for number in range(8 * len(PACE_SLOWNESS)):  # so that their paces are known
             transaction.begin()
