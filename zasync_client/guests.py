@@ -98,7 +98,10 @@ class Guests:
         """Leave the desks of siblings, in the current transaction."""
         for service in self._services.values():
             if service.beat.role == GUEST:
-                desk = self._database.manager(service.target).queue.desk
+                try:
+                    desk = self._database.manager(service.target).queue.desk
+                except TargetAway:  # it was deleted, and its desk with it
+                    continue
                 if desk.boot == self._boot:
                     desk.take(None)
 
@@ -116,10 +119,10 @@ class Guests:
                 busy = {each.getPhysicalPath() for each in alive
                         if each.queue.pulse.new and not each.paused}
             done = {target for target, service in self._services.items()
-                    if self._is_done(manager, service, held, now)}
+                    if self._is_done(service, held, now)}
             work.abandon()
         for target, serial in strangers.items():
-            self._adopt(target, serial)
+            self._adopt(target, serial, held)
         for target in done - busy:
             self._end(target)
         for target in busy - set(self._services):
@@ -132,7 +135,7 @@ class Guests:
             return False
         return _has_calls(manager, now)
 
-    def _is_done(self, own, service, held, now):
+    def _is_done(self, service, held, now):
         """Whether a sibling needs us no more, and we have ended all that we ran for it."""
         if service.ends() or any(claim.target == service.target for claim in held):
             return False
@@ -143,8 +146,11 @@ class Guests:
         except TargetAway:
             return True
 
-    def _adopt(self, target, serial):
-        """Take the desk of a manager whose pulse is still what it was."""
+    def _adopt(self, target, serial, held):
+        """Take the desk of a manager whose pulse is still what it was.
+
+        What we run of it already, as a visitor, goes on.
+        """
         beat = self._make_beat(target, GUEST)
         try:
             with unit_of_work('zasync serves a sibling') as work:
@@ -155,7 +161,9 @@ class Guests:
                     return
                 queue.desk.take(self._boot, guest=True)
                 service = self._services.get(target)
-                ours = set() if service is None else {end.claim for end in service.ends()}
+                ours = {claim for claim in held if claim.target == target}
+                if service is not None:
+                    ours |= {end.claim for end in service.ends()}
                 beat.reconcile(manager, self._clock.now(), ours, policy.WORKER_GONE)
                 beat.write_pulse(queue, 0, True)
         except TransientError:

@@ -78,10 +78,7 @@ class Archiving:
             self.failed[deferred.id] = deferred
         else:
             slices = self.archive if deferred.state == RESOLVED else self.withdrawn
-            end = policy.slice_of(deferred.ended_at, rotation_period)
-            if end not in slices:
-                slices[end] = OOBTree()
-            slices[end][deferred.id] = deferred
+            _into_slice(slices, deferred, policy.slice_of(deferred.ended_at, rotation_period))
         if self.desk.n_aside:
             for _, waiter in self.waiting.take_after(deferred.id):
                 self._add_waiting(waiter, deferred.ended_at, waiter.not_before)
@@ -107,10 +104,7 @@ class Archiving:
     def let_age(self, deferred, now, rotation_period):
         """Keep a call that failed no longer than others: a newer one of its kind tells more."""
         if self.failed.pop(deferred.id, None) is not None:
-            end = policy.slice_of(now, rotation_period)
-            if end not in self.archive:
-                self.archive[end] = OOBTree()
-            self.archive[end][deferred.id] = deferred
+            _into_slice(self.archive, deferred, policy.slice_of(now, rotation_period))
 
     def drop_old(self, now, rotation_period):
         """Drop the oldest slice of the archive if all in it is too old; was one dropped?
@@ -133,3 +127,10 @@ class Archiving:
             mark = self.desk.mark(number)[0]
             if mark and lanes.forget(lane, mark, before):
                 self.desk.set_mark(number, mark, None)
+
+
+def _into_slice(slices, deferred, end):
+    """Keep it in the slice with that end."""
+    if end not in slices:
+        slices[end] = OOBTree()
+    slices[end][deferred.id] = deferred

@@ -136,7 +136,7 @@ class Claiming:
         waiting.sort(key=_by_place)
         waits_apart = {place for place, _ in waiting}
         # As many of the ready ones as may be needed; they are looked at in order.
-        candidates = merge(waiting, self._ready_items(waits_apart), key=_by_place)
+        candidates = merge(waiting, self._ready_items(), key=_by_place)
         chosen, seen = [], 0
         for place, deferred in candidates:
             if len(chosen) == slots or seen == slots + TAKE_IN_MOST:
@@ -166,7 +166,7 @@ class Claiming:
                 self.waiting.add_ready(place, deferred)
         return chosen
 
-    def _ready_items(self, apart):
+    def _ready_items(self):
         """[(place, Deferred)] of `ready` in order, robust against removals on the way."""
         if not self.desk.n_ready:
             return

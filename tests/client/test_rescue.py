@@ -393,6 +393,29 @@ def test_progress_and_cancellation_reach_a_visitor(farm, tmp_path):
     assert farm.zad.zam2.queue.desk.running == {}
 
 
+def test_what_a_visitor_runs_goes_on_when_it_adopts_the_desk(farm, tmp_path):
+    """Else its own run would be dropped, and one that may not run twice would fail."""
+    busy, gate = farm.serve('zam2'), str(tmp_path / 'gate')
+    farm.put_to('zam2', 'zope_call', jobs.wait_for_file, str(tmp_path / 'go'))
+    farm.step(busy)
+    visited = farm.put_to('zam2', 'zope_call', jobs.mark_then_wait, 'n', gate,
+                          options=Options(retry=False))
+    farm.clock.advance(10)
+    farm.step(busy)
+    visitor = farm.serve('zam1')
+    farm.clock.advance(0.3)
+    farm.step(visitor)
+    transaction.begin()
+    assert visited.owner == visitor.boot
+    farm.let_pass(70, visitor)
+    assert farm.holder('zam2') == (visitor.boot, True)
+    (tmp_path / 'gate').touch()
+    farm.settle(visitor)
+    assert (visited.state, visited.attempt, farm.marks['n']) == ('resolved', 1, 1)
+    (tmp_path / 'go').touch()
+    farm.settle(busy)
+
+
 # periodic calls
 
 @pytest.mark.parametrize('expression', ['* * * * *', '*/10 * * * *'])
