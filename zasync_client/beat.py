@@ -78,6 +78,7 @@ class Beat:
         self._clock = clock
         self._pace = pace
         self._runs = runs
+        self._siblings = siblings
         self._filing = Filing(boot, config, siblings)
         self.target = target
         self.role = role
@@ -108,7 +109,7 @@ class Beat:
         overdue = self._overdue(queue)
         reports = self._reports(queue, silent)
         filing = self._must_sweep(queue, ends, hurry)
-        reconciling = holds and self.must_reconcile()
+        reconciling = holds and (self.must_reconcile() or self._has_orphans(manager, held, ends))
         self.next_due = self._next_due(manager, now, slots, idle)
         periodic_due = holds and not idle and periodic.due(manager, now)
         if not (filing or cancelled or overdue or periodic_due or reports is not None
@@ -123,7 +124,7 @@ class Beat:
         for claim in overdue:
             self._filing.time_out(queue, claim, period, now)
         if reconciling:
-            self.reconcile(manager, now, held | {end.claim for end in ends}, 'nobody ran it')
+            self.reconcile(manager, now, held | {end.claim for end in ends}, None)
         if holds:
             queue.drop_old(now, period)
         if periodic_due:
@@ -223,6 +224,13 @@ class Beat:
     def must_reconcile(self):
         """Whether the desk is to be compared with the pool."""
         return self._clock.monotonic() - self._reconciled_at >= RECONCILE_SECONDS
+
+    def _has_orphans(self, manager, held, ends):
+        """Whether a call was run by a sibling's worker that is gone, or has begun a new life."""
+        ours = {claim.id for claim in held} | {end.claim.id for end in ends}
+        owners = {deferred.owner for id, deferred in manager.queue.desk.running.items()
+                  if id not in ours} - {None, self._boot}
+        return bool(owners and owners - self._siblings.boots_alive(manager))
 
     def _tell_what_ended(self, queue, held):
         """Have runs that lost their call learn of it; → ids of the calls that were cancelled.

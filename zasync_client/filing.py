@@ -68,7 +68,9 @@ class Filing:
     def reconcile(self, manager, now, held, outcome):
         """Give out again the calls on the desk that nobody runs, or have them fail.
 
-        held -- Claims that somebody runs, or that have ended and are not filed.
+        held -- Claims that somebody runs, or that have ended and are not filed. outcome -- of
+        the attempts that nobody runs; None: that of a sibling's worker has lost it, one of ours
+        was undone, it may be.
         """
         queue, held = manager.queue, {(claim.id, claim.attempt) for claim in held}
         others = self._siblings.boots_alive(manager) - {self._boot}
@@ -80,7 +82,9 @@ class Filing:
             elif deferred.is_waiting():  # it had failed, and is to run once more
                 queue.take_off(id)
             else:
-                self._give_back(queue, deferred, manager.rotation_period, now, outcome)
+                ours = deferred.owner == self._boot
+                why = outcome or ('nobody ran it' if ours else policy.WORKER_GONE)
+                self._give_back(queue, deferred, manager.rotation_period, now, why)
         queue.recheck_held_up(now)
 
     def _give_back(self, queue, deferred, rotation_period, now, outcome, begun=True, until=0.0,

@@ -10,6 +10,7 @@ from AccessControl.SpecialUsers import system
 
 from Products.zasync.options import Options
 from Products.zasync.options import Retry
+from Products.zasync.policy import WORKER_GONE
 from tests.client import jobs
 from tests.client.farm import Farm
 
@@ -352,16 +353,45 @@ def test_a_call_of_a_visitor_that_dies_is_found_by_the_desks_own_worker(farm, tm
     farm.step(visitor)
     transaction.begin()
     assert calls[0].owner == visitor.boot
-    # While the visitor's desk says that it lives, its call is its own.
-    farm.let_pass(65, busy)
-    assert calls[0].owner == visitor.boot
-    third = farm.serve('zam3', start=False)
+    farm.let_pass(50, busy)
+    assert calls[0].owner == visitor.boot  # it may be alive
+    farm.let_pass(15, busy)
+    assert calls[0].owner is None
     go.touch()
     farm.settle(busy)
-    farm.put_to('zam1', *CALL)  # something to rescue the dead visitor's manager for
-    farm.let_pass(140, busy, third)
     farm.run(busy)
     assert calls[0].state == 'resolved' and calls[0].attempt == 2
+
+
+def test_a_call_of_a_visitor_that_starts_anew_is_given_out_again_at_once(farm, tmp_path):
+    busy, calls, go = busy_sibling(farm, tmp_path, 1)
+    visitor = farm.serve('zam1', start=False)
+    farm.clock.advance(0.3)
+    farm.step(visitor)
+    transaction.begin()
+    assert calls[0].owner == visitor.boot
+    farm.serve('zam1', start=False)
+    go.touch()
+    farm.settle(busy)
+    farm.run(busy)
+    assert calls[0].state == 'resolved'
+    assert [attempt.outcome for attempt in calls[0].attempts] == [WORKER_GONE, 'resolved']
+
+
+def test_a_call_that_kills_its_visitors_fails(farm, tmp_path):
+    busy, calls, go = busy_sibling(farm, tmp_path, 1)
+    for _ in range(5):
+        visitor = farm.serve('zam1', start=False)
+        farm.clock.advance(0.3)
+        farm.step(visitor)
+        transaction.begin()
+        assert calls[0].owner == visitor.boot
+        farm.serve('zam1', start=False)
+        farm.step(busy)
+    transaction.begin()
+    assert calls[0].state == 'failed' and calls[0].failure.type_name.endswith('Interrupted')
+    go.touch()
+    farm.settle(busy)
 
 
 def test_progress_and_cancellation_reach_a_visitor(farm, tmp_path):
