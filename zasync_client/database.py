@@ -9,9 +9,11 @@ import threading
 from contextlib import contextmanager
 
 import transaction
+from transaction.interfaces import TransientError
 from ZODB.POSException import ReadOnlyError
 from ZODB.POSException import StorageError
 
+from Products.zasync.errors import ZAsyncError
 from Products.zasync.interfaces import IAsynchronousCallManager
 from Products.zasync.paths import at
 
@@ -20,6 +22,9 @@ from .errors import TargetAway
 
 
 log = logging.getLogger('zasync')
+
+#: How ZODB.Connection says it.
+_STALE_OID = 'A different object already has the same oid'
 
 
 class Database:
@@ -92,6 +97,13 @@ class Database:
         return self.connection().get_connection(database_name).get(oid)
 
 
+class StaleOid(ZAsyncError, TransientError):
+    """A new object was given an id that another has: the server was restarted meanwhile.
+
+    Wakeup forgets such ids, but some may be on their way at that moment.
+    """
+
+
 class UnitOfWork:
     """What the body of `unit_of_work` may say."""
 
@@ -114,12 +126,22 @@ def unit_of_work(note):
     try:
         yield work
         if not work.abandoned:
-            transaction.commit()
+            commit()
     finally:
         try:
             transaction.abort()
         except Exception:  # nothing was kept, and what went wrong before has to be told
             log.exception('a data manager could not abort')
+
+
+def commit():
+    """Commit the current transaction; raises StaleOid, and what a commit raises."""
+    try:
+        transaction.commit()
+    except ValueError as error:
+        if str(error) == _STALE_OID:
+            raise StaleOid(str(error)) from error
+        raise
 
 
 def is_storage_trouble(error):

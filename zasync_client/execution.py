@@ -43,6 +43,7 @@ from .claims import End
 from .claims import ENDED
 from .claims import GIVE_BACK
 from .claims import LOST
+from .database import commit
 from .database import is_storage_trouble
 from .database import unit_of_work
 from .fence import Fence
@@ -394,7 +395,7 @@ class _Tries:
 def _commit():
     """Commit; trouble of the storage that may pass becomes a TransientError."""
     try:
-        transaction.commit()
+        commit()
     except TransientError:
         raise
     except Exception as error:
