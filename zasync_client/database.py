@@ -1,6 +1,6 @@
 """Connections to the ZODB, one a thread, and the unit of work.
 
-Imports: errors.
+Imports: errors, zasync.
 """
 
 import errno
@@ -16,6 +16,8 @@ from ZODB.POSException import StorageError
 from Products.zasync.errors import ZAsyncError
 from Products.zasync.interfaces import IAsynchronousCallManager
 from Products.zasync.paths import at
+from Products.zasync.staleoids import forget_loaded
+from Products.zasync.staleoids import is_stale_oid
 
 from .errors import BadTarget
 from .errors import TargetAway
@@ -23,8 +25,8 @@ from .errors import TargetAway
 
 log = logging.getLogger('zasync')
 
-#: How ZODB.Connection says it.
-_STALE_OID = 'A different object already has the same oid'
+#: Of each thread: whether its connection is not to be used any more.
+_thread = threading.local()
 
 
 class Database:
@@ -41,6 +43,9 @@ class Database:
 
     def connection(self):
         """This thread's connection, opened when first asked for."""
+        if getattr(_thread, 'is_spoilt', False):
+            _thread.is_spoilt = False
+            self.close()
         try:
             return self._local.connection
         except AttributeError:
@@ -98,7 +103,7 @@ class Database:
 
 
 class StaleOid(ZAsyncError, TransientError):
-    """A new object was given an id that another has: the server was restarted meanwhile.
+    """A new object got the id of another, see zasync.staleoids.
 
     Wakeup forgets such ids, but some may be on their way at that moment.
     """
@@ -139,9 +144,11 @@ def commit():
     try:
         transaction.commit()
     except ValueError as error:
-        if str(error) == _STALE_OID:
-            raise StaleOid(str(error)) from error
-        raise
+        if not is_stale_oid(error):
+            raise
+        forget_loaded()
+        _thread.is_spoilt = True
+        raise StaleOid(str(error)) from error
 
 
 def is_storage_trouble(error):

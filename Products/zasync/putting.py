@@ -1,8 +1,9 @@
 """Putting a call into a queue, in the caller's transaction.
 
-Imports: lanes, clock, interfaces.
+Imports: lanes, staleoids, clock, interfaces.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ import transaction
 from . import clock
 from . import lanes
 from .interfaces import NEW
+from .staleoids import forget_loaded
+from .staleoids import is_stale_oid
 
 
 #: What a connection gives an object that was never stored.
@@ -110,6 +113,8 @@ def _watch_commit(deferred):
 def _after_commit(committed, deferred):
     if not committed:
         lanes.move()
+        if is_stale_oid(sys.exc_info()[1]):
+            forget_loaded()
     elif deferred._p_jar is not None:
         name = deferred._p_jar.db().database_name
         clock.storage_clock(name).observe(deferred._p_serial, clock.SYSTEM.monotonic())

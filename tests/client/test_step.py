@@ -10,7 +10,6 @@ import ZODB
 from OFS.Application import Application
 from persistent.mapping import PersistentMapping
 from ZODB import POSException
-from ZODB.Connection import Connection
 from ZODB.DemoStorage import DemoStorage
 
 from Products.zasync.clock import ManualClock
@@ -475,42 +474,6 @@ def test_a_beat_the_storage_does_not_take_is_repeated(bench, monkeypatch):
     bench.step(worker)
     bench.settle(worker)
     assert deferred.result == 2
-
-
-@pytest.fixture
-def taken_ids(monkeypatch):
-    """A list of ids that are given to new objects first, as after a restart of the server."""
-    taken, real = [], Connection.new_oid
-    monkeypatch.setattr(Connection, 'new_oid',
-                        lambda connection: taken.pop() if taken else real(connection))
-    return taken
-
-
-def test_a_call_whose_new_object_got_the_id_of_another_is_repeated(bench, taken_ids):
-    def unlucky(run):
-        run.app._p_jar.root()['marks']['new'] = PersistentMapping()
-        return 'done'
-
-    worker = bench.worker(plugins=[('unlucky', unlucky)])
-    deferred = bench.put('unlucky')
-    bench.step(worker)
-    taken_ids.append(bench.connection.root()['Application']._p_oid)
-    bench.settle(worker)
-    assert deferred.result == 'done' and not taken_ids
-
-
-def test_a_beat_whose_new_object_got_the_id_of_another_is_repeated(bench, taken_ids):
-    """The first call that is archived makes a slice for it."""
-    worker = bench.worker()
-    deferred = bench.put('zope_call', jobs.add, 1, 1)
-    bench.step(worker)
-    bench.settle(worker)
-    taken_ids.append(bench.connection.root()['Application']._p_oid)
-    assert bench.step(worker, hurry=True) is False
-    assert not taken_ids and not bench.manager.queue.archive
-    bench.step(worker, hurry=True)
-    transaction.begin()
-    assert bench.manager.queue.archive and bench.manager.queue.find(deferred.id) is deferred
 
 
 def test_a_ping_by_a_clock_that_is_ahead_does_not_silence_the_next(bench):
