@@ -2,6 +2,7 @@
 # make test    all tests; as root it also installs the Debian packages they use
 # make check   what is quick: style, import rules, types, unit tests
 # make bench   the benchmarks (ONLY=name runs one, JSON=file writes the numbers there too)
+# make storm   a site under all the faults we can make (SEEDS="1 2 3" MINUTES=5 AT_ONCE=1)
 # make docs    the documentation as HTML, in docs/_build/html
 # make clean   removes what the others made
 #
@@ -11,12 +12,15 @@
 
 PYTHON ?= python3
 JOBS ?= 3
+SEEDS ?= 1
+MINUTES ?= 5
+AT_ONCE ?= 1
 export PYTHON
 
 RUN = .venv/bin/python
 PIP_OPTIONS = --quiet --disable-pip-version-check --no-input
 
-.PHONY: help demo test check bench docs clean debian-packages
+.PHONY: help demo test check bench storm docs clean debian-packages
 .DEFAULT_GOAL := help
 
 help:
@@ -66,6 +70,9 @@ check: .venv
 
 bench: .venv .venv-zeo
 	$(RUN) -m bench.run $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(JSON))
+
+storm: debian-packages .venv .venv-zeo
+	$(RUN) -m tests.storm --seeds "$(SEEDS)" --minutes $(MINUTES) --at-once $(AT_ONCE)
 
 docs: .venv/.docs-complete
 	$(RUN) docs/configuration.py

@@ -129,14 +129,11 @@ class Hosts:
     @functools.cached_property
     def clock_shift_library(self):
         """What is loaded into a process whose clock is to be wrong; see clockshift.c."""
-        library = self._dir / 'clockshift.so'
-        _run(['gcc', '-O2', '-Wall', '-shared', '-fPIC', '-o', library,
-              ROOT / 'bench' / 'clockshift.c'])
-        return library
+        return compile_clock_shift(self._dir)
 
     def wrong_clock(self, seconds):
         """The environment of a process whose clock is wrong by that many seconds."""
-        return {'LD_PRELOAD': self.clock_shift_library, 'CLOCK_SHIFT': int(seconds)}
+        return wrong_clock(self.clock_shift_library, seconds)
 
     def _connect_us(self):
         routes = _run(['ip', '-4', 'route'])
@@ -177,6 +174,19 @@ class Hosts:
             return process.start()
         except ProcessError as reason:
             raise HostsError(str(reason)) from reason
+
+
+def compile_clock_shift(directory):
+    """Make the library that shifts clocks, in that directory; -> its path."""
+    library = Path(directory) / 'clockshift.so'
+    _run(['gcc', '-O2', '-Wall', '-shared', '-fPIC', '-o', library,
+          ROOT / 'bench' / 'clockshift.c'])
+    return library
+
+
+def wrong_clock(library, seconds):
+    """The environment of a process whose clock is wrong by that many seconds."""
+    return {'LD_PRELOAD': str(library), 'CLOCK_SHIFT': str(int(seconds))}
 
 
 def _run(argv):

@@ -238,13 +238,16 @@ class Stack:
         """Zope under waitress; -> its URL, without a slash at the end."""
         host, port = address_of(**place), free_port()
         config = self.make_instance() / 'etc' / 'zope.ini'
-        config.write_text(
-            _ZOPE_INI.replace('{host}', host).replace('{port}', str(port))
-            .replace('{threads}', str(threads)), 'utf-8')
+        config.write_text(self.zope_ini(host, port, threads), 'utf-8')
         self.zope = self.start('zope', [sys.executable, '-m', 'Zope2.Startup.serve', config],
                                is_ready=lambda process: answers(host, port), **place)
         self.zope_url = 'http://%s:%d' % (host, port)
         return self.zope_url
+
+    def zope_ini(self, host, port, threads):
+        """The text of a zope.ini, of a Zope that listens there."""
+        return (_ZOPE_INI.replace('{host}', host).replace('{port}', str(port))
+                .replace('{threads}', str(threads)))
 
     def start_worker(self, name, target, threads=2, settings='', **place):
         """A worker that serves the manager at `target`; -> its Process.

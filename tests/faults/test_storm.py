@@ -1,4 +1,4 @@
-"""Ten thousand calls while a worker is killed again and again: every effect once."""
+"""Storms: what a checker knows from outside the database holds, whatever is done to the site."""
 
 import time
 
@@ -9,11 +9,25 @@ from bench.clients import Clients
 from bench.jobs import Effects
 from Products.zasync.lanes import highest
 from tests.client.conftest import site  # noqa: F401 (the fixture)
+from tests.storm.__main__ import storm
 
+
+#: Of the storm that is always the same; `make storm` makes longer and other ones.
+SEED, SECONDS = 'short', 45
 
 CALLS = 10_000
 PUTTERS = 4
 KILLS = 5
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+@pytest.mark.timeout(400)
+def test_nothing_is_violated_in_a_short_storm(tmp_path):
+    violations, counts = storm(tmp_path / 'storm', SEED, SECONDS)
+    assert violations == []
+    # It was one.
+    assert counts['kills'] >= 4 and counts['restarts'] >= 4 and counts['calls'] >= 100
 
 
 @pytest.mark.slow
