@@ -12,11 +12,9 @@ import time
 import transaction
 
 from Products.zasync import lanes
-from Products.zasync import policy
 from Products.zasync import putting
 from Products.zasync import security
 from Products.zasync.claiming import Claiming
-from Products.zasync.desk import Desk
 from Products.zasync.pulse import Pulse
 from Products.zasyncdispatcher import loads
 from zasync_client import beat
