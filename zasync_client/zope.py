@@ -1,6 +1,6 @@
 """Starting Zope inside a worker: products, database, no web server.
 
-Imports: config, errors, knock.
+Imports: config, database, errors, knock.
 """
 
 import logging
@@ -16,6 +16,7 @@ from Zope2.Startup.handlers import handleWSGIConfig
 
 from Products.zasync import policy
 
+from .database import is_storage_trouble
 from .errors import ConfigurationError
 from .errors import GaveUp
 from .errors import TargetAway
@@ -96,14 +97,17 @@ def patiently(action, what, config, clock, stopping):
     """The value of action(), tried again while it is away, as the configuration says.
 
     action -- raises TargetAway or a TransientError (ClientDisconnected is one) while
-    `what` is away.
+    `what` is away, or what a full disk raises.
     Raises GaveUp after max-total-retry seconds or when `stopping` is set.
     """
     failures, since = 0, clock.monotonic()
     while True:
         try:
             return action()
-        except (TransientError, TargetAway) as reason:
+        except Exception as reason:
+            if not (isinstance(reason, (TransientError, TargetAway))
+                    or is_storage_trouble(reason)):
+                raise
             failures += 1
             delay = policy.reconnect_delay(failures, config.initial_retry_seconds,
                                            config.retry_growth)

@@ -476,6 +476,20 @@ def test_a_beat_the_storage_does_not_take_is_repeated(bench, monkeypatch):
     assert deferred.result == 2
 
 
+def test_a_worker_that_starts_while_the_disk_is_full_waits(bench, monkeypatch):
+    trouble, real = [OSError(errno.ENOSPC, 'no space left')] * 2, transaction.commit
+
+    def commit():
+        if trouble:
+            raise trouble.pop()
+        real()
+
+    monkeypatch.setattr(transaction, 'commit', commit)
+    worker = bench.worker()
+    transaction.begin()
+    assert not trouble and bench.manager.queue.desk.boot == worker.boot
+
+
 def test_a_ping_by_a_clock_that_is_ahead_does_not_silence_the_next(bench):
     worker = bench.worker()
     queue = bench.manager.queue

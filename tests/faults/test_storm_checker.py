@@ -34,6 +34,6 @@ def test_deliberate_violations_are_found(run, tmp_path, monkeypatch):
     names, world = RUNS[run]
     if 'I11' in names:  # the checker looks at the class itself
         monkeypatch.setattr(Pulse, '_p_resolveConflict', None, raising=False)
-    world = {'faults': (), 'calm_seconds': 40, 'idle_seconds': 0, **world}
+    world = {'faults': (), 'calm_seconds': 40, 'filing_seconds': 0, 'idle_seconds': 0, **world}
     violations, _ = storm(tmp_path / 'storm', 'violations', patches=names, **world)
     assert set(names) <= {violation.invariant for violation in violations}, violations[:20]

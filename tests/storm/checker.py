@@ -67,7 +67,7 @@ class _Puts:
     """What the journal says of the puts.
 
     calls -- {token: what is known of it} of all that were put. sure, open -- sets of tokens.
-    owner -- {token: user} of all that were asked for.
+    owner -- {token: user} of all that were asked for. runs -- {token: how often it ran}.
     """
 
     def __init__(self, lines):
@@ -93,6 +93,7 @@ class _Puts:
                             if ends.get(attempt) == 'committed')
         self.late_open = {token for attempt, token in late.items()
                           if ends.get(attempt, 'unknown') == 'unknown'}
+        self.runs = Counter(line['token'] for line in lines if line['event'] == 'ran')
 
     def queued(self):
         """(token, call) of the sure ones that went to a manager and joined no other."""
@@ -176,11 +177,11 @@ def _parts(facts, puts, token, call, fate):
     done = fate.state == 'resolved'
     if call['kind'] == 'chain' and count['after'] != 1 and (done or count['after']):
         yield Violation('I3', f'the callback of {token} ({fate.state}) ran {count["after"]} times')
-    if call['kind'] == 'sneaky':
-        starts = max(1, len(fate.attempts))
-        if not (1 if done else 0) <= count['first'] <= starts:
+    if call['kind'] == 'sneaky':  # after a conflict it begins anew, on what it has committed
+        runs = puts.runs[f'{token}/first']
+        if not (1 if done else 0) <= count['first'] <= runs:
             yield Violation('I3', f'{token} committed by itself {count["first"]} times in '
-                                  f'{starts} attempts')
+                                  f'{runs} runs')
     if call['kind'] == 'together' and done:
         for number in range(call['number']):
             member = len(facts.effects.get(f'{token}/{number}', ()))

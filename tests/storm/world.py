@@ -50,9 +50,9 @@ MEAN_PAUSE = 0.3
 CALM_SECONDS = 180.0
 
 #: How long nothing is done at the end, to see what idle workers write; after some time in which
-#: they file what has ended. Seconds.
+#: they file what has ended, at the latest when they compare desk and threads. Seconds.
 IDLE_SECONDS = 21.0
-FILING_SECONDS = 22.0
+FILING_SECONDS = 65.0
 
 #: Longest start of a process, if the machine has a lot to do. Seconds.
 START_SECONDS = 120.0
@@ -107,14 +107,15 @@ class World:
 
     seconds -- how long people put calls and faults happen. faults -- plan.Faults. patches --
     names of violations, see there. kinds -- of calls, as plan.CALLS; None for those.
-    calm_seconds, idle_seconds -- see CALM_SECONDS and IDLE_SECONDS.
+    calm_seconds, filing_seconds, idle_seconds -- see above.
 
     When it is over: deeds -- Deeds. left -- calls that did not end, a text, or None. idle --
     the POSIX seconds between which nothing was done. counts -- {what: how often}.
     """
 
     def __init__(self, directory, seed, seconds, faults, patches=(), kinds=None,
-                 mean_pause=MEAN_PAUSE, calm_seconds=CALM_SECONDS, idle_seconds=IDLE_SECONDS):
+                 mean_pause=MEAN_PAUSE, calm_seconds=CALM_SECONDS,
+                 filing_seconds=FILING_SECONDS, idle_seconds=IDLE_SECONDS):
         self.directory = directory
         self.journal = directory / 'journal'
         self.history = directory / 'history'
@@ -122,7 +123,8 @@ class World:
         self.left = self.idle = None
         self.counts = {}
         self._seconds, self._faults, self._patches = seconds, faults, patches
-        self._calm_seconds, self._idle_seconds = calm_seconds, idle_seconds
+        self._calm_seconds = calm_seconds
+        self._filing_seconds, self._idle_seconds = filing_seconds, idle_seconds
         self._exits = contextlib.ExitStack()
         self._order = itertools.count()
         self._agenda = []
@@ -375,7 +377,7 @@ class World:
             self.left = ', '.join(left) or None
 
     def _be_idle(self):
-        filed = time.monotonic() + (FILING_SECONDS if self._idle_seconds else 0.0)
+        filed = time.monotonic() + self._filing_seconds
         self._go_on_until(lambda: time.monotonic() >= filed)
         since = time.time()
         self._go_on_until(lambda: time.monotonic() >= filed + self._idle_seconds)
