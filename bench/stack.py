@@ -71,6 +71,9 @@ debug-mode off
 <environment>
   CHAMELEON_CACHE $INSTANCE/var/cache
 </environment>
+<product-config zasync-secrets>
+  secret-key-file $INSTANCE/etc/secret.key
+</product-config>
 '''
 
 _ZEO_CLIENT = '''\
@@ -211,7 +214,7 @@ class Stack:
         """Zope's instance home, with ADMIN as the first user; -> its path.
 
         What mkwsgiinstance makes, with the database of the ZEO server; with a file of its own
-        if no server was started.
+        if no server was started. And a file with a secret key.
         """
         etc = self.instance / 'etc'
         if etc.is_dir():
@@ -229,6 +232,8 @@ class Stack:
         (etc / 'zope.conf').write_text(_ZOPE_CONF.format(
             instance=self.instance, base=self.base_dir, storage=storage) + self.zope_settings,
             'utf-8')
+        subprocess.run([sys.executable, '-m', 'zasync_client', 'key', etc / 'secret.key'],
+                       env=our_environment(), check=True, stdout=subprocess.DEVNULL)
         name, password = ADMIN
         (self.instance / 'inituser').write_bytes(
             b'%s:%s\n' % (name.encode('utf-8'), pw_encrypt(password, 'SHA256')))

@@ -61,6 +61,8 @@ class _Client(IMAPClient):
         self._wire_arguments = trouble, context if account.ssl == TLS_IMAPS else None
         super().__init__(account.host, port=account.port, use_uid=True,
                          ssl=account.ssl == TLS_IMAPS, ssl_context=context)
+        # IMAPClient has imaplib tell each line to a logger; a server may quote the login in any.
+        self._imap.debug = 0
         self.folder_encode = False
         self.normalise_times = False
 
