@@ -221,6 +221,7 @@ class Stack:
             return self.instance
         import Zope2.utilities
         from AuthEncoding import pw_encrypt
+        from cryptography.fernet import Fernet
         for directory in (etc, self.instance / 'var' / 'cache'):
             directory.mkdir(parents=True)
         skeleton = Path(Zope2.utilities.__file__).parent / 'skel'
@@ -232,8 +233,9 @@ class Stack:
         (etc / 'zope.conf').write_text(_ZOPE_CONF.format(
             instance=self.instance, base=self.base_dir, storage=storage) + self.zope_settings,
             'utf-8')
-        subprocess.run([sys.executable, '-m', 'zasync_client', 'key', etc / 'secret.key'],
-                       env=our_environment(), check=True, stdout=subprocess.DEVNULL)
+        secret_key = etc / 'secret.key'
+        secret_key.touch(0o600)
+        secret_key.write_bytes(Fernet.generate_key())
         name, password = ADMIN
         (self.instance / 'inituser').write_bytes(
             b'%s:%s\n' % (name.encode('utf-8'), pw_encrypt(password, 'SHA256')))

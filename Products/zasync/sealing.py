@@ -17,6 +17,7 @@ Imports: sealed, errors; cryptography, App.config.
 
 import logging
 import os
+import re
 import stat
 
 from App.config import getConfiguration
@@ -34,6 +35,9 @@ log = logging.getLogger('zasync')
 #: The section of the configuration, and what it says. Not <product-config zasync>: the names of
 #: sections are unique in a file, and <logger zasync> is common.
 SECTION, DIRECTIVE = 'zasync-secrets', 'secret-key-file'
+
+#: 32 bytes in base64. Python's decoder would overlook what does not belong there.
+_KEY = re.compile(rb'[A-Za-z0-9_-]{43}=')
 
 #: A file larger than that is none of ours. Bytes.
 LARGEST_BYTES = 100_000
@@ -112,12 +116,10 @@ def read(path):
         secret_line = secret_line.strip()
         if not secret_line or secret_line.startswith(b'#'):
             continue
-        try:
-            secrets.append(Fernet(secret_line))
-        except ValueError:
+        if not _KEY.fullmatch(secret_line):
             raise BadKeyFile(f'line {number} of the file of secret keys {path} is no key: one is '
-                             '44 letters, digits, - and _, as "zasync_client key" makes them'
-                             ) from None
+                             '44 letters, digits, - and _, as "zasync_client key" makes them')
+        secrets.append(Fernet(secret_line))
     if not secrets:
         raise BadKeyFile(f'the file of secret keys {path} holds no key')
     return secrets

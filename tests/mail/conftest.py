@@ -16,8 +16,8 @@ from bench.imapservers import deliver
 from Products.CPSMailAccess import mailtool
 from Products.CPSMailAccess import parameters
 from Products.zasync.running import running
+from tests.secretkeys import secret_key
 
-from .secretkeys import secret_key
 from .servers import dovecot_is_installed
 from .servers import DovecotServer
 from .servers import PASSWORD

@@ -11,7 +11,8 @@ import tempfile
 
 import requests
 
-from .secretkeys import SecretKey
+from tests.secretkeys import SecretKey
+
 from .servers import free_port
 from .servers import STOP_SECONDS
 from .servers import wait_until

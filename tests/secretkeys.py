@@ -26,14 +26,14 @@ class SecretKey:
         return old
 
     def text(self):
-        with open(self.path, encoding='ascii') as file:
+        with open(self.path, encoding='latin-1') as file:
             return file.read()
 
     def write(self, text):
         """Put a file with that text in its place."""
         fresh = self.path + '.new'
         with open(os.open(fresh, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), 'w',
-                  encoding='ascii') as file:
+                  encoding='latin-1') as file:
             file.write(text)
         os.replace(fresh, self.path)
 
