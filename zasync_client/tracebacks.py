@@ -1,8 +1,9 @@
 """Tracebacks with values, for verbose-traceback: under each line what its names stood for.
 
 A password is handed on: what is called with one may keep it under any name. So below a line where
-there is a password no values are shown at all. The text of an exception may quote one; of those
-that are values only the class is shown.
+there is a password no values are shown at all, and none in a module that says `__hide_values__ =
+True` because a password is told to a server there, which may repeat it in any answer. The text of
+an exception may quote one; of those that are values only the class is shown.
 
 Imports: nothing of ours.
 """
@@ -65,6 +66,7 @@ def text_of(exc_info):
     lines.append('Traceback (most recent call last):\n')
     frames, hidden = [], False
     for frame, number in traceback.walk_tb(tb):
+        hidden = hidden or frame.f_globals.get('__hide_values__', False)
         frames.append((frame, number, hidden))
         hidden = hidden or _has_password(frame)
     for frame, number, hidden in frames[-FRAMES_MOST:]:

@@ -41,6 +41,9 @@ from .values import TLS_NONE
 from .values import TLS_STARTTLS
 
 
+#: The server is told the password here, and may say it again: see zasync_client.tracebacks.
+__hide_values__ = True
+
 logger = logging.getLogger('CPSMailAccess.imap')
 
 #: At most so many header bytes of a message cross the wire. A normal header's shown fields

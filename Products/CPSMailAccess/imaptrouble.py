@@ -24,6 +24,9 @@ from . import errors
 from .headers import clean
 
 
+#: The server is told the password here, and may say it again: see zasync_client.tracebacks.
+__hide_values__ = True
+
 logger = logging.getLogger('CPSMailAccess.imap')
 
 #: The answer to a command is given up after so long, however it drips. Less than

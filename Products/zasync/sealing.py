@@ -9,9 +9,6 @@ The keys are in a file that the configuration of Zope and of each worker names:
 One key a line: the first seals, all of them open, which is how a key is replaced. The file is
 read again when it has changed, so nobody need be restarted for that.
 
-Plain passwords and keys are in variables called `password` and `secret…`, and in no text: a
-traceback with values leaves such variables out (zasync_client.tracebacks).
-
 Imports: sealed, errors; cryptography, App.config.
 """
 
@@ -29,6 +26,9 @@ from .errors import NoSecretKey
 from .errors import WrongSecretKey
 from .sealed import Sealed
 
+
+#: Passwords and keys are plain here: see zasync_client.tracebacks.
+__hide_values__ = True
 
 log = logging.getLogger('zasync')
 

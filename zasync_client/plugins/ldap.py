@@ -24,6 +24,9 @@ from .tunnel import Trouble
 from .tunnel import Tunnel
 
 
+#: The server is told the password here: see zasync_client.tracebacks.
+__hide_values__ = True
+
 #: Environment variable: path of the certificates of those whose servers protected_ldap trusts.
 CA_VARIABLE = 'ZASYNC_LDAP_CA_FILE'
 
