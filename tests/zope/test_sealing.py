@@ -11,6 +11,7 @@ from Products.zasync import payload
 from Products.zasync import sealing
 from Products.zasync import showing
 from Products.zasync.builtin import BUILTIN
+from Products.zasync.door import make_call
 from Products.zasync.errors import BadCall
 from Products.zasync.errors import BadKeyFile
 from Products.zasync.errors import NoSecretKey
@@ -164,3 +165,13 @@ def test_with_a_bad_key_file_a_query_with_a_password_is_refused(key_file):
 def test_a_sealed_value_anywhere_is_shown_as_such(key_file):
     sealed = sealing.seal(PLAIN)
     assert showing.shown(pickle.dumps([sealed])) == '[(sealed)]'
+
+
+@pytest.mark.parametrize('members', [
+    [('protected_ldap', 'host', 'dc=org', {'password': PLAIN})],
+    [('protected_ldap', ('host', 'dc=org'), [('password', PLAIN)])],
+    [('protected_ldap', PLAIN)], [PLAIN, {'password': PLAIN}], {'password': PLAIN}, PLAIN])
+def test_what_is_no_member_of_an_aggregate_is_refused_without_a_word_of_it(members):
+    with pytest.raises(BadCall) as refused:
+        make_call((), None, 'aggregate', (members,), {})
+    assert 'pl41n' not in str(refused.value)
