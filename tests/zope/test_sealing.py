@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from App.config import getConfiguration
 
+from Products.zasync import initialize
 from Products.zasync import payload
 from Products.zasync import sealing
 from Products.zasync import showing
@@ -122,10 +123,11 @@ def test_the_log_says_once_who_may_read_the_file_besides(key_file, caplog, mode,
 
 
 def test_the_log_says_at_the_start_that_the_file_is_bad(key_file, caplog):
-    sealing.report()
+    product = SimpleNamespace(registerClass=lambda *args, **kwargs: None)
+    initialize(product)
     assert caplog.text == ''
     key_file.write('nonsense\n')
-    sealing.report()
+    initialize(product)
     assert 'stored passwords can be neither read nor stored: line 1 of' in caplog.text
     assert 'nonsense' not in caplog.text
 
