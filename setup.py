@@ -80,6 +80,7 @@ setup(
         'Acquisition',
         'BTrees',
         'cronsim >= 2.6',
+        'cryptography >= 42',
         'persistent',
         'transaction',
         'tzdata',

@@ -71,6 +71,9 @@ debug-mode off
 <environment>
   CHAMELEON_CACHE $INSTANCE/var/cache
 </environment>
+<product-config zasync-secrets>
+  secret-key-file $INSTANCE/etc/secret.key
+</product-config>
 '''
 
 _ZEO_CLIENT = '''\
@@ -211,13 +214,14 @@ class Stack:
         """Zope's instance home, with ADMIN as the first user; -> its path.
 
         What mkwsgiinstance makes, with the database of the ZEO server; with a file of its own
-        if no server was started.
+        if no server was started. And a file with a secret key.
         """
         etc = self.instance / 'etc'
         if etc.is_dir():
             return self.instance
         import Zope2.utilities
         from AuthEncoding import pw_encrypt
+        from cryptography.fernet import Fernet
         for directory in (etc, self.instance / 'var' / 'cache'):
             directory.mkdir(parents=True)
         skeleton = Path(Zope2.utilities.__file__).parent / 'skel'
@@ -229,6 +233,9 @@ class Stack:
         (etc / 'zope.conf').write_text(_ZOPE_CONF.format(
             instance=self.instance, base=self.base_dir, storage=storage) + self.zope_settings,
             'utf-8')
+        secret_key = etc / 'secret.key'
+        secret_key.touch(0o600)
+        secret_key.write_bytes(Fernet.generate_key())
         name, password = ADMIN
         (self.instance / 'inituser').write_bytes(
             b'%s:%s\n' % (name.encode('utf-8'), pw_encrypt(password, 'SHA256')))

@@ -7,6 +7,7 @@ is published, and what the files of the repository must not hold.
 import ast
 import importlib
 import inspect
+import logging
 import pkgutil
 import re
 import subprocess
@@ -88,7 +89,18 @@ def repository_files():
     return [ROOT / name for name in names if name and (ROOT / name).is_file()]
 
 
-def test_imports_go_down(monkeypatch, capsys):
+@pytest.fixture
+def loggers_go_on():
+    """import-linter sets up its logging in a way that silences all loggers there are."""
+    silent = {name for name, logger in logging.root.manager.loggerDict.items()
+              if getattr(logger, 'disabled', False)}
+    yield
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger):
+            logger.disabled = name in silent
+
+
+def test_imports_go_down(monkeypatch, capsys, loggers_go_on):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, 'path', [str(ROOT), *sys.path])
     broken = lint_imports(config_filename='pyproject.toml', no_cache=True)

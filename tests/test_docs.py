@@ -460,7 +460,7 @@ class Tutorial:
             ini.write_text(self.with_ports(text_of(ini)), 'utf-8')
         elif program == 'zconsole':
             self.console = Console([bin / program, *argv[1:]], self.directory, self.env)
-        elif program == 'zasync_client' and len(argv) > 3:
+        elif program == 'zasync_client' and (argv[1] == 'key' or len(argv) > 3):
             subprocess.run([sys.executable, '-m', program, *argv[1:]], cwd=self.directory,
                            env=self.env, check=True, stdin=subprocess.DEVNULL, timeout=60)
         elif program == 'zasync_client':

@@ -61,7 +61,7 @@ def commented_blocks(text):
                 blocks.append(section)
                 section = None
         elif line.startswith('#<'):
-            section, end = [number], f"#</{re.match('#<([a-z]+)', line).group(1)}>"
+            section, end = [number], f"#</{re.match('#<([a-z-]+)', line).group(1)}>"
         else:
             blocks.append([number])
     assert section is None, 'a commented section does not end'

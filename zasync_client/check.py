@@ -18,7 +18,9 @@ from ZODB.POSException import POSKeyError
 from ZODB.utils import load_current
 from ZODB.utils import z64
 
+from Products.zasync import sealing
 from Products.zasync.clock import SYSTEM
+from Products.zasync.errors import BadKeyFile
 
 from . import config as configuration
 from . import holding
@@ -87,6 +89,7 @@ def findings(path, wait_seconds):
         return [*found, Finding(INFO, 'databases and target were not looked at: what is wrong in '
                                       'the file comes first')]
     found += _of_logs(config)
+    found += _of_secret_keys(config)
     away = _of_databases(config, wait_seconds)
     found += away
     if not away and 'target' not in reading.lost:
@@ -111,6 +114,18 @@ def _of_logs(config):
             else:
                 continue
             yield Finding(ERROR, f'the log {path} can not be opened: {why}', WRONG)
+
+
+def _of_secret_keys(config):
+    """What is wrong with the file of secret keys, if one is named."""
+    try:
+        path = sealing.key_path(config.zope)
+        if path is not None:
+            sealing.read(path)
+            if sealing.remark(path):
+                yield Finding(WARNING, sealing.remark(path))
+    except BadKeyFile as reason:
+        yield Finding(ERROR, str(reason), WRONG)
 
 
 # databases

@@ -2,8 +2,8 @@
 
 0: done. 1: the thing asked about is not so. 2: wrong use or configuration.
 
-Imports: worker, check, control, process, logtail, config, database, wakeup, zope, logs, signals,
-threaddump, pidfile, plaintext, errors, zasync.
+Imports: worker, check, control, process, logtail, keyfile, config, database, wakeup, zope, logs,
+signals, threaddump, pidfile, plaintext, errors, zasync.
 """
 
 import argparse
@@ -175,6 +175,11 @@ def _check(options):
     return check(options.config, options.wait, options.json)
 
 
+def _key(options):
+    from .keyfile import key
+    return key(options.config, options.path, options.rotate)
+
+
 def _retry(options):
     if options.all == (options.id is not None):
         raise WrongUse('retry takes the ID of a call, or --all')
@@ -261,4 +266,9 @@ COMMANDS = (
     Command('ping', 'ask the worker for a sign of life, and time it',
             functools.partial(_control, 'ping'),
             (_wait(10.0, 'how long to wait for the answer'), _JSON)),
+    Command('key', 'make the file with the secret key that seals stored passwords', _key, (
+        _argument('path', nargs='?', metavar='FILE',
+                  help='the file (default: the one that the configuration names)'),
+        _argument('--rotate', action='store_true',
+                  help='put a new key before the others of a file that is there'))),
 )

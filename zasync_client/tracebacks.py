@@ -1,5 +1,10 @@
 """Tracebacks with values, for verbose-traceback: under each line what its names stood for.
 
+A password is handed on: what is called with one may keep it under any name. So below a line where
+there is a password no values are shown at all, and none in a module that says `__hide_values__ =
+True` because a password is told to a server there, which may repeat it in any answer. The text of
+an exception may quote one; of those that are values only the class is shown.
+
 Imports: nothing of ours.
 """
 
@@ -14,6 +19,9 @@ FRAMES_MOST = 30
 #: What a name with one of these in it stands for is not shown.
 SECRET = re.compile('pass(word|wd|phrase)|secret|token|credential|auth', re.I)
 
+#: What is called where such a name stands for something is shown without values.
+HANDED_ON = re.compile('pass(word|wd|phrase)|secret', re.I)
+
 #: Names of every module or class body.
 DULL = re.compile(r'__\w+__$')
 
@@ -24,6 +32,11 @@ class _Repr(reprlib.Repr):
         super().__init__()
         self.maxstring = self.maxother = self.maxlong = 200
         self.maxdict = self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = 8
+
+    def repr1(self, value, level):
+        if isinstance(value, BaseException):
+            return f'({type(value).__name__})'
+        return super().repr1(value, level)
 
     def repr_dict(self, value, level):
         shown = {key: _Hidden() if isinstance(key, str) and SECRET.search(key) else each
@@ -51,13 +64,22 @@ def text_of(exc_info):
     if before is not None:
         lines += [*traceback.format_exception(before), '\nled to:\n\n']
     lines.append('Traceback (most recent call last):\n')
-    frames = list(traceback.walk_tb(tb))
-    for frame, number in frames[-FRAMES_MOST:]:
+    frames, hidden = [], False
+    for frame, number in traceback.walk_tb(tb):
+        hidden = hidden or frame.f_globals.get('__hide_values__', False)
+        frames.append((frame, number, hidden))
+        hidden = hidden or _has_password(frame)
+    for frame, number, hidden in frames[-FRAMES_MOST:]:
         lines += traceback.format_list(
             traceback.StackSummary.extract([(frame, number)], lookup_lines=True))
-        lines += [f'      {line}\n' for line in _values(frame)]
+        values = ['(values not shown: a password is about)'] if hidden else _values(frame)
+        lines += [f'      {line}\n' for line in values]
     lines += traceback.format_exception_only(kind, error)
     return ''.join(lines).rstrip('\n')
+
+
+def _has_password(frame):
+    return any(HANDED_ON.search(name) and value for name, value in frame.f_locals.items())
 
 
 def _values(frame):

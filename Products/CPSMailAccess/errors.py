@@ -1,7 +1,7 @@
 """What can go wrong with a mailbox: one root, one sentence a class.
 
 The text of each error is a sentence for the person who looks at the mailbox. It never holds
-a password: `ImapSession` writes its own sentences and scrubs what it quotes from the server.
+a password: `ImapSession` writes its own sentences, and quotes nothing that has the password in it.
 
 None of these is retried by the worker: the run ends as 'failed' with the sentence as its
 reason, and the next press of the button (or the next scheduled run) goes on where it stopped.
@@ -56,6 +56,14 @@ class MessageGone(MailError):
 
 class BadSettings(MailError):
     """The mailbox has no usable server settings."""
+
+
+class PasswordNotSealed(MailError):
+    """The password can't be stored, for want of a secret key to seal it with."""
+
+
+class PasswordUnreadable(MailError):
+    """The stored password was sealed with a key that is not here."""
 
 
 class Superseded(Exception):

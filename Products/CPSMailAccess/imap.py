@@ -41,6 +41,9 @@ from .values import TLS_NONE
 from .values import TLS_STARTTLS
 
 
+#: The server is told the password here, and may say it again: see zasync_client.tracebacks.
+__hide_values__ = True
+
 logger = logging.getLogger('CPSMailAccess.imap')
 
 #: At most so many header bytes of a message cross the wire. A normal header's shown fields
@@ -61,6 +64,8 @@ class _Client(IMAPClient):
         self._wire_arguments = trouble, context if account.ssl == TLS_IMAPS else None
         super().__init__(account.host, port=account.port, use_uid=True,
                          ssl=account.ssl == TLS_IMAPS, ssl_context=context)
+        # IMAPClient has imaplib tell each line to a logger; a server may quote the login in any.
+        self._imap.debug = 0
         self.folder_encode = False
         self.normalise_times = False
 

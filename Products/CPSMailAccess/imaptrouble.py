@@ -6,12 +6,14 @@ hold a thread for ever. `Wire` bounds each answer as a whole, in time and in byt
 Imports: imaplib, imapclient's errors, clock, errors, headers.
 """
 
+import base64
 import contextlib
 import imaplib
 import io
 import logging
 import socket
 import ssl
+import traceback
 
 from imapclient.exceptions import IMAPClientAbortError
 from imapclient.exceptions import IMAPClientError
@@ -21,6 +23,9 @@ from . import clock
 from . import errors
 from .headers import clean
 
+
+#: The server is told the password here, and may say it again: see zasync_client.tracebacks.
+__hide_values__ = True
 
 logger = logging.getLogger('CPSMailAccess.imap')
 
@@ -79,6 +84,9 @@ class Wire(imaplib.IMAP4):
 
     def shutdown(self):
         self.sock.close()
+
+    def _log(self, line):
+        """imaplib's memory of the last lines, which the login is one of: none is kept."""
 
     def send(self, data):
         if self.connected:
@@ -213,7 +221,7 @@ class Trouble:
             raise self.garbage(action) from None
         except IMAPClientError as error:
             raise refused('%s refused to %s: %s' % (
-                self.server, action, self.scrubbed(error))) from None
+                self.server, action, clean(self.without_password(str(error)))[:200])) from None
         except OSError as error:
             raise errors.ConnectionLost('The connection to %s:%d was lost (to %s): %s.' % (
                 self.account.host, self.account.port, action,
@@ -221,7 +229,8 @@ class Trouble:
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError,
                 RecursionError):
             # The parsers of imaplib and IMAPClient fall over garbage in all these ways.
-            logger.debug('garbage from %s', self.server, exc_info=True)
+            logger.debug('garbage from %s: %s', self.server,
+                         self.without_password(traceback.format_exc()))
             raise self.garbage(action) from None
 
     def abort_error(self, error, action):
@@ -247,11 +256,26 @@ class Trouble:
         return errors.ProtocolGarbage('%s sent an answer that makes no sense (to %s).'
                                       % (self.server, action))
 
-    def scrubbed(self, error):
-        text = clean(str(error))
-        if self.account.password:
-            text = text.replace(self.account.password, '***')
-        return text[:200]
+    def without_password(self, text):
+        """What a library or a server says; nothing of it if the password is in there."""
+        if any(form in text.casefold() for form in self._forms()):
+            return '(not shown, the password is in it)'
+        return text
+
+    def _forms(self):
+        """The ways in which the password may be quoted, casefolded."""
+        login, password = self.account.login, self.account.password
+        if not password:
+            return
+        quoted = password.replace('\\', '\\\\').replace('"', '\\"')
+        for form in (password, quoted):
+            raw = form.encode('utf-8', 'surrogatepass')
+            for written in (form, repr(form)[1:-1], repr(raw)[2:-1], raw.decode('latin-1')):
+                yield written.casefold()
+        for before in ('', '\0%s\0' % login):
+            # RFC 4616: what is sent in AUTHENTICATE PLAIN.
+            sent = (before + password).encode('utf-8', 'surrogatepass')
+            yield base64.b64encode(sent).decode('ascii').rstrip('=').casefold()
 
 
 def account_name(account):

@@ -130,6 +130,13 @@ class IMailTool(Interface):
     def parameter_pairs():
         """{name: (value, flag)}, see parameters."""
 
+    def seal_passwords():
+        """Seal the password of each mailbox with the newest secret key, plain ones too.
+
+        Returns {outcome: [ids of mailboxes]}, see credentials.OUTCOMES. In a call of a worker
+        it commits as it goes. Raises PasswordNotSealed if there is no key to seal with.
+        """
+
 
 class IMailSession(Interface):
     """A logged-in connection to a mail server; implemented by imap.ImapSession.

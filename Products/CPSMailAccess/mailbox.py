@@ -3,9 +3,10 @@
 The box keeps its own values of the connection parameters, two small objects for the
 synchronisation (syncstatus), the index of stored bodies, and a tree from server names to
 folders. The password can be set and used, never read: no page, repr, log or restricted code
-gets it.
+gets it. It is stored sealed (credentials).
 
-Imports: Zope, BTrees, mailfolder, synchronizer, background, imap, zmi, parameters, clock.
+Imports: Zope, BTrees, mailfolder, synchronizer, background, imap, zmi, credentials, parameters,
+clock.
 """
 
 from AccessControl.class_init import InitializeClass
@@ -18,6 +19,7 @@ from ZPublisher import zpublish
 
 from . import background
 from . import clock
+from . import credentials
 from . import errors
 from . import imap
 from . import parameters
@@ -145,7 +147,9 @@ class MailBox(BoxPages, MailFolder):
         return imap.open_session(self._account())
 
     def _account(self):
-        return parameters.account(self._effective())
+        values = self._effective()
+        password = credentials.opened(values['password'], '/'.join(self.getPhysicalPath()))
+        return parameters.account({**values, 'password': password})
 
     # Folders
 
@@ -249,11 +253,32 @@ class MailBox(BoxPages, MailFolder):
     @zpublish(False)
     @security.private
     def set_parameters(self, values):
-        """Take over checked values (parameters.check); the password included."""
+        """Take over checked values (credentials.check); the password is sealed.
+
+        Raises PasswordNotSealed, and nothing is stored then.
+        """
         unknown = set(values) - set(parameters.BY_NAME)
         if unknown:
             raise ValueError('unknown parameters: %s' % ', '.join(sorted(unknown)))
-        self._own = {**self._own, **values}
+        self._own = {**self._own, **credentials.sealed(values)}
+
+    @zpublish(False)
+    @security.private
+    def seal_password(self):
+        """Seal the stored password with the newest key; what became of it, see credentials.anew.
+
+        Raises PasswordNotSealed.
+        """
+        sealed, outcome = credentials.anew(self._own.get('password'))
+        if outcome == credentials.ANEW:
+            self._own = {**self._own, 'password': sealed}
+        return outcome
+
+    @zpublish(False)
+    @security.private
+    def password_problem(self):
+        """Why the stored password can't be used here, as a sentence; ''."""
+        return credentials.problem(self._own.get('password'))
 
     @zpublish(False)
     @security.private

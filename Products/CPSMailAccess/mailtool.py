@@ -3,7 +3,7 @@
 The mailboxes are in a BTree: a portal of thousands of users adds one without writing a list
 of all others.
 
-Imports: Zope, BTrees, mailbox, parameters, zmi.
+Imports: Zope, BTrees, mailbox, background, credentials, parameters, zmi.
 """
 
 from AccessControl.class_init import InitializeClass
@@ -24,6 +24,8 @@ from zope.lifecycleevent import ObjectAddedEvent
 from zope.lifecycleevent import ObjectRemovedEvent
 from ZPublisher import zpublish
 
+from . import background
+from . import credentials
 from . import parameters
 from .interfaces import IMailTool
 from .mailbox import MailBox
@@ -145,6 +147,12 @@ class MailTool(ToolPages, Folder):
         return self.objectValues(MailBox.meta_type)
 
     @zpublish(False)
+    @security.protected('Manage properties')
+    def seal_passwords(self):
+        """See IMailTool."""
+        return credentials.seal_all(self.mail_boxes(), background.current_run().checkpoint)
+
+    @zpublish(False)
     @security.private
     def parameter_pairs(self):
         """See IMailTool."""
@@ -209,7 +217,7 @@ def addMailBox(self, user='', REQUEST=None):
     user = str(user).strip()
     names = _asked_names(tool)
     raw = {name: REQUEST.form[name] for name in names if name in REQUEST.form}
-    values, problems = parameters.check(raw, names)
+    values, problems = credentials.check(raw, names)
     if not is_mail_tool(tool):
         problems['user'] = 'Mailboxes live in the mail tool only.'
     else:
@@ -234,7 +242,7 @@ def add_mail_box(tool, user_id, host='localhost', port=143, ssl=0, login='', pas
     """
     raw = {'HOST': host, 'PORT': port, 'SSL': ssl, 'login': login or user_id,
            'password': password, **more}
-    values, problems = parameters.check(raw, tuple(raw))
+    values, problems = credentials.check(raw, tuple(raw))
     problem = _user_problem(tool, user_id)
     if problem:
         problems['user'] = problem

@@ -3,7 +3,7 @@
 Light on purpose: ZConfig's ``%import`` loads this package before Zope is
 configured, so the helpers are looked up when they are first used.
 
-Imports: manager, running, deferring, options, when used.
+Imports: manager, running, deferring, options, sealing, when used.
 """
 
 from importlib import import_module
@@ -33,6 +33,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that is here
 def initialize(context: Any) -> None:
     """Register the manager with Zope."""
     from . import permissions
+    from . import sealing
     from .manager import AsynchronousCallManager
     from .zmi import managerforms
     context.registerClass(
@@ -40,3 +41,4 @@ def initialize(context: Any) -> None:
         permission=permissions.AddAsynchronousCallManagers,
         constructors=(managerforms.constructAsynchronousCallManagerForm,
                       managerforms.constructAsynchronousCallManager))
+    sealing.report()

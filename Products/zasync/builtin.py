@@ -3,7 +3,7 @@
 The put needs the first half, worker and direct run the second; so both halves of
 a plugin stand together here. More plugins are named in the worker's configuration.
 
-Imports: expression, errors, failure, ldapcall, security, call.
+Imports: expression, errors, failure, ldapcall, sealing, security, call.
 """
 
 import sys
@@ -18,8 +18,10 @@ from zExceptions import Unauthorized
 
 from . import expression
 from . import ldapcall
+from . import sealing
 from .errors import BadCall
 from .errors import MemberFailed
+from .errors import SealingError
 from .errors import StillRuns
 from .failure import Failure
 from .failure import Relayed
@@ -202,6 +204,26 @@ def _as_names(mapping, what):
     return dict(mapping.items())
 
 
+def check_unprotected_ldap(args, kwargs):
+    """Arguments of unprotected_ldap; the password is sealed, where there is a secret key."""
+    return _sealed(*ldapcall.check_unprotected(args, kwargs))
+
+
+def check_protected_ldap(args, kwargs):
+    """The same of protected_ldap."""
+    return _sealed(*ldapcall.check_protected(args, kwargs))
+
+
+def _sealed(args, kwargs):
+    password = kwargs['password']
+    if not isinstance(password, str) or not sealing.is_configured():
+        return args, kwargs
+    try:
+        return args, {**kwargs, 'password': sealing.seal(password)}
+    except SealingError as reason:
+        raise BadCall(f'the password can not be stored: {reason}') from None
+
+
 def check_echo(args, kwargs):
     """Anything will do."""
     return args, kwargs
@@ -262,9 +284,9 @@ BUILTIN = {
     AGGREGATE: BuiltinPlugin(check_aggregate, aggregate, 'waits for several other calls'),
     'echo': BuiltinPlugin(check_echo, echo, 'returns what it is given'),
     'unprotected_ldap': BuiltinPlugin(
-        ldapcall.check_unprotected, None, 'asks an LDAP server, without encryption'),
+        check_unprotected_ldap, None, 'asks an LDAP server, without encryption'),
     'protected_ldap': BuiltinPlugin(
-        ldapcall.check_protected, None, 'asks an LDAP server, by TLS'),
+        check_protected_ldap, None, 'asks an LDAP server, by TLS'),
 }
 
 #: What callers may name before any worker has told what it offers.

@@ -152,7 +152,7 @@ class _Door:
     def _members(self, calls, options):
         if not isinstance(calls, (list, tuple)) or not calls:
             raise BadCall('aggregate takes a list of calls, each (plugin, arguments) or '
-                          f'(plugin, arguments, keywords), not {calls!r:.300}')
+                          f'(plugin, arguments, keywords), not {_kind(calls)}')
         self._n_members += len(calls)
         if self._n_members > MEMBERS_MOST:
             raise BadCall(f'aggregate takes {MEMBERS_MOST:,} calls at most, all in all')
@@ -175,13 +175,19 @@ def _member_parts(member):
     """(plugin, args, kwargs) of a member; raises BadCall."""
     if not isinstance(member, (list, tuple)) or not 1 <= len(member) <= 3:
         raise BadCall('give it as (plugin, arguments) or (plugin, arguments, keywords), '
-                      f'not {member!r:.300}')
+                      f'not {_kind(member)}')
     plugin, args, kwargs = (*member, (), {})[:3] if len(member) == 1 else (*member, {})[:3]
     if not isinstance(args, (list, tuple)) or not isinstance(kwargs, dict) \
             or not all(isinstance(name, str) for name in kwargs):
         raise BadCall('its arguments are a tuple and its keywords a mapping of names, not '
-                      f'{args!r:.100} and {kwargs!r:.100}')
+                      f'{_kind(args)} and {_kind(kwargs)}')
     return plugin, tuple(args), kwargs
+
+
+def _kind(value):
+    """What a value is, and not what is in it: that may be a password."""
+    size = f' of {len(value)}' if isinstance(value, (list, tuple, dict)) else ''
+    return f'a {type(value).__name__}{size}'
 
 
 def _put_time():

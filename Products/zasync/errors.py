@@ -79,5 +79,21 @@ class MemberFailed(ZAsyncError):
     """A member of an aggregate failed, and the first failure was to be enough."""
 
 
+class SealingError(ZAsyncError):
+    """A password can't be sealed, or a sealed one not be opened; the text says why."""
+
+
+class NoSecretKey(SealingError):
+    """The configuration names no file of secret keys."""
+
+
+class BadKeyFile(SealingError):
+    """The file of secret keys can't be used."""
+
+
+class WrongSecretKey(SealingError):
+    """The password was sealed with a key that is not in the file."""
+
+
 class IllegalTransition(ZAsyncError):
     """An event happened to a call in a state where it can't."""

@@ -2,7 +2,7 @@
 
 No LDAP library is needed here: the process that puts a call may have none.
 
-Imports: errors.
+Imports: sealed, errors.
 """
 
 import math
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from dataclasses import field
 
 from .errors import BadCall
+from .sealed import Sealed
 
 
 #: Scope of a query: the entry itself, the entries right below it, or all of the tree.
@@ -54,7 +55,7 @@ class Query:
 
     server -- a URI with its port: ldap://host:389 or ldaps://host:636. base -- name of the entry
     it starts at. attributes -- tuple of their names, or None for all. size_limit -- entries.
-    timeout -- seconds. The password does not show.
+    timeout -- seconds. password -- a text, or a Sealed; it does not show.
     """
 
     server: str
@@ -63,7 +64,7 @@ class Query:
     scope: str = 'subtree'
     attributes: tuple | None = None
     user: str | None = None
-    password: str | None = field(default=None, repr=False)
+    password: str | Sealed | None = field(default=None, repr=False)
     size_limit: int = SIZE_LIMIT
     timeout: float = TIMEOUT
 
@@ -140,17 +141,22 @@ def _check_text(name, value):
 def _check_login(query):
     if query.user is None and query.password is None:
         return
-    if not isinstance(query.password, str) or not query.password:
-        # With a name and no password a server lets anybody in, as nobody (RFC 4513, 5.1.2).
-        raise BadCall('a user needs a password, a text that is not empty; '
-                      'leave both away to ask as nobody')
-    if len(query.password) > TEXT_MOST or '\0' in query.password:
-        raise BadCall('the password is too long, or there is a NUL in it')
+    if not isinstance(query.password, Sealed):
+        _check_password(query.password)
     if query.user is None:
         raise BadCall('a password needs a user, the distinguished name of who asks')
     _check_text('user', query.user)
     if not query.user:
         raise BadCall('the user is empty: leave user and password away to ask as nobody')
+
+
+def _check_password(password):
+    if not isinstance(password, str) or not password:
+        # With a name and no password a server lets anybody in, as nobody (RFC 4513, 5.1.2).
+        raise BadCall('a user needs a password, a text that is not empty; '
+                      'leave both away to ask as nobody')
+    if len(password) > TEXT_MOST or '\0' in password:
+        raise BadCall('the password is too long, or there is a NUL in it')
 
 
 def _check_limits(query):

@@ -21,7 +21,8 @@ MOST = 2_000
 _PLAIN = {('builtins', name) for name in ('set', 'frozenset', 'bytearray', 'complex', 'range')} | {
     ('datetime', name) for name in ('datetime', 'date', 'time', 'timedelta', 'timezone')} | {
     ('decimal', 'Decimal'), ('fractions', 'Fraction'), ('uuid', 'UUID'),
-    ('Products.zasync.builtin', 'Reference'), ('Products.zasync.failure', 'Failure')}
+    ('Products.zasync.builtin', 'Reference'), ('Products.zasync.failure', 'Failure'),
+    ('Products.zasync.sealed', 'Sealed')}
 
 
 class _Foreign:

@@ -16,8 +16,14 @@ import transaction
 from bench.processes import free_port
 from bench.stack import our_environment
 from bench.stack import WORKER_READY_SECONDS
+from Products.zasync import payload
+from Products.zasync.builtin import BUILTIN
 from Products.zasync.errors import BadCall
+from Products.zasync.sealed import Sealed
+from Products.zasync.sealing import DIRECTIVE
 from tests import slapd
+from tests.secretkeys import configured
+from tests.secretkeys import secret_key
 from tests.slapd import BASE
 from tests.slapd import CROWD
 from tests.slapd import HOST
@@ -397,8 +403,10 @@ def test_a_worker_asks_a_directory_as_its_configuration_says(site, directory):
     # Put before any worker was there: the door knows the plugins.
     plain = site.put('unprotected_ldap', directory.plain, PEOPLE, '(uid=*)')
     start_worker(site, directory)
-    secret = site.put('protected_ldap', directory.tls, USER, attributes=['mail'], user=USER,
-                      password=PASSWORD)
+    with configured({DIRECTIVE: site.stack.instance / 'etc' / 'secret.key'}):
+        secret = site.put('protected_ldap', directory.tls, USER, attributes=['mail'], user=USER,
+                          password=PASSWORD)
+    assert isinstance(payload.loads(secret._arguments)[1]['password'], Sealed)
     both = site.put('aggregate', [
         ('protected_ldap', (directory.plain, PEOPLE), {'scope': 'base', 'attributes': ['ou']}),
         ('echo', (5,)), ('protected_ldap', (f'localhost:{directory.tls_port}', BASE))])
@@ -425,6 +433,17 @@ def test_no_account_of_a_failed_query_has_the_password(site, directory):
         assert PASSWORD not in account and repr(PASSWORD)[1:-1] not in account
     assert 'does not accept user and password' in accounts[0]
     assert calls[3].failure.type_name == 'zasync_client.plugins.ldap.ServerAway'
+
+
+def test_a_sealed_password_that_can_not_be_opened_fails_the_query(directory, tmp_path):
+    with secret_key(tmp_path / 'secret.key') as made:
+        _args, kwargs = BUILTIN['unprotected_ldap'].check(
+            (directory.plain, USER), {'user': USER, 'password': PASSWORD})
+        found = query_unprotected_ldap(directory.plain, USER, **kwargs)
+        assert found[0][1]['mail'] == ['zoe@example.org', 'z@example.org']
+        made.replace()
+        text = failure(query_unprotected_ldap, directory.plain, USER, **kwargs)
+    assert 'is sealed, and this worker can not open it: none of the keys in ' in text
 
 
 def test_a_worker_without_the_library_starts_and_its_calls_say_what_to_install(site, tmp_path):

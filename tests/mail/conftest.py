@@ -16,6 +16,7 @@ from bench.imapservers import deliver
 from Products.CPSMailAccess import mailtool
 from Products.CPSMailAccess import parameters
 from Products.zasync.running import running
+from tests.secretkeys import secret_key
 
 from .servers import dovecot_is_installed
 from .servers import DovecotServer
@@ -33,6 +34,13 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if {'dovecot', 'fresh_dovecot'} & set(getattr(item, 'fixturenames', ())):
             item.add_marker(needs_dovecot)
+
+
+@pytest.fixture(autouse=True)
+def key_file(tmp_path):
+    """The secret key of this process during a test, which may replace it."""
+    with secret_key(tmp_path / 'secret.key') as made:
+        yield made
 
 
 @pytest.fixture(scope='session')

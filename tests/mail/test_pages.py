@@ -251,6 +251,58 @@ def test_errors_from_the_server_are_escaped(zope, mail):
     assert SCRIPT not in page.text
 
 
+# Secret keys
+
+def test_a_password_whose_key_is_gone_is_typed_again_or_sealed_anew(zope, admin, mail):
+    fill(mail, 1)
+    alice = zope.browser('alice')
+    old = zope.secret_key.replace()
+    newest = zope.secret_key.text()
+    try:
+        sentence = 'The stored password can not be read: none of the keys in'
+        for page in ('/manage_main', '/manage_settingsForm'):
+            shown = soup(alice.get(BOX + page))
+            assert sentence in shown.select('.alert-danger, .invalid-feedback')[0].text
+        assert 'Nothing was stored.' not in alice.get(BOX + '/manage_settingsForm').text
+        alice.post(BOX + '/manage_getMessages')
+        assert status(alice)['state'] == 'failed' and sentence in status(alice)['reason']
+        assert '1 can not be read, for want of their key: box_alice.' in soup(
+            admin.post(TOOL + '/manage_sealPasswords')).text
+        # The old key is back, behind the new one.
+        zope.secret_key.write(newest + old)
+        assert '1 sealed anew' in soup(admin.post(TOOL + '/manage_sealPasswords')).text
+        zope.secret_key.write(newest)
+        assert not soup(alice.get(BOX + '/manage_main')).select('.alert-danger')
+        alice.post(BOX + '/manage_getMessages')
+        assert status(alice)['state'] == 'done'
+    finally:
+        zope.secret_key.write(newest + old)
+
+
+def test_without_a_usable_key_a_form_with_a_password_is_refused(zope, admin, mail):
+    good = zope.secret_key.text()
+    zope.secret_key.write('')
+    try:
+        before = zope.database_bytes()
+        for path, form in ((ADD + '/addMailBox', box_form(143, user='bob')),
+                           (BOX + '/manage_changeSettings', {'PORT': '144', 'password': 'x'})):
+            answer = admin.post(path, form)
+            assert answer.status_code == 400
+            page = BeautifulSoup(answer.text, 'html.parser')
+            field = page.find(attrs={'name': 'password'})
+            assert 'A password can not be stored: the file of secret keys' in \
+                field.find_parent('div').text
+            assert field.get('value') is None
+        answer = admin.post(TOOL + '/manage_sealPasswords')
+        assert answer.status_code == 400 and 'Nothing can be sealed: ' in answer.text
+        assert zope.database_bytes() == before
+        # Without a password all goes on.
+        saved = admin.post(BOX + '/manage_changeSettings', {'READ_SECONDS': '7'})
+        assert 'The settings were stored.' in saved.text
+    finally:
+        zope.secret_key.write(good)
+
+
 # Safety
 
 POST_ONLY = ['/manage_getMessages', '/manage_synchronizeAll', '/manage_clearSynchro',
@@ -263,6 +315,7 @@ def test_get_changes_nothing(zope, admin, mail):
     for action in POST_ONLY:
         assert alice.get(BOX + action).status_code in (403, 404, 405), action
     for path in (TOOL + '/manage_changeDefaults', TOOL + '/manage_delObjects?ids=box_alice',
+                 TOOL + '/manage_sealPasswords', TOOL + '/seal_passwords',
                  ADD + '/addMailBox?user=bob', '/manage_addProduct/CPSMailAccess/addMailTool'):
         assert admin.get(path).status_code in (403, 404, 405), path
     assert zope.database_bytes() == before

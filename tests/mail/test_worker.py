@@ -11,7 +11,9 @@ from Testing.makerequest import makerequest
 from bench.clients import open_database
 from bench.stack import Stack
 from Products.zasync.manager import AsynchronousCallManager
+from Products.zasync.sealing import DIRECTIVE
 from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
+from tests.secretkeys import configured
 
 from .conftest import fill
 from .conftest import Site
@@ -33,6 +35,7 @@ class Office:
     def __init__(self, stack):
         self.stack = stack
         self.database, connection, _root = open_database(stack.start_zeo())
+        stack.make_instance()
         connection.close()
         self.site = Site(self.database)
         self.site.app._setObject(DISPATCHER, ZAsyncDispatcher())
@@ -73,7 +76,7 @@ class Office:
 
 @pytest.fixture
 def office():
-    with Stack() as stack:
+    with Stack() as stack, configured({DIRECTIVE: stack.instance / 'etc' / 'secret.key'}):
         office = Office(stack)
         yield office
         office.close()

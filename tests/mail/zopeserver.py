@@ -11,6 +11,8 @@ import tempfile
 
 import requests
 
+from tests.secretkeys import SecretKey
+
 from .servers import free_port
 from .servers import STOP_SECONDS
 from .servers import wait_until
@@ -24,6 +26,9 @@ instancehome {base}
   </filestorage>
   mount-point /
 </zodb_db>
+<product-config zasync-secrets>
+  secret-key-file {base}/secret.key
+</product-config>
 '''
 
 _SERVE = '''
@@ -49,6 +54,7 @@ class ZopeServer:
         config = os.path.join(self.base, 'etc', 'zope.conf')
         with open(config, 'w', encoding='utf-8') as file:
             file.write(_CONFIG.format(base=self.base))
+        self.secret_key = SecretKey(os.path.join(self.base, 'secret.key'))
         with open(os.path.join(self.base, 'inituser'), 'w', encoding='utf-8') as file:
             file.write('admin:admin\n')
         self.log = open(os.path.join(self.base, 'log'), 'w+b')

@@ -47,6 +47,51 @@ def test_secrets_are_not_shown_nor_what_is_long():
     assert 'y' * 300 not in text
 
 
+def logs_in(account, password):
+    """Hands a password on."""
+    return sends('LOGIN', account, password)
+
+
+def sends(*words):
+    """Raises, far from where the password was called so."""
+    before = KeyError(' '.join(words))
+    shown = 17
+    raise ValueError(f'no {before!r:.5} {shown}')
+
+
+def test_what_is_called_with_a_password_shows_no_values():
+    word = 'h' + 'ush'
+    try:
+        logs_in('zoe', word)
+    except ValueError:
+        lines = text_of(sys.exc_info()).splitlines()
+    assert "      account = 'zoe'" in lines
+    assert '      password = (not shown)' in lines
+    assert lines.count('      (values not shown: a password is about)') == 1
+    # In the test itself nothing says that it is a password.
+    assert [line for line in lines if word in line] == ["      word = 'hush'"]
+
+
+def test_where_no_password_is_given_values_are_shown_below():
+    try:
+        logs_in('zoe', '')
+    except ValueError:
+        text = text_of(sys.exc_info())
+    assert "      words = ('LOGIN', 'zoe', '')" in text and '      shown = 17' in text
+    # An exception may quote what it likes.
+    assert '      before = (KeyError)' in text
+
+
+def test_a_module_may_have_its_values_hidden():
+    module = {'__name__': 'somewhere', '__hide_values__': True, 'sends': sends}
+    exec('def asks(text):\n    sends(text)\n', module)
+    try:
+        module['asks']('hu' + 'sh')
+    except ValueError:
+        text = text_of(sys.exc_info())
+    assert 'hush' not in text and text.count('(values not shown') == 2
+
+
 def test_a_value_that_can_not_be_shown_does_no_harm():
     assert '      odd = ' in caught()
     assert "<Odd instance at" in caught() or 'which can not be shown' in caught()

@@ -4,15 +4,17 @@ They know nothing of Zope: arguments in, a list of entries out. The library is p
 extra `ldap`; who connects and does the TLS is `tunnel`.
 
 No text that leaves this module holds the password: not an error's, not a log's, not the repr of
-a query.
+a query. A sealed one is opened where it is sent.
 
-Imports: tunnel, zasync.ldapcall.
+Imports: tunnel, zasync.ldapcall, zasync.sealing.
 """
 
 import contextlib
 import os
 
 from Products.zasync import ldapcall
+from Products.zasync import sealing
+from Products.zasync.errors import SealingError
 
 from .tunnel import connect
 from .tunnel import Deadline
@@ -21,6 +23,9 @@ from .tunnel import start_tls
 from .tunnel import Trouble
 from .tunnel import Tunnel
 
+
+#: The server is told the password here: see zasync_client.tracebacks.
+__hide_values__ = True
 
 #: Environment variable: path of the certificates of those whose servers protected_ldap trusts.
 CA_VARIABLE = 'ZASYNC_LDAP_CA_FILE'
@@ -135,9 +140,10 @@ class _Conversation:
 
     def _bind(self, connection):
         ldap, query = self._ldap, self._query
+        password = self._password()
         with self._translated('let nobody in'):
             try:
-                number = connection.simple_bind(query.user, query.password)
+                number = connection.simple_bind(query.user, password)
                 connection.result3(number, timeout=self._deadline.remaining())
             except ldap.INVALID_CREDENTIALS:
                 raise LdapError(f'the LDAP server {query.server} does not accept user and '
@@ -145,6 +151,16 @@ class _Conversation:
             except (ldap.INVALID_DN_SYNTAX, ldap.NO_SUCH_OBJECT):
                 raise LdapError(f'the user {query.user!r} is no distinguished name that '
                                 f'{query.server} knows') from None
+
+    def _password(self):
+        password = self._query.password
+        if isinstance(password, str):
+            return password
+        try:
+            return sealing.opened(password)
+        except SealingError as reason:
+            raise LdapError(f'the password for the LDAP server {self._query.server} is sealed, '
+                            f'and this worker can not open it: {reason}') from None
 
     def _search(self, connection):
         ldap, query = self._ldap, self._query

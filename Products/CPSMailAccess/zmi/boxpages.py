@@ -2,7 +2,7 @@
 
 GET never writes; whatever changes something is a POST. The templates get plain values.
 
-Imports: Zope, parameters, presentation, permissions, fields.
+Imports: Zope, credentials, parameters, presentation, permissions, fields.
 """
 
 import json
@@ -13,6 +13,7 @@ from AccessControl.SecurityInfo import ClassSecurityInfo
 from Products.PageTemplates.PageTemplateFile import PageTemplateFile
 from ZPublisher import zpublish
 
+from .. import credentials
 from .. import parameters
 from .. import presentation
 from ..permissions import ChangeMailbox
@@ -60,6 +61,7 @@ class BoxPages:
             may_synchronize=self._may(SynchronizeMailbox),
             may_change=self._may(ChangeMailbox),
             chosen=chosen.shown_path() if chosen is not None else '',
+            password_problem=self.password_problem(),
             **self._message_page(chosen, start),
         )
 
@@ -186,7 +188,7 @@ class BoxPages:
         """Store all settings, or none and say what is wrong with them."""
         names = parameters.settable_names(self.parameter_pairs())
         raw = {name: REQUEST.form[name] for name in names if name in REQUEST.form}
-        values, problems = parameters.check(raw, names)
+        values, problems = credentials.check(raw, names)
         if not problems and parameters.needs_password(self._effective(), values):
             problems['password'] = ('Type it again: the stored password goes to the server, the '
                                     'port and the login it was stored for, and nowhere else.')
@@ -200,6 +202,10 @@ class BoxPages:
         return self._settings_page({}, {}, 'The settings were stored.')
 
     def _settings_page(self, raw, problems, message=''):
+        problem = 'Nothing was stored.' if problems else ''
+        unreadable = self.password_problem()
+        if unreadable:
+            problems = {'password': unreadable, **problems}
         names = parameters.settable_names(self.parameter_pairs())
         shown = {name: value for name, value in self._effective().items()
                  if name != 'password'}
@@ -208,7 +214,7 @@ class BoxPages:
             intro='How the mail server is reached. What the portal sets for all mailboxes is '
                   'not shown here.',
             fields=fields.fields(names, shown, raw, problems), message=message,
-            problem='Nothing was stored.' if problems else '', submit='Save changes')
+            problem=problem, submit='Save changes')
 
 
 def _message_row(message):

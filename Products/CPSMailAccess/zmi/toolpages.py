@@ -1,13 +1,16 @@
 """The pages of the tool: its mailboxes and the parameters they share; and the add forms.
 
-Imports: Zope, parameters, presentation, permissions, fields.
+Imports: Zope, credentials, parameters, presentation, errors, fields.
 """
 
+from AccessControl import getSecurityManager
 from AccessControl.class_init import InitializeClass
 from AccessControl.SecurityInfo import ClassSecurityInfo
 from Products.PageTemplates.PageTemplateFile import PageTemplateFile
 from ZPublisher import zpublish
 
+from .. import credentials
+from .. import errors
 from .. import parameters
 from .. import presentation
 from . import fields
@@ -44,6 +47,9 @@ class ToolPages:
     @security.protected(VIEW_MANAGEMENT_SCREENS)
     def manage_main(self, REQUEST=None, start=0, manage_tabs_message='', **kw):
         """The mailboxes with their states."""
+        return self._mailboxes_page(start, str(manage_tabs_message or ''))
+
+    def _mailboxes_page(self, start=0, message='', problem=''):
         ids = self.objectIds()
         try:
             start = max(0, int(start))
@@ -57,7 +63,20 @@ class ToolPages:
             range='%d to %d of %d' % (start + 1, start + len(chosen), len(ids)) if chosen else '',
             before_url=url % (start - PAGE_SIZE) if start else '',
             after_url=url % (start + PAGE_SIZE) if start + PAGE_SIZE < len(ids) else '',
-            message=str(manage_tabs_message or ''))
+            message=message, problem=problem,
+            may_seal=bool(getSecurityManager().checkPermission(MANAGE_PROPERTIES, self)))
+
+    @zpublish(methods='POST')
+    @security.protected(MANAGE_PROPERTIES)
+    def manage_sealPasswords(self, REQUEST):
+        """Button "Seal passwords anew": with the newest secret key."""
+        try:
+            found = self.seal_passwords()
+        except errors.PasswordNotSealed as reason:
+            REQUEST.RESPONSE.setStatus(400)
+            return self._mailboxes_page(problem=str(reason))
+        return self._mailboxes_page(
+            message='Passwords: ' + credentials.sealing_summary(found))
 
     @zpublish
     @security.protected(VIEW_MANAGEMENT_SCREENS)
