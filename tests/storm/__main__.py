@@ -58,10 +58,11 @@ def main():
             running.remove((seed, process))
             text = process.stdout.read()
             print(text, end='', flush=True)
-            if process.returncode not in (0, 1):
+            try:
+                told = json.loads(text.splitlines()[-1])
+            except (ValueError, IndexError):  # it broke down
                 failed.append(seed)
                 break
-            told = json.loads(text.splitlines()[-1])
             total.update(told['counts'])
             violations += told['violations']
             if told['violations']:
@@ -73,7 +74,7 @@ def main():
     print(f'{number} storms of {options.minutes:g} min: {total["calls"]} calls, '
           f'{total["runs"]} runs, {total["kills"]} kills, {total["restarts"]} restarts, '
           f'{_faults(total)} other faults, {violations} violations'
-          + (f'; failed: {" ".join(failed)}' if failed else ''))
+          + (f'; seeds with violations, or that broke down: {" ".join(failed)}' if failed else ''))
     return 1 if failed else 0
 
 

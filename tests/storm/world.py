@@ -54,6 +54,9 @@ CALM_SECONDS = 180.0
 IDLE_SECONDS = 21.0
 FILING_SECONDS = 65.0
 
+#: What was told to end and has not is killed after so many seconds.
+PATIENCE_SECONDS = 10.0
+
 #: Longest start of a process, if the machine has a lot to do. Seconds.
 START_SECONDS = 120.0
 
@@ -301,8 +304,19 @@ class World:
         self._processes[name].kill()
 
     def _end(self, name):
-        if self._processes[name].running:
-            os.kill(self._processes[name].pid, signal.SIGTERM)
+        process = self._processes[name]
+        if process.running:
+            os.kill(process.pid, signal.SIGTERM)
+            self._later(time.monotonic() + PATIENCE_SECONDS, self._see_that_it_ends, name,
+                        process.pid)
+
+    def _see_that_it_ends(self, name, pid):
+        """As a supervisor does: a ZEO server that packs, say, does not end by itself."""
+        process = self._processes[name]
+        if process.running and process.pid == pid:
+            self._down.add(name)
+            process.kill()
+            self._start(name)
 
     def _halt(self, name):
         if self._processes[name].running:
@@ -356,7 +370,8 @@ class World:
         """Undo what is under way, and do nothing more."""
         for subject in list(self._under_way):
             self._undo(subject)
-        self._agenda = [each for each in self._agenda if each[2] == self._start]
+        self._agenda = [each for each in self._agenda
+                        if each[2] in (self._start, self._see_that_it_ends)]
         heapq.heapify(self._agenda)
 
     def _wait_for_the_end_of_all_calls(self):
