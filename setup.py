@@ -18,11 +18,13 @@ MAIL = ['IMAPClient >= 3.1']
 DEMO = MAIL + ['Zope[wsgi] >= 5.13', 'pymap >= 0.36', 'requests']
 SESSIONS = ['Products.Sessions', 'Products.TemporaryFolder']
 TEST = DEMO + SESSIONS + [
+    'RelStorage',
     'WebTest',
     'beautifulsoup4',
     'grimp',
     'import-linter >= 2.5',
     'mypy >= 1.15',
+    'psycopg2-binary',
     'pytest >= 8',
     'pytest-timeout',
     'pytest-xdist',

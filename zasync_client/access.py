@@ -17,6 +17,8 @@ from AccessControl.users import system
 from transaction.interfaces import TransientError
 from ZEO.Exceptions import ClientDisconnected
 
+from Products.zasync.wakeup import Wakeup
+
 from . import zope
 from .database import Database
 from .database import is_storage_trouble
@@ -25,7 +27,6 @@ from .errors import NotSo
 from .errors import TargetAway
 from .errors import WorkerError
 from .plaintext import safe
-from .wakeup import Wakeup
 
 
 #: What a server gets to answer. Seconds.

@@ -109,6 +109,7 @@ def run_worker(path, serving=None, output=None):
     standard output and error go to, None for wherever they go.
     """
     from Products.zasync.clock import SYSTEM
+    from Products.zasync.wakeup import Wakeup
 
     from . import config as configuration
     from . import logs
@@ -117,7 +118,6 @@ def run_worker(path, serving=None, output=None):
     from .pidfile import PidFile
     from .signals import Signals
     from .threaddump import ThreadDump
-    from .wakeup import Wakeup
     from .worker import Worker
 
     config = configuration.load(path)

@@ -23,6 +23,7 @@ from zope.component import provideHandler
 from zope.processlifetime import IProcessStarting
 
 from Products.zasync.clock import SYSTEM
+from Products.zasync.wakeup import Wakeup
 
 from . import holding
 from . import signals
@@ -34,7 +35,6 @@ from .errors import TargetAway
 from .errors import TargetTaken
 from .errors import WorkerError
 from .handlers import plugins_of
-from .wakeup import Wakeup
 from .worker import Worker
 from .zope import WorkerStarting
 

@@ -1,6 +1,6 @@
 """Putting a call into a queue, in the caller's transaction.
 
-Imports: lanes, staleoids, clock, interfaces.
+Imports: lanes, staleoids, wakeup, clock, interfaces.
 """
 
 import sys
@@ -11,6 +11,7 @@ import transaction
 
 from . import clock
 from . import lanes
+from . import wakeup
 from .interfaces import NEW
 from .staleoids import forget_loaded
 from .staleoids import is_stale_oid
@@ -118,3 +119,4 @@ def _after_commit(committed, deferred):
     elif deferred._p_jar is not None:
         name = deferred._p_jar.db().database_name
         clock.storage_clock(name).observe(deferred._p_serial, clock.SYSTEM.monotonic())
+        wakeup.tell(deferred._p_jar.db())

@@ -7,10 +7,10 @@ import transaction
 
 from Products.zasync.manager import AsynchronousCallManager
 from Products.zasync.options import Options
+from Products.zasync.wakeup import Wakeup
 from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
 from tests.client.test_step import Bench
 from zasync_client.database import Database
-from zasync_client.wakeup import Wakeup
 from zasync_client.worker import Worker
 
 

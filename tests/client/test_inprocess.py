@@ -22,6 +22,7 @@ from bench.stack import ADMIN
 from bench.stack import Stack
 from Products.zasync.clock import SYSTEM
 from Products.zasync.manager import AsynchronousCallManager
+from Products.zasync.wakeup import Wakeup
 from tests.client import jobs
 from zasync_client import config
 from zasync_client import datatypes
@@ -30,7 +31,6 @@ from zasync_client import signals
 from zasync_client.inprocess import InProcess
 from zasync_client.inprocess import Section
 from zasync_client.inprocess import Workers
-from zasync_client.wakeup import Wakeup
 from zasync_client.zope import WorkerStarting
 
 

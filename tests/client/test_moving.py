@@ -11,6 +11,7 @@ from Products.zasync import moving
 from Products.zasync.interfaces import NEW
 from Products.zasync.interfaces import RESOLVED
 from Products.zasync.manager import AsynchronousCallManager
+from Products.zasync.wakeup import Wakeup
 from Products.zasyncdispatcher import leaving
 from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
 from tests.client import jobs
@@ -18,7 +19,6 @@ from tests.client.fate import Gate
 from zasync_client.beat import RECONCILE_SECONDS
 from zasync_client.database import Database
 from zasync_client.errors import GaveUp
-from zasync_client.wakeup import Wakeup
 from zasync_client.worker import Worker
 
 

@@ -14,6 +14,7 @@ from ZODB.DemoStorage import DemoStorage
 
 from Products.zasync.clock import ManualClock
 from Products.zasync.manager import AsynchronousCallManager
+from Products.zasync.wakeup import Wakeup
 from tests.client import jobs
 from zasync_client import beat as module
 from zasync_client.config import Config
@@ -22,7 +23,6 @@ from zasync_client.database import Database
 from zasync_client.errors import DeskLost
 from zasync_client.errors import PoolBroken
 from zasync_client.errors import TargetAway
-from zasync_client.wakeup import Wakeup
 from zasync_client.worker import UNBEGUN_SECONDS
 from zasync_client.worker import Worker
 

@@ -2,22 +2,47 @@
 
 A ZEO server pushes each commit to all its clients but the one that made it, in
 milliseconds. What other threads of this process commit, whatever the storage, goes
-through the one adapter that all connections of a database share. Any commit wakes
-the worker: a look at its lanes costs less than knowing which object was meant.
-Polling remains as the safety net, and is all there is where neither way is open.
+through the one adapter that all connections of a database share. RelStorage tells nobody
+of anything; on PostgreSQL whoever has put a call says so after its commit, by NOTIFY on a
+connection apart, and a worker listens there. Any commit wakes the worker: a look at its
+lanes costs less than knowing which object was meant. Polling remains as the safety net, and
+is all there is where none of these ways is open.
 
-Imports: zasync.clock.
+Imports: clock.
 """
 
+import logging
+import select
 import threading
 import weakref
 
 from ZODB.mvccadapter import MVCCAdapter
 
+from . import clock
+
+
+log = logging.getLogger('zasync')
 
 #: Shortest time between two looks when others' commits wake us, in seconds. At a
 #: hundred commits a second looking at each would only cost processor time.
 LOOK_SECONDS = 0.02
+
+#: What is said, and listened for, in PostgreSQL.
+CHANNEL = 'zasync'
+#: Between two tries to reach PostgreSQL on a connection apart. Seconds.
+REACH_SECONDS = 10.0
+#: A listener looks that often whether anybody still wants to know. Seconds.
+LISTEN_SECONDS = 5.0
+
+
+def tell(db):
+    """Tell workers of a commit to the ZODB.DB, where its storage does not.
+
+    Called after the commit. What goes wrong is logged: they poll as well.
+    """
+    channel = _channel_of(db)
+    if channel is not None:
+        channel.tell()
 
 
 class Wakeup:
@@ -73,6 +98,7 @@ class _Ears:
     def __init__(self, db):
         self._lock = threading.Lock()
         self._wakeups = ()
+        self._channel = _channel_of(db)
         adapter = db._mvcc_storage
         if not isinstance(adapter, MVCCAdapter):
             return
@@ -89,6 +115,8 @@ class _Ears:
             alive = [each for each in self._wakeups if each() not in (None, wakeup)]
             # A new tuple: whoever tells, in a commit, must not be disturbed.
             self._wakeups = (*alive, weakref.ref(wakeup))
+        if self._channel is not None:
+            self._channel.listen(self)
 
     def of_others(self):
         """A commit of another client."""
@@ -103,9 +131,15 @@ class _Ears:
                 wakeup.notify_here()
 
 
-#: ZODB.DB → its _Ears
+    def is_used(self):
+        """Whether anybody is told."""
+        return any(each() is not None for each in self._wakeups)
+
+
+#: ZODB.DB → its _Ears; ZODB.DB → its _Channel, or None
 _all_ears = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
+_all_channels = weakref.WeakKeyDictionary()
+_lock = threading.RLock()
 
 
 def _ears_of(db):
@@ -113,6 +147,96 @@ def _ears_of(db):
         if db not in _all_ears:
             _all_ears[db] = _Ears(db)
         return _all_ears[db]
+
+
+def _channel_of(db):
+    with _lock:
+        if db not in _all_channels:
+            adapter = getattr(db.storage, '_adapter', None)
+            is_there = type(adapter).__module__.startswith('relstorage.adapters.postgresql')
+            _all_channels[db] = _Channel(adapter.connmanager) if is_there else None
+        return _all_channels[db]
+
+
+class _Channel:
+    """NOTIFY and LISTEN of one PostgreSQL database, each on a connection of its own.
+
+    manager -- RelStorage's, which knows how to connect.
+    """
+
+    def __init__(self, manager):
+        self._manager = manager
+        self._lock = threading.Lock()
+        self._connection = self._listener = None
+        self._tried_at = float('-inf')
+
+    def tell(self):
+        """NOTIFY, in the thread that asks."""
+        with self._lock:
+            try:
+                if self._connection is None:
+                    if clock.SYSTEM.monotonic() - self._tried_at < REACH_SECONDS:
+                        return
+                    self._tried_at = clock.SYSTEM.monotonic()
+                    self._connection, cursor = self._manager.open()
+                    cursor.close()
+                _execute(self._connection, f'NOTIFY {CHANNEL}')
+            except Exception as reason:  # of any driver; the commit itself is done
+                log.warning('workers are not told of a commit, and will poll: %s', reason)
+                self._manager.close(self._connection)
+                self._connection = None
+
+    def listen(self, ears):
+        """Have a thread tell those Ears; it ends when they have nobody to tell."""
+        with self._lock:
+            if self._listener is None or not self._listener.is_alive():
+                self._listener = threading.Thread(
+                    target=self._listen, args=(weakref.ref(ears),), daemon=True,
+                    name='zasync-postgresql')
+                self._listener.start()
+
+    def _listen(self, ears):
+        never = threading.Event()
+        while _are_used(ears):
+            connection = None
+            try:
+                connection, cursor = self._manager.open()
+                cursor.close()
+                _execute(connection, f'LISTEN {CHANNEL}')
+                self._hear(connection, ears)
+            except Exception as reason:  # of any driver; the worker polls meanwhile
+                log.warning('PostgreSQL does not tell of commits for %.0f s: %s', REACH_SECONDS,
+                            reason)
+                clock.SYSTEM.wait(never, REACH_SECONDS)
+            finally:
+                self._manager.close(connection)
+
+    def _hear(self, connection, ears):
+        _tell(ears)  # of what was committed while nobody listened
+        while _are_used(ears):
+            ready, _, _ = select.select([connection], [], [], LISTEN_SECONDS)
+            if ready:
+                connection.poll()
+                if connection.notifies:
+                    del connection.notifies[:]
+                    _tell(ears)
+
+
+def _execute(connection, statement):
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+    connection.commit()
+
+
+def _are_used(ears):
+    found = ears()
+    return found is not None and found.is_used()
+
+
+def _tell(ears):
+    found = ears()
+    if found is not None:
+        found.of_others()
 
 
 class _OwnCommits:

@@ -1,0 +1,85 @@
+"""A PostgreSQL server with an empty database, on a free port, for as long as a test.
+
+    with Postgres() as server:
+        server.dsn            for libpq and RelStorage
+
+The packaged server and its clusters are left alone: programs alone are used. It refuses to run as
+root, so then it runs as the user that Debian's package made for it.
+
+Imports: nothing of ours but bench.processes.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+from bench.processes import free_port
+from bench.processes import Process
+
+
+HOST = '127.0.0.1'
+USER = 'postgres'
+
+#: Of a server that is thrown away.
+SETTINGS = {'fsync': 'off', 'full_page_writes': 'off', 'shared_buffers': '16MB',
+            'listen_addresses': HOST}
+
+
+class PostgresMissing(Exception):
+    """The server is not installed; says what to do."""
+
+
+def program(name):
+    """The path of one of PostgreSQL's programs; Debian keeps them out of PATH."""
+    found = [path for path in sorted(Path('/usr/lib/postgresql').glob(f'*/bin/{name}'))]
+    path = str(found[-1]) if found else shutil.which(name)
+    if path is None:
+        raise PostgresMissing('PostgreSQL is not installed (Debian: apt-get install postgresql)')
+    return path
+
+
+class Postgres:
+    """One server, with a database and a superuser that are both called as USER."""
+
+    def __enter__(self):
+        initdb, server = program('initdb'), program('postgres')
+        self.base_dir = Path(tempfile.mkdtemp(prefix='zp-'))
+        try:
+            self._start(initdb, server)
+            return self
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _start(self, initdb, server):
+        as_user = []
+        if os.geteuid() == 0:
+            try:
+                entry = pwd.getpwnam(USER)
+            except KeyError:
+                raise PostgresMissing(f'there is no user {USER}') from None
+            os.chown(self.base_dir, entry.pw_uid, entry.pw_gid)
+            as_user = ['setpriv', f'--reuid={USER}', f'--regid={USER}', '--clear-groups']
+        data = self.base_dir / 'data'
+        subprocess.run([*as_user, initdb, '-D', data, '-U', USER, '-A', 'trust', '-E', 'UTF8',
+                        '--locale=C', '--no-sync'], check=True, capture_output=True, timeout=60,
+                       cwd=self.base_dir)
+        self.port = free_port()
+        options = [part for item in SETTINGS.items() for part in ('-c', '%s=%s' % item)]
+        self.process = Process(
+            'postgres', [*as_user, server, '-D', data, '-p', self.port, '-k', self.base_dir,
+                         *options], self.base_dir / 'log', ready_seconds=30, cwd=self.base_dir,
+            is_ready=lambda process: 'ready to accept connections' in process.output(),
+            death_signal=signal.SIGINT)
+        self.process.start()
+        self.dsn = f'host={HOST} port={self.port} user={USER} dbname={USER}'
+
+    def __exit__(self, *exc_info):
+        process = getattr(self, 'process', None)
+        if process is not None:
+            process.stop()
+        shutil.rmtree(self.base_dir, ignore_errors=True)
