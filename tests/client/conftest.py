@@ -115,7 +115,7 @@ class Site:
         self.stack.zeo.stop()
         self.stack.zeo.start()
         # A new oid a round: a server counts them on from the highest stored, so those
-        # this client still holds ready may be taken (see zasync_client.wakeup).
+        # this client still holds ready may be taken (see zasync.wakeup).
         del self.db.storage._oids[:]
         self.change(lambda: self.root['marks'].update(reached=True))
 
