@@ -35,7 +35,7 @@ class PostgresMissing(Exception):
 
 def program(name):
     """The path of one of PostgreSQL's programs; Debian keeps them out of PATH."""
-    found = [path for path in sorted(Path('/usr/lib/postgresql').glob(f'*/bin/{name}'))]
+    found = sorted(Path('/usr/lib/postgresql').glob(f'*/bin/{name}'))
     path = str(found[-1]) if found else shutil.which(name)
     if path is None:
         raise PostgresMissing('PostgreSQL is not installed (Debian: apt-get install postgresql)')
