@@ -1,4 +1,4 @@
-"""ZEO clients in processes of their own: raw committers and putters of calls.
+"""ZEO clients in processes of their own: raw committers, putters of calls, and one that listens.
 
 ``python -m bench.clients '{"mode": "put", …}'`` connects, prints ``ready``, waits
 for a line on standard input, works, and prints one JSON object.
@@ -10,6 +10,7 @@ import json
 import random
 import subprocess
 import sys
+import threading
 import time
 
 import transaction
@@ -22,6 +23,7 @@ class Record(Persistent):
     """The small object a raw committer writes."""
 
     n = 0
+    at = 0.0
 
 
 def open_database(address):
@@ -31,27 +33,65 @@ def open_database(address):
     return db, connection, connection.root()
 
 
-def work_raw(root, task):
+def work_raw(root, task, client):
     """Commit one small object, `number` times; → seconds of each commit."""
-    record = root['raw'][task['client']]
+    record = root['raw'][client]
     took = []
     for _ in range(task['number']):
+        if task.get('gap_seconds'):
+            time.sleep(task['gap_seconds'])
         transaction.begin()
         record.n += 1
+        record.at = time.time()
         started = time.perf_counter()
         transaction.commit()
         took.append(time.perf_counter() - started)
     return {'took': took}
 
 
-def work_put(root, task):
+def work_listen(root, task, client):
+    """Read the first raw committer's object each time it is told of a commit; → seconds since.
+
+    What an application could do at best: nothing between the news and the look.
+    """
+    news = threading.Event()
+    db = root._p_jar.db()
+    adapter = db._mvcc_storage
+    db.storage.registerDB(_Ear(adapter, news))
+    record, seen, took = root['raw'][0], 0, []
+    while seen < task['number']:
+        if not news.wait(20):
+            raise RuntimeError('no news')
+        news.clear()
+        transaction.begin()
+        if record.n != seen:
+            took.append(time.time() - record.at)
+            seen = record.n
+    return {'took': took}
+
+
+class _Ear:
+
+    def __init__(self, adapter, news):
+        self._adapter = adapter
+        self._news = news
+
+    def invalidate(self, *args):
+        self._adapter.invalidate(*args)
+        self._news.set()
+
+    def __getattr__(self, name):
+        return getattr(self._adapter, name)
+
+
+def work_put(root, task, client):
     """Put `number` calls, one a request of `request_seconds`; → conflicts and moments.
 
     As in Zope's publisher, a request that meets a conflict is run again.
     """
     manager = root['Application'].unrestrictedTraverse(task['target'])
     function = getattr(__import__('bench.jobs', fromlist=['jobs']), task['function'])
-    dice = random.Random(task['client'])
+    dice = random.Random(client)
     conflicts, at_put, at_commit = [], [], []
     for index in range(task['number']):
         while True:
@@ -81,22 +121,48 @@ def work_put(root, task):
     return {'conflicts': conflicts, 'at_put': at_put, 'at_commit': at_commit}
 
 
-MODES = {'raw': work_raw, 'put': work_put}
+MODES = {'raw': work_raw, 'put': work_put, 'listen': work_listen}
 
 
 def main():
-    """Do the task given as the one argument."""
+    """Do the task given as the one argument, in as many threads as it says."""
     task = json.loads(sys.argv[1])
     db, connection, root = open_database(task['address'])
+    threads = task.get('threads', 1)
+    db.setPoolSize(threads + 2)
     print('ready', flush=True)
     sys.stdin.readline()
     started = time.time()
-    result = MODES[task['mode']](root, task)
+    if threads == 1:
+        result = MODES[task['mode']](root, task, task['client'])
+    else:
+        result = _in_threads(db, task, threads)
     result.update(started=started, ended=time.time())
     print(json.dumps(result), flush=True)
     transaction.abort()
     connection.close()
     db.close()
+
+
+def _in_threads(db, task, threads):
+    """What each of the threads found, together; each has a connection of its own."""
+    results = []
+
+    def work(client):
+        connection = db.open()
+        results.append(MODES[task['mode']](connection.root(), task, client))
+        transaction.abort()
+        connection.close()
+
+    workers = [threading.Thread(target=work, args=(task['client'] * threads + number,))
+               for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if len(results) < threads:
+        raise RuntimeError('a thread failed')
+    return {key: [item for result in results for item in result[key]] for key in results[0]}
 
 
 class Clients:

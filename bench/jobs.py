@@ -40,6 +40,10 @@ def nothing():
     """Do nothing."""
 
 
+def ignore(*args):
+    """Do nothing with those."""
+
+
 def apply_effect(number, seconds=0.0):
     """Count the effect of call `number`; take `seconds` to do so.
 
@@ -51,3 +55,8 @@ def apply_effect(number, seconds=0.0):
         time.sleep(seconds)
     root['effects'].counters[number].add()
     return os.getpid()
+
+
+def apply_effect_together(number, seconds=0.0):
+    """The same, of a call that may be committed together with others."""
+    return apply_effect(number, seconds)

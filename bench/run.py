@@ -23,7 +23,7 @@ def main(argv=None):
     options = _parser().parse_args(argv)
     chosen = [options.only] if options.only else list(LINES)
     print(machine(), flush=True)
-    print(f'{"line":<44} {"value":>10} {"unit":<18} {"bar":<12} holds', flush=True)
+    print(f'{"line":<58} {"value":>10} {"unit":<18} {"bar":<12} holds', flush=True)
     rows = []
     for name in chosen:
         started = time.monotonic()
@@ -58,7 +58,7 @@ def shown(row):
     """A row of the table, and its runs."""
     holds = {True: 'yes', False: 'NO', None: ''}[row.holds]
     runs = ' '.join(f'{run:g}' for run in row.runs)
-    return f'{row.name:<44} {row.value:>10g} {row.unit:<18} {row.bar:<12} {holds:<5} {runs}'
+    return f'{row.name:<58} {row.value:>10g} {row.unit:<18} {row.bar:<12} {holds:<5} {runs}'
 
 
 if __name__ == '__main__':

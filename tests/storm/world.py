@@ -45,9 +45,9 @@ CLOCK_SHIFTS = {'zam1': 45, 'zam2': 0, 'zam3': -45}
 #: Between two requests of a person, on the average. Seconds.
 MEAN_PAUSE = 0.3
 
-#: Without faults, how long it may take until all calls have ended: a sibling takes a worker for
+#: Without faults, how long no call may end though some are open: a sibling takes a worker for
 #: dead after max_idle_time, a call that kills its workers ends five of them, and a clock is slow.
-CALM_SECONDS = 180.0
+CALM_SECONDS = 150.0
 
 #: How long nothing is done at the end, to see what idle workers write; after some time in which
 #: they file what has ended, at the latest when they compare desk and threads. Seconds.
@@ -257,6 +257,7 @@ class World:
                 if not process.running and name not in self._down:
                     self._down.add(name)
                     self._count('restarts')
+                    self.deeds.append(Deed('ended by itself', name, time.time(), time.time()))
                     self._later(time.monotonic() + SUPERVISOR_SECONDS, self._start, name)
             time.sleep(0.05)
 
@@ -375,15 +376,19 @@ class World:
         heapq.heapify(self._agenda)
 
     def _wait_for_the_end_of_all_calls(self):
-        until = time.monotonic() + self._calm_seconds
         self._go_on_until(lambda: not self._agenda and not self._down)
         with self._database() as root:
             zad = root['Application'].asynchronous_call_dispatcher
 
+            left, since = None, time.monotonic()
+
             def done():
+                nonlocal left, since
                 transaction.begin()
-                return (not any(zad[name].open_calls() for name in plan.WORKERS)
-                        or time.monotonic() > until)
+                now = sum(zad[name].open_calls() for name in plan.WORKERS)
+                if now != left:
+                    left, since = now, time.monotonic()
+                return not left or time.monotonic() - since > self._calm_seconds
 
             self._go_on_until(done)
             left = [repr(call) for name in plan.WORKERS

@@ -1,0 +1,71 @@
+"""The line about growth: bytes that a call leaves in Data.fs, and what packing gives back.
+
+Imports: rows, site, jobs.
+"""
+
+import os
+import time
+
+import transaction
+
+from bench.jobs import ignore
+from bench.rows import Row
+from bench.site import Site
+
+
+CALLS = 2_000
+BIG_CALLS = 200
+BIG_BYTES = 20_000
+
+
+def growth():
+    """Calls that do nothing, put one by one, from the put until they are in the archive."""
+    small = _bytes_a_call(CALLS)
+    big = _bytes_a_call(BIG_CALLS, 'x' * BIG_BYTES)
+    return [Row('bytes in Data.fs a call, put to archived', small[0], 'bytes', '<= 2,500',
+                small[0] <= 2_500, []),
+            Row('  after a pack', small[1], 'bytes', '', None, []),
+            Row('  with a 20 kB argument', big[0], 'bytes', '<= 25,000', big[0] <= 25_000, []),
+            Row('  after a purge and a pack', small[2], 'bytes', '<= 100', small[2] <= 100, [])]
+
+
+def _bytes_a_call(number, *args):
+    """(bytes until archived, bytes after a pack, bytes after a purge and a pack) of each call."""
+    with Site() as site:
+        site.start_worker()
+        path = site.stack.base_dir / 'Data.fs'
+        _run(site, 100, args)
+        site.db.storage.pack(time.time(), wait=True)
+        before = os.path.getsize(path)
+        _run(site, number, args)
+        archived = os.path.getsize(path)
+        site.db.storage.pack(time.time(), wait=True)
+        packed = os.path.getsize(path)
+        _purge(site)
+        site.db.storage.pack(time.time(), wait=True)
+        purged = os.path.getsize(path)
+    return tuple(round((size - before) / number) for size in (archived, packed, purged))
+
+
+def _run(site, number, args):
+    """Put so many calls, one a transaction, and wait until they are in the archive."""
+    for _ in range(number):
+        transaction.begin()
+        site.manager.putCall('zope_call', ignore, *args)
+        transaction.commit()
+    until = time.monotonic() + 120
+    while True:
+        transaction.begin()
+        if not site.manager.open_calls() and not site.manager.queue.desk.running:
+            return
+        if time.monotonic() > until:
+            raise RuntimeError('the calls are not archived')
+        time.sleep(0.1)
+
+
+def _purge(site):
+    while True:
+        transaction.begin()
+        if not site.manager.purge('resolved', 0):
+            return
+        transaction.commit()

@@ -1,0 +1,119 @@
+"""The site of a benchmark: a ZEO server, managers in it, and workers for them when started.
+
+Imports: stack, clients, jobs.
+"""
+
+import time
+
+import transaction
+
+from bench.clients import Clients
+from bench.clients import open_database
+from bench.clients import Record
+from bench.jobs import Effects
+from bench.stack import Stack
+
+
+TARGET = '/asynchronous_call_manager'
+
+#: Objects for raw committers, one for each thread of each client.
+RECORDS = 64
+
+#: Puts of one transaction when many calls are to wait.
+BATCH = 500
+
+
+class Site:
+    """See the module. manager -- in our own connection; effects -- how many calls can leave one.
+    """
+
+    def __init__(self, effects=0):
+        self.stack = Stack()
+        self._effects = effects
+
+    def __enter__(self):
+        self.stack.__enter__()
+        self.address = self.stack.start_zeo()
+        self.db, self.connection, root = open_database(self.address)
+        from OFS.Application import Application
+        if 'Application' not in root:
+            root['Application'] = Application()
+        self.app = root['Application']
+        root['raw'] = [Record() for _ in range(RECORDS)]
+        root['effects'] = Effects(self._effects)
+        self.manager = self.add_manager(TARGET[1:])
+        return self
+
+    def __exit__(self, *error):
+        transaction.abort()
+        self.connection.close()
+        self.db.close()
+        return self.stack.__exit__(*error)
+
+    def add_manager(self, id):
+        """A manager in the root, committed."""
+        from Products.zasync.manager import AsynchronousCallManager
+        self.app._setObject(id, AsynchronousCallManager(id))
+        transaction.commit()
+        return self.app[id]
+
+    def start_worker(self, threads=4, id=TARGET[1:], settings='', **options):
+        """A worker process for that manager, up when this returns; → its Process."""
+        return self.stack.start_worker(f'worker_{id}', f'/{id}', threads=threads,
+                                       settings=settings, **options)
+
+    def clients(self, mode, processes, **task):
+        """Results of that many processes that do the same task at once."""
+        tasks = [{'mode': mode, 'address': self.address, 'client': client, 'target': TARGET,
+                  'threads': 1, 'first': 0, 'function': 'nothing', 'request_seconds': 0, **task}
+                 for client in range(processes)]
+        clients = Clients(tasks)
+        clients.start()
+        return clients.results()
+
+    def raw_seconds(self, number, processes=1, threads=1):
+        """Seconds a raw commit takes when so many clients commit at once, `number` each."""
+        results = self.clients('raw', processes, threads=threads, number=number)
+        return duration(results) / (number * processes * threads)
+
+    def fill(self, number, function, *args, manager=None, numbered=False):
+        """Have that many calls wait."""
+        manager = manager or self.manager
+        for first in range(0, number, BATCH):
+            for index in range(first, min(number, first + BATCH)):
+                manager.putCall('zope_call', function, *([index] if numbered else []), *args)
+            transaction.commit()
+
+    def wait_until_done(self, limit_seconds, *managers):
+        """Wait until no call of them is open; all of ours is the one manager if none is given."""
+        managers = managers or (self.manager,)
+        until = time.monotonic() + limit_seconds
+        while True:
+            transaction.begin()
+            left = sum(manager.open_calls() for manager in managers)
+            if not left:
+                return
+            if time.monotonic() > until:
+                raise RuntimeError(f'{left} calls are still open after {limit_seconds} s')
+            time.sleep(0.02)
+
+    def drain(self, limit_seconds, *managers):
+        """Seconds a call takes until no call of those managers is open, and none was lost."""
+        managers = managers or (self.manager,)
+        transaction.begin()
+        began = time.monotonic()
+        left = sum(manager.open_calls() for manager in managers)
+        self.wait_until_done(limit_seconds, *managers)
+        return (time.monotonic() - began) / left
+
+    def check_effects(self, number):
+        """Each of the first so many calls left its effect once."""
+        transaction.begin()
+        counts = {counter.n for counter in self.connection.root()['effects'].counters[:number]}
+        if counts != {1}:
+            raise RuntimeError(f'effects were not applied once: {counts}')
+
+
+def duration(results):
+    """Seconds from the start of the first client to the end of the last."""
+    return max(each['ended'] for each in results) - min(each['started'] for each in results)
