@@ -244,12 +244,17 @@ class Stack:
     def start_zope(self, threads=4, **place):
         """Zope under waitress; -> its URL, without a slash at the end."""
         host, port = address_of(**place), free_port()
-        config = self.make_instance() / 'etc' / 'zope.ini'
-        config.write_text(self.zope_ini(host, port, threads), 'utf-8')
-        self.zope = self.start('zope', [sys.executable, '-m', 'Zope2.Startup.serve', config],
+        self.zope = self.start('zope', [sys.executable, '-m', 'Zope2.Startup.serve',
+                                        self.zope_config(host, port, threads)],
                                is_ready=lambda process: answers(host, port), **place)
         self.zope_url = 'http://%s:%d' % (host, port)
         return self.zope_url
+
+    def zope_config(self, host, port, threads=4):
+        """Write the configuration of a Zope that listens there; -> its path."""
+        config = self.make_instance() / 'etc' / 'zope.ini'
+        config.write_text(self.zope_ini(host, port, threads), 'utf-8')
+        return config
 
     def zope_ini(self, host, port, threads):
         """The text of a zope.ini, of a Zope that listens there."""
@@ -261,12 +266,17 @@ class Stack:
 
         settings -- more lines for its configuration.
         """
-        config = self.make_instance() / 'etc' / ('%s.conf' % name)
-        config.write_text(_ZASYNC_CONF.format(target=target, threads=threads) + settings, 'utf-8')
+        config = self.worker_config(name, target, threads, settings)
         return self.start(
             name, [sys.executable, '-m', 'zasync_client', '-C', config],
             is_ready=lambda process: ' serves %s ' % target in process.output(),
             ready_seconds=WORKER_READY_SECONDS, **place)
+
+    def worker_config(self, name, target, threads=2, settings=''):
+        """Write the configuration of such a worker; -> its path."""
+        config = self.make_instance() / 'etc' / ('%s.conf' % name)
+        config.write_text(_ZASYNC_CONF.format(target=target, threads=threads) + settings, 'utf-8')
+        return config
 
     def start(self, name, argv, *, is_ready, ready_seconds=READY_SECONDS, env=None, host=None,
               clock_shift=0):

@@ -120,6 +120,8 @@ class Beat:
         if filing:
             self._filing.file(queue, ends, period, now)
         for id in cancelled:
+            # crash point 23: a running call was cancelled and is not filed; the next life files
+            # it.
             queue.archive_ended(id, period)
         for claim in overdue:
             self._filing.time_out(queue, claim, period, now)
@@ -166,6 +168,7 @@ class Beat:
             self._board_at = self._beat_at
             self._runs.written(done.reports)
         for claim in done.timed_out:
+            # crash point 29: the time-out is committed; that is the end of the call.
             self._runs.forget_deadline(claim)
             self._runs.stop(claim, timed_out(claim))
 
@@ -279,6 +282,7 @@ class Beat:
     # what is done
 
     def _claim(self, deferred):
+        # crash point 8: the claim is not committed; the call waits as before.
         plugin = self._config.plugins.get(deferred.plugin)
         limit = policy.time_limit(deferred.timeout_seconds,
                                   None if plugin is None else plugin.timeout_seconds)

@@ -1,13 +1,7 @@
 """One call, from claimed to ended, in a pool thread.
 
-crash point 1: the claim is committed, nothing has run. After a kill here the
-next life of the worker finds the call on its desk and gives it out again.
-crash point 2: the plugin has run, its result is not committed. As before: its
-effects in the ZODB never were, its other effects happen twice.
-crash point 3: the result is committed, the beat has not archived the call. The
-next life archives it.
-crash point 4: a callback has run, its end is not committed. The next life runs it again;
-what ran before it is committed and does not.
+What is lost when the process dies on the way is told at each crash point; all of them are
+listed in docs/failure-modes.rst.
 
 Imports: claims, database, fence, rules, runs, zasync.
 """
@@ -185,6 +179,8 @@ class Execution:
                     pass
                 elif call.outcome is not None:
                     self._store(deferred, call.outcome)
+                    # crash point 17: a known end, of a call that failed say, is not committed; it
+                    # runs again.
                     _commit()
                 elif deferred.state == CALLBACK:
                     deferred = self._call_back(call, deferred)
@@ -199,8 +195,10 @@ class Execution:
         call.outcome = None
         call.begun = False
         if deferred.state == CALLBACK:
+            # crash point 20: what ran is committed, the next callback has not begun; it runs next.
             self._wake()  # of our own commits a storage tells us nothing
             return False
+        # crash point 18: the end is committed and not filed; the next life files it.
         seconds = self._clock.monotonic() - call.started
         if deferred.failure is None:
             log.info('call %s resolved in %.2f s', deferred.id, seconds)
@@ -222,9 +220,12 @@ class Execution:
                     outcome = self._run_aware(call, deferred, plugin)
                 # A plugin may have committed behind our back: look again, in the
                 # snapshot this transaction has now.
+                # crash point 15: the plugin has run, effects and result are not committed; it runs
+                # again.
                 deferred = self._ours(call.claim)
                 self._store(deferred, outcome)
                 # A data manager of the plugin may refuse the commit: its failure, too.
+                # crash point 16, at the vote: as 15; the servers drop what was voted for.
                 _commit()
                 return deferred
             call.outcome = self._run_apart(call, deferred, plugin)
@@ -248,7 +249,10 @@ class Execution:
         def commit(memo):
             self._check(call.claim, deferred)
             deferred.checkpoint(payload.dumps(memo, BadResult, 'the memo'))
+            # crash point 12: the checkpoint is not committed; the call starts again at the last
+            # one.
             _commit()
+            # crash point 13: the checkpoint is committed; the call starts again with its memo.
             transaction.begin()
 
         step = Run(deferred, commit, self._reporter(call))
@@ -266,7 +270,10 @@ class Execution:
         self._database.close()
         with running(step):
             call.begun = True
-            return self._outcome_of(plugin.handler(*args, **kwargs))
+            outcome = self._outcome_of(plugin.handler(*args, **kwargs))
+        # crash point 14: only this process knows what a plugin that is not zope-aware has
+        # returned; it runs again.
+        return outcome
 
     def _reporter(self, call):
         return lambda progress: self._runs.report(call.claim, progress)
@@ -306,6 +313,7 @@ class Execution:
                 step.app = app
                 value = deferred.result if value is None else value
                 outcome = self._outcome_of(callbacks.run(step, chosen, value))
+            # crash point 19: a callback has run and is not committed; it runs again, and no other.
             deferred = self._ours(call.claim)
             self._store(deferred, outcome)
             _commit()

@@ -60,6 +60,8 @@ class Fence:
     def afterCompletion(self, current):
         """Wake the beat."""
         if self._call is not None:
+            # crash point 11: the code of a call has committed by itself; that stays, the call runs
+            # again.
             self._wake()
 
     def newTransaction(self, current):

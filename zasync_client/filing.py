@@ -37,10 +37,12 @@ class Filing:
             if deferred is None:
                 continue
             if deferred.ended:
+                # crash point 21: what is filed is not committed; the next life files it.
                 queue.archive_ended(id, rotation_period)
             elif deferred.is_owned_by(self._boot, end.claim.attempt):
                 if end.how == UNBEGUN:
                     queue.unclaim(id, now)
+                    # crash point 27: a claim is not given back; the attempt is lost, as at 9.
                     log.info('call %s goes back to the queue (%s)', id, end.how)
                 else:
                     undone = end.how == ENDED
@@ -58,6 +60,7 @@ class Filing:
         delay = policy.next_try(
             retry_of(deferred.retry, self._config.plugins.get(deferred.plugin)),
             deferred.failures + 1, class_names(TimedOut))
+        # crash point 28: the time-out is not committed; the call runs again, for its whole time.
         if delay is None or deferred.state != ACCEPTED:
             queue.fail(claim.id, Failure.from_exception(error), now, rotation_period)
             log.warning('call %s failed: %s', claim.id, error)
@@ -106,6 +109,8 @@ class Filing:
             log.warning('call %s failed: %s', id, failure)
         else:
             queue.give_back(id, now, outcome, until, failed)
+            # crash point 26: a call that failed does not wait for its next attempt; it runs at
+            # once.
             log.info('call %s goes back to the queue (%s)', id, outcome)
 
 

@@ -165,9 +165,12 @@ class Guests:
                 if service is not None:
                     ours |= {end.claim for end in service.ends()}
                 beat.reconcile(manager, self._clock.now(), ours, policy.WORKER_GONE)
+                # crash point 35: the sibling's desk is not adopted; another one adopts it.
                 beat.write_pulse(queue, 0, True)
         except TransientError:
             return  # as above, a moment later
+        # crash point 36: the desk is adopted; its calls wait for another guest or their own
+        # worker.
         beat.note(Done((), False, (), {}, True))
         log.warning('the worker of %s gives no sign of life: its calls are served from here',
                     '/'.join(target))
@@ -185,11 +188,14 @@ class Guests:
                     manager = self._database.manager(target)
                     desk = manager.queue.desk
                     if desk.boot == self._boot and not _has_calls(manager, self._clock.now()):
+                        # crash point 37: the guest has not left the desk; what is put there is for
+                        # the next one.
                         desk.take(None)
             except TransientError:
                 return  # a put came in between, it may be: look again
             except TargetAway:
                 pass
+            # crash point 38: the desk is left; nothing is lost.
             log.info('nothing is left to be done for %s', '/'.join(target))
         del self._services[target]
 

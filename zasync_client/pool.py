@@ -96,6 +96,7 @@ class Pool:
                 raise
             while (claim := self._claims.get()) is not None:
                 if self._begin(claim):
+                    # crash point 10: as 9, in the thread.
                     self._run(runner, claim)
         finally:
             self._on_exit()

@@ -127,7 +127,9 @@ class Worker:
             held = self._pool.held() | {end.claim for end in self._own.ends()}
             self._beat.reconcile(manager, now, held, policy.INTERRUPTED)
             self._beat.write_pulse(queue, 0, manager.paused)
+            # crash point 31: the desk is not taken; it is as it was before the start.
             self._wakeup.watch(self._database.watched())
+        # crash point 32: the desk is taken, its calls are given out; nothing has run.
         self._beat.note(Done((), False, (), {}, True))
 
     def drain(self):
@@ -148,6 +150,7 @@ class Worker:
             log.warning('%d calls had not ended after %.0f s; they run again at the next start: '
                         '%s', len(left), self._config.drain_seconds, ', '.join(left))
         self._leave_desk()
+        # crash point 34: the desk is left; all is as after any stop.
         log.info('stopped')
 
     def _leave_desk(self):
@@ -159,6 +162,7 @@ class Worker:
                 queue = self._database.manager().queue
                 if queue.desk.boot == self.boot:
                     queue.desk.take(None)
+                # crash point 33: the desk is not left; its worker looks dead and is known to be.
                 self._guests.leave()
         except (TransientError, WorkerError, POSError, OSError) as reason:
             # The next start finds a desk of a dead process: a little slower, no loss.
@@ -248,8 +252,10 @@ class Worker:
         if service is self._own:
             self._siblings.note_own_beat()
         if done.filed:
+            # crash point 22: all is filed; nothing is lost.
             service.filed(len(ends))
         for claim in done.claims:
+            # crash point 9: the claim is committed and nothing has run; the attempt is lost.
             log.info('call %s accepted (attempt %d)', claim.id, claim.attempt)
             self._pool.submit(claim)
         return True

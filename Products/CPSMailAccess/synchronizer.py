@@ -8,13 +8,6 @@ The lease is taken and committed before the first byte to the server. Each batch
 refused when the lease has changed, and then the lease is looked at again. Whoever lost it
 stops with Superseded, with nothing uncommitted in hand.
 
-Crash points, numbered for the tests:
-1  lease committed, nothing done: the same call takes it over, anyone else after a while;
-2  batch stored, not committed: it is fetched again, UIDs make it the same;
-3  batch committed: the next run fetches what is still unknown;
-4  all fetched, nothing dropped: the next full listing drops it;
-5  everything done, result not committed: the next round finds nothing to do.
-
 Imports: mailfolder (what it writes), syncplan, syncstatus, errors.
 """
 
@@ -83,6 +76,7 @@ class Synchronizer:
         except errors.MailError as error:
             self._fail(error)
             raise
+        # crash point 45: all is done but the end; the call finds nothing left to do.
         self._note()
         self.status.finish(self.now(), served, summary(self.counts))
         return True
@@ -96,15 +90,16 @@ class Synchronizer:
         status.take(self.run.owner, now)
         self.message = 'Connecting.'
         self._beat()
-        # crash point 1
+        # crash point 41: the lease is committed; the same call takes it over, another after a
+        # while.
         return True
 
     def _beat(self):
         """Commit what was done with the progress, and make sure we may go on."""
         self._note()
-        # crash point 2
+        # crash point 42: a batch is not committed; it is fetched again.
         self.run.checkpoint()
-        # crash point 3
+        # crash point 43: the batch is committed; the call goes on after it.
         if not self.status.is_mine(self.run.owner):
             raise errors.Superseded()
 
@@ -152,7 +147,7 @@ class Synchronizer:
             finished = [item for item in work
                         if self._fetch(session, *item) and item[2].complete]
             # The server is not needed any more, and what follows is short.
-        # crash point 4
+        # crash point 44: all is fetched, nothing dropped; the next run drops it.
         for folder, _state, messages in work:
             self._drop(folder, messages)
         for folder, state, _messages in finished:
@@ -161,7 +156,6 @@ class Synchronizer:
             self._remove(server_name)
         if not light:
             self.box.sweep_bodies()
-        # crash point 5
 
     def _create(self, remote):
         folder = self.box.create_folder(remote)

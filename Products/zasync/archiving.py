@@ -117,6 +117,7 @@ class Archiving:
             end = slices.minKey() if slices else None
             if slices and policy.slice_is_over(end, now, rotation_period):
                 del slices[end]
+                # crash point 25: old results are not dropped; the next beat drops them.
                 self._trim_lanes(end)
                 dropped = True
         return dropped

@@ -193,6 +193,8 @@ class Claiming:
             elif self._is_in_lane(deferred):
                 continue
             self._file_if_ended(deferred, rotation_period)
+            # crash point 24: a waiting call was cancelled and is not filed; the next beat files
+            # it.
             del self.cancelled[id]
 
     def _is_in_lane(self, deferred):
@@ -204,6 +206,7 @@ class Claiming:
 
     def _expire(self, deferred, now, rotation_period):
         self.waiting.forget_expiry(deferred, place_of(deferred))
+        # crash point 7: the end of a call that expired is not committed; the next beat ends it.
         deferred.expire(_expired(deferred), now)
         self._file_or_go_on(deferred, now, rotation_period)
 

@@ -244,6 +244,7 @@ class Deferred(Persistent):
         self._end(clock.SYSTEM.now())
         if waited and self._queue is not None:
             self._queue.note_cancelled(self)
+        # crash point 5: the request that cancels is not committed; the call goes on.
         if self.has_callbacks():
             Chain.follow(self)
         return True

@@ -82,6 +82,7 @@ def inside(root, deferred, caller, work, commit=_checkpoint):
             result = work(step)
             if result is not None and not isinstance(result, Failure):
                 result = payload.dumps(result, BadResult, 'the result')
+        # crash point 4: the call has run in a request that is not committed; it never ran.
         guard.check()
     except TransientError:
         guard.check()

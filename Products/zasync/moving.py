@@ -66,6 +66,7 @@ def move_some(queue, targets, names, now, rotation_period, served=True, most=Non
     move.waiting()
     move.held_up()
     move.failed()
+    # crash point 39: this part has not moved; all is as before it.
     return move.count
 
 

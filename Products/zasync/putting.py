@@ -54,6 +54,7 @@ def put(queue, names, call, manager_id):
 def put_after(queue, call, after, names=None):
     """Queue `call`, to run after the ends of the Deferreds in `after`; → its Deferred."""
     deferred = queue.put(call, lanes.current(), names, after)
+    # crash point 1: the request that puts is not committed; there is no call.
     _watch_commit(deferred)
     return deferred
 
@@ -61,6 +62,7 @@ def put_after(queue, call, after, names=None):
 def put_again(queue, deferred):
     """Have a call that failed for good run once more."""
     queue.put_again(deferred, lanes.current())
+    # crash point 6: the request that has it run again is not committed; it stays failed.
     _watch_commit(deferred)
 
 
@@ -108,6 +110,7 @@ def _watch_commit(deferred):
         current.data(_watch_commit)
     except KeyError:
         current.set_data(_watch_commit, True)
+        # crash point 2, at the vote: as 1; the servers drop what was voted for.
         current.addAfterCommitHook(_after_commit, (deferred,))
 
 
@@ -117,6 +120,7 @@ def _after_commit(committed, deferred):
         if is_stale_oid(sys.exc_info()[1]):
             forget_loaded()
     elif deferred._p_jar is not None:
+        # crash point 3: the put is committed and nobody is told; the call runs.
         name = deferred._p_jar.db().database_name
         clock.storage_clock(name).observe(deferred._p_serial, clock.SYSTEM.monotonic())
         wakeup.tell(deferred._p_jar.db())

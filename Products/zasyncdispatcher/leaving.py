@@ -90,6 +90,7 @@ def go_on(dispatcher, manager, now):
                      manager.rotation_period, _is_served(dispatcher, manager))
     if moving.left(queue):
         return False
+    # crash point 40: the last part has not moved, the manager is not deleted.
     dispatcher._delObject(manager.getId())
     return True
 

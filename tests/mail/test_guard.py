@@ -511,6 +511,6 @@ def test_run_again_after_everything_but_its_result_was_committed_changes_nothing
         processes, server):
     one, _two = processes
     one.runner('call-1', server).synchronize(0)
-    one.manager.abort()  # crash point 5
+    one.manager.abort()
     assert one.run('call-1', server, light=0) is True
     assert one.box.message_count() == 5
