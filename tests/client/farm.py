@@ -22,16 +22,20 @@ class Farm(Bench):
 
     def __init__(self):
         super().__init__()
+        self.lay_out('zad')
+
+    def lay_out(self, name):
+        """Add the dispatcher, by that name, and its managers."""
         app = self.connection.root()['Application']
-        app._setObject('zad', ZAsyncDispatcher('zad'))
-        self.zad = app.zad
+        app._setObject(name, ZAsyncDispatcher(name))
+        self.zad = app[name]
         for id in IDS:
             self.zad._setObject(id, AsynchronousCallManager(id))
         transaction.commit()
 
     def serve(self, id, start=True, **options):
         """A registered worker for that manager."""
-        config = dataclasses.replace(self.config(**options), target=('', 'zad', id))
+        config = dataclasses.replace(self.config(**options), target=('', self.zad.getId(), id))
         worker = Worker(config, Database(self.db, config.target, config.threads),
                         Wakeup(self.clock), self.clock, threading.Event())
         self.apart(worker.register)

@@ -1,0 +1,67 @@
+"""The crash points that the code numbers, each a comment on lines of its own:
+
+    # crash point 3: the put is committed and nobody is told; the call runs.
+
+A process that dies there does so before the first line of code after the comment. With
+``crash point 16, at the vote:`` it dies while the transaction of that line is committed, when all
+databases have voted and none has finished.
+
+Imports: nothing of ours.
+"""
+
+import ast
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ('Products', 'zasync_client')
+
+_MARKER = re.compile(r'\s*# crash point (\d+)(, at the vote)?: (.*)')
+_MORE = re.compile(r'\s*# (.*)')
+
+
+class CrashPoint(NamedTuple):
+    """One of them. path -- below ROOT. line -- of the code before which the process dies.
+
+    at_vote -- see the module. told -- what happens then, in a sentence.
+    """
+
+    number: int
+    path: str
+    line: int
+    at_vote: bool
+    told: str
+
+
+def find_all():
+    """All crash points of the product, a list in the order of their numbers."""
+    return sorted(point for package in PACKAGES for path in sorted((ROOT / package).rglob('*.py'))
+                  for point in find_in(path))
+
+
+def find_in(path):
+    """Those of one file."""
+    text = path.read_text('utf-8')
+    if '# crash point ' not in text:
+        return
+    lines, statements = text.splitlines(), _statements(text)
+    for index, line in enumerate(lines):
+        if marker := _MARKER.fullmatch(line):
+            number, at_vote, told = marker.groups()
+            index += 1
+            while more := _MORE.fullmatch(lines[index]):
+                told += ' ' + more[1]
+                index += 1
+            if index + 1 not in statements:
+                raise ValueError(f'no statement follows crash point {number} in {path}')
+            yield CrashPoint(int(number), path.relative_to(ROOT).as_posix(), index + 1,
+                             bool(at_vote), told)
+
+
+def _statements(text):
+    """The lines at which statements inside of functions begin."""
+    return {node.lineno for function in ast.walk(ast.parse(text))
+            if isinstance(function, ast.FunctionDef) for node in ast.walk(function)
+            if isinstance(node, ast.stmt) and node is not function}
