@@ -104,7 +104,7 @@ def test_a_target_that_is_no_manager_is_refused(site, conf):
         "the target /acl_users is no asynchronous call manager but 'User Folder'")
 
 
-def test_a_missing_target_is_waited_for(site, conf):
+def test_the_target_does_not_exist(site, conf):
     from Products.zasync.manager import AsynchronousCallManager
     process = start(conf(site.address, target='/later'))
     try:
@@ -126,7 +126,7 @@ def test_a_missing_target_is_given_up_after_max_total_retry(site, conf):
     assert 'max-total-retry' in errors
 
 
-def test_an_unreachable_server_is_waited_for_with_a_line_in_the_log(conf):
+def test_the_zeo_server_is_away_when_a_worker_starts(conf):
     process = start(conf(('127.0.0.1', free_port())))
     try:
         assert 'trying again in' in line_with(process, 'the database server is out of reach')

@@ -226,7 +226,7 @@ def test_what_nobody_runs_is_found_by_comparing_desk_and_pool(bench):
     assert [attempt.outcome for attempt in deferred.attempts] == ['nobody ran it', 'resolved']
 
 
-def test_a_call_whose_plugin_the_worker_lost_waits_and_does_not_fail(bench):
+def test_a_worker_was_started_without_a_plugin_it_had(bench):
     first = bench.worker(plugins=[('parrot', lambda run, value: value)])
     deferred = bench.put('parrot', 'hello')
     bench.stop(first)
@@ -551,7 +551,7 @@ def test_a_drain_gives_back_what_has_not_begun_and_leaves_the_desk(bench):
     assert not bench.manager.queue.pulse.accepting
 
 
-def test_a_storage_that_pushes_nothing_is_polled(bench):
+def test_a_storage_pushes_no_news(bench):
     """DemoStorage tells nobody of commits: the worker must not sleep longer than its interval."""
     worker = bench.worker()
     bench.step(worker)

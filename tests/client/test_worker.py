@@ -58,7 +58,7 @@ def test_an_expression_sees_its_variables(site):
     assert deferred.result == ('zam1', 1, 1)
 
 
-def test_an_expression_the_caller_may_not_evaluate_fails_and_leaves_no_effect(site):
+def test_the_caller_may_not_do_what_the_call_does(site):
     site.become('bob')
     site.start_worker()
     deferred = site.put('zope_exec', '/', {},
@@ -71,7 +71,7 @@ def test_an_expression_the_caller_may_not_evaluate_fails_and_leaves_no_effect(si
     assert site.app.title != 'bob was here'
 
 
-def test_a_failing_call_leaves_no_effect_and_tells_why(site):
+def test_a_call_raises_an_exception(site):
     site.start_worker()
     deferred = site.put('zope_call', jobs.fail_after_effect, 'half')
     site.ended(deferred)
@@ -82,7 +82,7 @@ def test_a_failing_call_leaves_no_effect_and_tells_why(site):
     assert 'half' not in site.root['marks']
 
 
-def test_a_path_that_does_not_exist_fails_the_call(site):
+def test_the_object_of_the_call_was_deleted(site):
     site.become('boss')
     site.start_worker()
     deferred = site.put('zope_exec', '/no/where', {}, 'here')
@@ -91,7 +91,7 @@ def test_a_path_that_does_not_exist_fails_the_call(site):
     assert '/no/where' in deferred.failure.text
 
 
-def test_a_caller_deleted_since_fails_the_call(site):
+def test_the_caller_was_deleted(site):
     site.become('bob')
     deferred = site.put('zope_exec', '/', {}, 'python: 1')
     site.app.acl_users._doDelUsers(['bob'])
@@ -102,7 +102,7 @@ def test_a_caller_deleted_since_fails_the_call(site):
     assert "'bob'" in deferred.failure.text
 
 
-def test_a_result_that_can_not_be_pickled_fails_the_call_and_its_effects(site):
+def test_the_result_can_not_be_stored(site):
     site.start_worker()
     deferred = site.put('zope_call', jobs.unpicklable)
     site.ended(deferred)
@@ -119,7 +119,7 @@ def test_a_call_that_raises_SystemExit_fails_and_its_worker_goes_on(site):
     assert second.result == 2
 
 
-def test_a_conflict_is_retried_until_it_succeeds(site, gate):
+def test_a_call_meets_a_conflict(site, gate):
     site.start_worker()
     deferred = site.put('zope_call', jobs.meet_conflicts, 'contended', gate)
     site.wait(lambda: runs(gate))
@@ -132,7 +132,7 @@ def test_a_conflict_is_retried_until_it_succeeds(site, gate):
     assert len(deferred.attempts) == 1
 
 
-def test_term_lets_the_running_call_end_and_takes_no_other(site, gate):
+def test_a_worker_is_told_to_stop(site, gate):
     worker = site.start_worker(threads=1)
     running = site.put('zope_call', jobs.wait_for_file, gate)
     site.wait(lambda: runs(gate))
@@ -176,7 +176,7 @@ def test_a_killed_call_starts_again_on_top_of_its_last_checkpoint(site, gate):
     assert site.root['marks']['steps'] == 4
 
 
-def test_what_a_worker_that_only_looked_dead_still_runs_can_not_commit(site, tmp_path):
+def test_a_worker_comes_back_after_it_was_taken_for_dead(site, tmp_path):
     """Two frozen workers, replaced after their pulse stood still, and woken again.
 
     One runs a call that commits at its end, the other one that commits on its way, behind
@@ -207,7 +207,7 @@ def test_what_a_worker_that_only_looked_dead_still_runs_can_not_commit(site, tmp
         assert [attempt.outcome for attempt in deferred.attempts] == ['interrupted', 'resolved']
 
 
-def test_a_second_worker_on_the_same_target_refuses_and_names_the_first(site):
+def test_a_second_worker_is_started_on_the_same_target(site):
     first = site.start_worker()
     second = site.second_worker('/zam1')
     assert second.wait(40) == 1
@@ -226,7 +226,7 @@ def test_a_worker_answers_a_ping(site):
     assert site.app.zam1.getLastPong() >= site.app.zam1.getLastPing()
 
 
-def test_calls_are_run_after_the_zeo_server_was_restarted(site):
+def test_the_zeo_server_is_restarted(site):
     site.start_worker()
     before = site.put('zope_call', jobs.set_mark, 'before', 1)
     site.ended(before)

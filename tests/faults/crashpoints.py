@@ -6,6 +6,8 @@ A process that dies there does so before the first line of code after the commen
 ``crash point 16, at the vote:`` it dies while the transaction of that line is committed, when all
 databases have voted and none has finished.
 
+A test says by `at` where its process dies.
+
 Imports: nothing of ours.
 """
 
@@ -14,12 +16,29 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ('Products', 'zasync_client')
 
 _MARKER = re.compile(r'\s*# crash point (\d+)(, at the vote)?: (.*)')
 _MORE = re.compile(r'\s*# (.*)')
+
+
+#: The numbers of the crash points at which some test has a process die.
+TESTED = set()
+
+
+def at(*numbers):
+    """The test is run for each of these crash points, on a Ground where processes die there."""
+    def register(test):
+        TESTED.update(numbers)
+        for mark in (pytest.mark.slow, pytest.mark.faults,
+                     pytest.mark.parametrize('ground', numbers, indirect=True)):
+            test = mark(test)
+        return test
+    return register
 
 
 class CrashPoint(NamedTuple):

@@ -48,6 +48,7 @@ class Theatre:
 
     def __init__(self):
         self.stack = Stack()
+        self.grounds = 0
         self._exits = contextlib.ExitStack()
 
     def __enter__(self):
@@ -79,18 +80,20 @@ class Theatre:
 class Ground(Farm, Fate):
     """One scenario: a dispatcher, `zad`, with managers that nobody serves.
 
-    name -- of the dispatcher. number -- of the crash point. directory -- for files.
+    number -- of the crash point. directory -- for files.
     """
 
-    def __init__(self, theatre, name, number, directory):
+    def __init__(self, theatre, number, directory):
         self.theatre, self.stack, self.db = theatre, theatre.stack, theatre.db
-        self.name, self.number, self.directory = name, number, directory
+        theatre.grounds += 1
+        self.name = f'zad{theatre.grounds}'
+        self.number, self.directory = number, directory
         self.clock = ManualClock(SYSTEM.now() + 1)
         self._workers, self._effects, self._made = [], {}, 0
         self.connection = self.db.open()
         self.root = self.connection.root()
         newSecurityManager(None, system)
-        self.lay_out(name)
+        self.lay_out(self.name)
         self.zad.max_idle_time = 1.0
         transaction.commit()
 

@@ -1,46 +1,33 @@
-"""A process is killed at each crash point that the code numbers; what is lost is what is written.
+"""Each crash point that the code numbers is tested, and told in docs/failure-modes.rst."""
 
-A crash point without a scenario fails, and so does a scenario without a crash point.
-"""
+import re
 
 import pytest
 
-from tests.faults import dying_calls  # noqa: F401 (they register their scenarios)
-from tests.faults import dying_desks  # noqa: F401
-from tests.faults import dying_mail  # noqa: F401
+from tests.faults import test_killed_calls  # noqa: F401 (they tell which points they test)
+from tests.faults import test_killed_desks  # noqa: F401
+from tests.faults import test_killed_synchronisation  # noqa: F401
 from tests.faults.crashpoints import find_all
-from tests.faults.ground import Ground
-from tests.faults.ground import Theatre
-from tests.faults.scenarios import SCENARIOS
+from tests.faults.crashpoints import ROOT
+from tests.faults.crashpoints import TESTED
 
 
-NUMBERS = [point.number for point in find_all()]
-
-CASES = [(number, scenario) for number in sorted({*NUMBERS, *SCENARIOS})
-         for scenario in SCENARIOS.get(number, [None])]
+POINTS = find_all()
 
 
-@pytest.fixture(scope='module')
-def theatre():
-    """The server that all share."""
-    with Theatre() as made:
-        yield made
+@pytest.mark.parametrize('point', POINTS, ids=lambda point: str(point.number))
+def test_a_process_is_killed_at_each_crash_point(point):
+    assert point.number in TESTED
 
 
-def test_each_crash_point_has_a_number_of_its_own():
-    assert NUMBERS == list(range(1, len(NUMBERS) + 1))
+def test_each_crash_point_has_a_number_of_its_own_and_none_is_missing():
+    assert [point.number for point in POINTS] == list(range(1, len(TESTED) + 1))
 
 
-@pytest.mark.slow
-@pytest.mark.faults
-@pytest.mark.parametrize('case', range(len(CASES)), ids=lambda case: '-'.join(
-    (str(CASES[case][0]), getattr(CASES[case][1], '__name__', 'nothing'))))
-def test_what_is_lost_at_a_crash_point(theatre, tmp_path, case):
-    number, scenario = CASES[case]
-    assert number in NUMBERS, 'the code has no such crash point'
-    assert scenario is not None, 'this crash point has no scenario'
-    ground = Ground(theatre, f'zad{case}', number, tmp_path)
-    try:
-        scenario(ground)
-    finally:
-        ground.close()
+def test_each_crash_point_is_told_in_the_document_as_in_the_code():
+    page = (ROOT / 'docs/failure-modes.rst').read_text('utf-8')
+    section = re.split(r'\n.+\n-{3,}\n', page.split('\nCrash points\n-')[1])[0]
+    told = [' '.join(item.split()) for item in re.findall(
+        r'^(\d+\. (?:.+\n)+)', section, re.M)]
+    assert told == [f'{point.number}. ``{point.path}``: {"at the vote; " * point.at_vote}'
+                    f'{point.told}' for point in POINTS]

@@ -316,7 +316,7 @@ def test_two_requests_at_once_put_one_call(processes):
     assert two.ask() == 'joined'
 
 
-def test_request_during_a_run_is_served_by_one_more_round(processes, server):
+def test_a_synchronisation_is_asked_for_while_one_runs(processes, server):
     one, two = processes
 
     def ask():

@@ -329,7 +329,7 @@ def test_foreground_run_belongs_to_the_transaction_of_its_caller(box, server):
     assert box.message_count() == 2
 
 
-def test_wrong_password_fails_with_a_sentence_and_without_the_password(box, server):
+def test_the_mail_server_refuses_the_login(box, server):
     box.set_parameters({'password': 'wr0ng'})
     transaction.commit()
     with pytest.raises(errors.LoginRefused) as caught, in_call():

@@ -23,7 +23,7 @@ from .test_sync import synchronize
 pytestmark = needs_dovecot
 
 
-def test_uidvalidity_change_rebuilds_that_folder_only(site, fresh_dovecot):
+def test_a_folder_was_rebuilt_on_the_mail_server(site, fresh_dovecot):
     # Historic defect D.9 no. 2.
     box = site.add_box(fresh_dovecot.port)
     with fresh_dovecot.client() as client:
@@ -163,7 +163,7 @@ def test_server_lost_in_mid_run_deletes_nothing_and_the_next_run_goes_on(
 
 
 @pytest.mark.parametrize('size', [1, 30, 200, 700, 1100, 1600, 2500])
-def test_connection_cut_anywhere_deletes_nothing(site, dovecot, size):
+def test_the_connection_to_the_mail_server_is_lost(site, dovecot, size):
     box = site.add_box(dovecot.port)
     with dovecot.client() as client:
         client.create_folder('Work')
@@ -189,7 +189,7 @@ def test_connection_cut_anywhere_deletes_nothing(site, dovecot, size):
 
 
 @pytest.mark.parametrize('error', ['refused', 'silent'])
-def test_server_that_is_away_or_hangs_fails_with_a_committed_reason(site, dovecot, error):
+def test_the_mail_server_does_not_answer(site, dovecot, error):
     box = site.add_box(dovecot.port)
     fill(dovecot, 2)
     synchronize(box)

@@ -36,7 +36,7 @@ def test_a_put_is_not_seen_by_others_before_its_commit_and_is_after_it(store):
 
 
 @pytest.mark.parametrize('before', [0, 1])
-def test_a_put_whose_transaction_is_aborted_was_never_made(store, before):
+def test_the_request_aborts_after_a_put(store, before):
     caller, other = store.client(), store.client()
     for number in range(before):
         caller.put(make_call(number))
@@ -246,7 +246,7 @@ def test_an_application_that_unpickles_a_deferred_needs_no_class_of_its_argument
 
 # I6: puts that meet
 
-def test_of_two_overlapping_puts_in_one_lane_one_is_refused_and_none_is_lost(store):
+def test_two_requests_put_into_the_same_lane(store):
     """Each committed put is there once, in the order of the commits: 50 pairs."""
     one, two, reader = store.client(), store.client(), store.client()
     committed = []

@@ -44,7 +44,7 @@ def test_a_put_with_the_number_of_an_undone_one_that_was_taken_in_is_taken_in(
 
 
 @pytest.mark.parametrize('before', [0, 1, 5])
-def test_a_put_that_is_undone_after_it_was_taken_in_does_not_stop_the_worker(file_store, before):
+def test_a_put_is_undone_after_the_worker_has_taken_it_in(file_store, before):
     """It has no record any more: whoever loads it gets a POSKeyError."""
     caller, worker = file_store.client(), file_store.client()
     for number in range(before):
@@ -121,7 +121,7 @@ def test_the_counts_are_exact_after_an_undone_put(file_store):
     assert worker.begin().length_new() == 0
 
 
-def test_a_claim_that_is_undone_leaves_the_call_to_be_claimed_again(file_store):
+def test_a_claim_is_undone(file_store):
     caller, worker = file_store.client(), file_store.client()
     id = caller.put(make_call(1))
     assert worker.beat(LATE, 1) == [id]

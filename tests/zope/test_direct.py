@@ -42,7 +42,7 @@ def test_the_effects_are_gone_if_the_request_aborts(app, zad):
 
 
 @pytest.mark.parametrize('error', [ValueError('no'), KeyError('x'), RuntimeError()])
-def test_a_failure_is_kept_and_the_effects_of_the_call_are_rolled_back(app, zad, error):
+def test_a_call_that_runs_in_a_request_fails(app, zad, error):
     app._before = 'of the request'
     _, deferred = zad.putCall('zope_call', jobs.mark_and_fail, 'half', error)
     assert (deferred.state, deferred.result) == ('failed', None)
@@ -71,7 +71,7 @@ def test_a_system_exit_does_not_become_a_result_nor_pass_unseen(app, zad):
 
 @pytest.mark.parametrize('job', [jobs.mark_and_commit, jobs.mark_and_commit_quietly,
                                  jobs.mark_and_abort])
-def test_a_commit_or_an_abort_inside_is_refused_and_the_request_fails(app, zad, job):
+def test_a_call_that_runs_in_a_request_commits(app, zad, job):
     app._before = 'of the request'
     with pytest.raises(CommitRefused):
         zad.putCall('zope_call', job, 'half')

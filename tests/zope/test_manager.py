@@ -52,7 +52,7 @@ def test_a_put_returns_a_deferred_that_waits(manager, now):
     (('known', lambda: None), BadCall),
     (('known', 'x' * 10_000_001), BadCall),
 ])
-def test_a_bad_call_is_a_value_error_at_once_and_nothing_is_stored(site, manager, call, error):
+def test_a_call_can_never_run(site, manager, call, error):
     sign_on(manager, ['known'])
     transaction.commit()
     last = site.db.lastTransaction()
@@ -232,7 +232,7 @@ def busy(site, app, manager):
     return manager
 
 
-def test_a_copy_of_a_manager_has_its_settings_and_an_empty_queue(app, busy):
+def test_a_manager_is_copied(app, busy):
     busy.set_times(7, 777)
     transaction.commit()
     app.manage_pasteObjects(app.manage_copyObjects(['zam']))
@@ -282,7 +282,7 @@ def test_an_imported_manager_has_an_empty_queue(site, app, busy, tmp_path):
     assert app.sub.zam.lenAcceptedCalls() == 0
 
 
-def test_a_manager_with_open_calls_is_not_deleted_and_the_page_says_why(site, app, busy):
+def test_a_manager_with_open_calls_is_deleted(site, app, busy):
     answer = site.browser('admin').post('/manage_delObjects', {'ids:list': 'zam'})
     assert answer.status_int == 400
     assert '2 calls' in answer.text

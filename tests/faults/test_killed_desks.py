@@ -1,6 +1,6 @@
 """Scenarios: who serves a manager dies over its desk, and so does who moves calls.
 
-Imports: scenarios, jobs.
+Imports: crashpoints, jobs.
 """
 
 import transaction
@@ -10,7 +10,7 @@ from Products.zasync.clock import SYSTEM
 from Products.zasync.options import Retry
 from Products.zasyncdispatcher import leaving
 from tests.faults import jobs
-from tests.faults.scenarios import dies_at
+from tests.faults.crashpoints import at
 
 
 ONCE_MORE = ['interrupted', 'resolved']
@@ -35,8 +35,8 @@ def is_filed(ground, deferred):
             and not queue.length_new() and not queue.cancelled)
 
 
-@dies_at(21)
-def what_was_not_filed_is_filed_by_the_next_life(ground):
+@at(21)
+def test_a_worker_is_killed_while_it_files_what_has_ended(ground):
     deferred, doomed = ended_and_not_filed(ground)
     ground.stops(doomed)
     assert deferred.id in ground.zad.zam1.queue.desk.running
@@ -45,8 +45,8 @@ def what_was_not_filed_is_filed_by_the_next_life(ground):
     assert ground.outcomes(deferred) == ['resolved'] and ground.effects(deferred) == (1, 1)
 
 
-@dies_at(22)
-def what_was_filed_stays_filed(ground):
+@at(22)
+def test_what_was_filed_stays_filed(ground):
     deferred, doomed = ended_and_not_filed(ground)
     ground.stops(doomed)
     assert is_filed(ground, deferred)
@@ -55,8 +55,8 @@ def what_was_filed_stays_filed(ground):
     assert ground.outcomes(deferred) == ['resolved'] and ground.effects(deferred) == (1, 1)
 
 
-@dies_at(23)
-def a_running_call_that_was_cancelled_is_filed_by_the_next_life(ground):
+@at(23)
+def test_a_running_call_that_was_cancelled_is_filed_by_the_next_life(ground):
     deferred = ground.effect(jobs.effect_at_gate)
     doomed = ground.doomed()
     ground.wait(lambda: ground.is_at_gate(deferred))
@@ -68,8 +68,8 @@ def a_running_call_that_was_cancelled_is_filed_by_the_next_life(ground):
     assert is_filed(ground, deferred) and ground.effects(deferred) == (0, 0)
 
 
-@dies_at(24)
-def a_waiting_call_that_was_cancelled_is_filed_by_the_next_life(ground):
+@at(24)
+def test_a_waiting_call_that_was_cancelled_is_filed_by_the_next_life(ground):
     deferred = ground.effect()
     ground.do(deferred.cancel)
     ground.dies(ground.doomed())
@@ -78,8 +78,8 @@ def a_waiting_call_that_was_cancelled_is_filed_by_the_next_life(ground):
     assert is_filed(ground, deferred) and ground.effects(deferred) == (0, 0)
 
 
-@dies_at(25)
-def old_results_that_were_not_dropped_are_dropped_by_the_next_life(ground):
+@at(25)
+def test_a_worker_is_killed_while_it_drops_old_results(ground):
     ground.clock = ManualClock(SYSTEM.now() - 3_600)
     ground.zad.zam1.rotation_period = 60
     transaction.commit()
@@ -95,8 +95,8 @@ def old_results_that_were_not_dropped_are_dropped_by_the_next_life(ground):
 
 # giving back, time-outs, periodic calls
 
-@dies_at(26)
-def a_call_that_failed_and_was_not_given_back_runs_again_at_once(ground):
+@at(26)
+def test_a_worker_is_killed_while_it_puts_a_failed_call_back(ground):
     deferred = ground.effect(jobs.fail_at_first, retry=Retry(2, delay=3_600))
     ground.dies(ground.doomed())
     assert deferred.state == 'accepted' and ground.effects(deferred) == (0, 1)
@@ -104,8 +104,8 @@ def a_call_that_failed_and_was_not_given_back_runs_again_at_once(ground):
     assert ground.outcomes(deferred) == ONCE_MORE and ground.effects(deferred) == (1, 2)
 
 
-@dies_at(27)
-def a_claim_that_was_not_given_back_costs_an_attempt(ground):
+@at(27)
+def test_a_worker_is_killed_while_it_gives_claims_back(ground):
     doomed = ground.doomed(threads=1)
     quick = [ground.effect() for _ in range(3)]
     ground.wait(lambda: all(deferred.ended for deferred in quick))
@@ -119,8 +119,8 @@ def a_claim_that_was_not_given_back_costs_an_attempt(ground):
         assert ground.outcomes(each) == ONCE_MORE and ground.effects(each) == (1, 1)
 
 
-@dies_at(28)
-def a_time_out_that_is_not_committed_begins_anew(ground):
+@at(28)
+def test_a_worker_is_killed_while_a_call_times_out(ground):
     deferred = ground.effect(jobs.effect_at_gate, timeout=0.3)
     ground.dies(ground.doomed())
     assert deferred.state == 'accepted'
@@ -129,8 +129,8 @@ def a_time_out_that_is_not_committed_begins_anew(ground):
     assert ground.outcomes(deferred) == ONCE_MORE and ground.effects(deferred) == (1, 1)
 
 
-@dies_at(29)
-def a_time_out_that_is_committed_is_the_end(ground):
+@at(29)
+def test_a_time_out_that_is_committed_is_the_end(ground):
     deferred = ground.effect(jobs.effect_at_gate, timeout=0.3)
     ground.dies(ground.doomed())
     assert deferred.state == 'failed' and deferred.failure.type_name.endswith('.TimedOut')
@@ -139,8 +139,8 @@ def a_time_out_that_is_committed_is_the_end(ground):
     assert ground.outcomes(deferred) == ['failed'] and ground.effects(deferred) == (0, 0)
 
 
-@dies_at(30)
-def a_periodic_call_that_was_not_made_is_made_by_the_next_life(ground):
+@at(30)
+def test_a_worker_is_killed_while_it_makes_a_periodic_call(ground):
     name, path = ground.new_effect()
     transaction.begin()
     ground.zad.zam1.setPeriodicCall('new-year', '0 0 1 1 *', 'UTC', 'zope_call',
@@ -163,8 +163,8 @@ def claimed_by_a_dead_worker(ground):
     return deferred, before
 
 
-@dies_at(31)
-def a_start_that_is_not_committed_never_was(ground):
+@at(31)
+def test_a_worker_is_killed_while_it_starts(ground):
     deferred, before = claimed_by_a_dead_worker(ground)
     ground.dies(ground.doomed())
     assert deferred.state == 'accepted' and ground.holder('zam1') == (before.boot, False)
@@ -172,8 +172,8 @@ def a_start_that_is_not_committed_never_was(ground):
     assert ground.outcomes(deferred) == ONCE_MORE and ground.effects(deferred) == (1, 1)
 
 
-@dies_at(32)
-def what_a_start_gave_out_again_is_run_by_the_next_one(ground):
+@at(32)
+def test_what_a_start_gave_out_again_is_run_by_the_next_one(ground):
     deferred, before = claimed_by_a_dead_worker(ground)
     ground.dies(ground.doomed())
     assert deferred.state == 'new' and ground.holder('zam1')[0] != before.boot
@@ -181,8 +181,8 @@ def what_a_start_gave_out_again_is_run_by_the_next_one(ground):
     assert ground.outcomes(deferred) == ONCE_MORE and ground.effects(deferred) == (1, 1)
 
 
-@dies_at(33)
-def a_desk_that_was_not_left_is_taken_over_at_once(ground):
+@at(33)
+def test_a_worker_is_killed_while_it_stops(ground):
     deferred, doomed = ended_and_not_filed(ground)
     ground.stops(doomed)
     assert is_filed(ground, deferred) and ground.holder('zam1')[0] is not None
@@ -193,8 +193,8 @@ def a_desk_that_was_not_left_is_taken_over_at_once(ground):
     assert ground.effects(waits) == ground.effects(deferred) == (1, 1)
 
 
-@dies_at(34)
-def a_desk_that_was_left_is_free(ground):
+@at(34)
+def test_a_desk_that_was_left_is_free(ground):
     deferred, doomed = ended_and_not_filed(ground)
     ground.stops(doomed)
     assert is_filed(ground, deferred) and ground.holder('zam1') == (None, False)
@@ -214,8 +214,8 @@ def rescuer(ground, times=1):
     return doomed
 
 
-@dies_at(35)
-def a_desk_that_was_not_adopted_is_adopted_by_another(ground):
+@at(35)
+def test_a_worker_is_killed_while_it_adopts_a_desk(ground):
     deferred, before = claimed_by_a_dead_worker(ground)
     ground.dies(rescuer(ground))
     assert deferred.state == 'accepted' and ground.holder('zam1') == (before.boot, False)
@@ -223,8 +223,8 @@ def a_desk_that_was_not_adopted_is_adopted_by_another(ground):
     assert ground.outcomes(deferred) == AGAIN_BY_SIBLING and ground.effects(deferred) == (1, 1)
 
 
-@dies_at(36)
-def a_desk_that_a_dead_guest_had_adopted_is_adopted_by_another(ground):
+@at(36)
+def test_a_desk_that_a_dead_guest_had_adopted_is_adopted_by_another(ground):
     deferred, before = claimed_by_a_dead_worker(ground)
     ground.dies(rescuer(ground))
     boot, is_guest = ground.holder('zam1')
@@ -233,8 +233,8 @@ def a_desk_that_a_dead_guest_had_adopted_is_adopted_by_another(ground):
     assert ground.outcomes(deferred) == AGAIN_BY_SIBLING and ground.effects(deferred) == (1, 1)
 
 
-@dies_at(8)
-def a_guest_whose_claim_is_not_committed_costs_nothing(ground):
+@at(8)
+def test_a_guest_whose_claim_is_not_committed_costs_nothing(ground):
     deferred, before = claimed_by_a_dead_worker(ground)
     ground.dies(rescuer(ground, times=5))  # four were its own
     assert deferred.state == 'new' and ground.holder('zam1')[1]
@@ -242,8 +242,8 @@ def a_guest_whose_claim_is_not_committed_costs_nothing(ground):
     assert ground.outcomes(deferred) == AGAIN_BY_SIBLING and ground.effects(deferred) == (1, 1)
 
 
-@dies_at(9)
-def what_a_dead_guest_had_claimed_the_desk_s_own_worker_gives_out_again(ground):
+@at(9)
+def test_a_guest_is_killed_after_a_claim(ground):
     deferred, before = claimed_by_a_dead_worker(ground)
     ground.dies(rescuer(ground, times=5))
     assert deferred.state == 'accepted' and ground.holder('zam1') == (deferred.owner, True)
@@ -264,8 +264,8 @@ def served_by_a_guest(ground):
     return deferred, guest
 
 
-@dies_at(31)
-def a_worker_whose_return_is_not_committed_leaves_its_calls_with_the_guest(ground):
+@at(31)
+def test_a_worker_whose_return_is_not_committed_leaves_its_calls_with_the_guest(ground):
     deferred, guest = served_by_a_guest(ground)
     ground.dies(ground.doomed())
     assert ground.holder('zam1') == (guest.boot, True)
@@ -273,8 +273,8 @@ def a_worker_whose_return_is_not_committed_leaves_its_calls_with_the_guest(groun
     assert ground.effects(deferred) == (1, 1)
 
 
-@dies_at(32)
-def a_worker_that_dies_when_it_has_returned_is_replaced_again(ground):
+@at(32)
+def test_a_worker_is_killed_while_it_takes_its_desk_back(ground):
     deferred, guest = served_by_a_guest(ground)
     ground.dies(ground.doomed())
     assert ground.holder('zam1')[0] not in (guest.boot, None)
@@ -292,8 +292,8 @@ def ended_in_a_dead_worker(ground):
     return deferred
 
 
-@dies_at(37)
-def a_desk_that_a_guest_has_not_left_is_its_own_workers_again(ground):
+@at(37)
+def test_a_guest_is_killed_while_it_leaves_a_desk(ground):
     deferred = ended_in_a_dead_worker(ground)
     ground.dies(rescuer(ground))
     assert is_filed(ground, deferred) and ground.holder('zam1')[1]
@@ -302,8 +302,8 @@ def a_desk_that_a_guest_has_not_left_is_its_own_workers_again(ground):
     assert ground.effects(deferred) == ground.effects(waits) == (1, 1)
 
 
-@dies_at(38)
-def a_desk_that_a_guest_has_left_is_adopted_for_what_is_put_later(ground):
+@at(38)
+def test_a_desk_that_a_guest_has_left_is_adopted_for_what_is_put_later(ground):
     deferred = ended_in_a_dead_worker(ground)
     ground.dies(rescuer(ground))
     assert is_filed(ground, deferred) and ground.holder('zam1') == (None, False)
@@ -322,8 +322,8 @@ def busy(ground):
     return calls, worker
 
 
-@dies_at(8)
-def a_visitor_whose_claim_is_not_committed_costs_nothing(ground):
+@at(8)
+def test_a_visitor_whose_claim_is_not_committed_costs_nothing(ground):
     calls, worker = busy(ground)
     ground.dies(ground.doomed('zam2'))
     assert calls[1].state == 'new'
@@ -333,8 +333,8 @@ def a_visitor_whose_claim_is_not_committed_costs_nothing(ground):
         assert ground.outcomes(each) == ['resolved'] and ground.effects(each) == (1, 1)
 
 
-@dies_at(9)
-def what_a_dead_visitor_had_claimed_is_given_out_again(ground):
+@at(9)
+def test_a_visitor_is_killed_after_a_claim(ground):
     calls, worker = busy(ground)
     ground.dies(ground.doomed('zam2'))
     assert calls[1].owner not in (worker.boot, None)
@@ -350,8 +350,8 @@ def what_a_dead_visitor_had_claimed_is_given_out_again(ground):
 
 # moving
 
-@dies_at(39)
-def a_part_of_a_move_that_is_not_committed_has_not_moved(ground):
+@at(39)
+def test_the_removal_of_a_manager_is_interrupted(ground):
     calls = [ground.effect() for _ in range(3)]
     ground.request('leave')
     assert all(each.is_in(ground.zad.zam1.queue) for each in calls)
@@ -360,8 +360,8 @@ def a_part_of_a_move_that_is_not_committed_has_not_moved(ground):
     assert [ground.effects(each) for each in calls] == [(1, 1)] * 3
 
 
-@dies_at(3)
-def a_part_of_a_move_that_is_committed_has_moved_and_the_rest_waits(ground):
+@at(3)
+def test_a_part_of_a_move_that_is_committed_has_moved_and_the_rest_waits(ground):
     calls = [ground.effect() for _ in range(3)]
     ground.request('leave')
     left = [each for each in calls if each.is_in(ground.zad.zam1.queue)]
@@ -371,8 +371,8 @@ def a_part_of_a_move_that_is_committed_has_moved_and_the_rest_waits(ground):
     assert [ground.effects(each) for each in calls] == [(1, 1)] * 3
 
 
-@dies_at(40)
-def a_manager_whose_deletion_is_not_committed_has_what_it_had(ground):
+@at(40)
+def test_a_manager_whose_deletion_is_not_committed_has_what_it_had(ground):
     calls = [ground.effect() for _ in range(3)]
     ground.request('leave')
     assert ground.zad.zam1.leaving

@@ -1,13 +1,13 @@
 """Scenarios: a worker dies while it synchronises a mailbox.
 
-Imports: scenarios, tests.mail.
+Imports: crashpoints, tests.mail.
 """
 
 import transaction
 from AccessControl.SecurityManagement import newSecurityManager
 
 from Products.CPSMailAccess import mailtool
-from tests.faults.scenarios import dies_at
+from tests.faults.crashpoints import at
 from tests.mail.conftest import AddsTo
 from tests.mail.conftest import empty
 from tests.mail.conftest import fill
@@ -52,7 +52,8 @@ class Mail:
         """(state, [the subjects that are stored])."""
         self._ground.look()
         state = self.box.sync_report()['state']
-        return state, subjects(self.box.INBOX) if 'INBOX' in self.box.objectIds() else []
+        names = self.box.server_names()
+        return state, subjects(self.box.folder('INBOX')) if 'INBOX' in names else []
 
     def ends_once_more(self, deferred, stored):
         """See that the next life does the rest, and in the same call."""
@@ -61,8 +62,8 @@ class Mail:
         assert self.report() == ('done', stored), self.report()
 
 
-@dies_at(41)
-def a_lease_is_taken_over_by_the_call_that_had_it(ground):
+@at(41)
+def test_a_lease_is_taken_over_by_the_call_that_had_it(ground):
     mail = Mail(ground, 2)
     deferred = mail.ask()
     ground.dies(ground.doomed())
@@ -70,8 +71,8 @@ def a_lease_is_taken_over_by_the_call_that_had_it(ground):
     mail.ends_once_more(deferred, ['Mail 1', 'Mail 2'])
 
 
-@dies_at(42)
-def a_batch_that_is_not_committed_is_fetched_again(ground):
+@at(42)
+def test_a_batch_that_is_not_committed_is_fetched_again(ground):
     mail = Mail(ground, 2)
     deferred = mail.ask()
     ground.dies(ground.doomed(times=3))  # the lease comes first, then what was found
@@ -79,8 +80,8 @@ def a_batch_that_is_not_committed_is_fetched_again(ground):
     mail.ends_once_more(deferred, ['Mail 1', 'Mail 2'])
 
 
-@dies_at(43)
-def a_batch_that_is_committed_stays(ground):
+@at(43)
+def test_a_worker_is_killed_while_it_synchronises(ground):
     mail = Mail(ground, 2)
     deferred = mail.ask()
     ground.dies(ground.doomed(times=3))
@@ -90,8 +91,8 @@ def a_batch_that_is_committed_stays(ground):
     assert {one.uid: one._p_oid for one in mail.box.INBOX.messages(0, 10)} == kept
 
 
-@dies_at(44, 45)
-def what_has_gone_from_the_server_is_dropped_by_the_next_run(ground):
+@at(44, 45)
+def test_what_has_gone_from_the_server_is_dropped_by_the_next_run(ground):
     mail = Mail(ground, 2)
     first = mail.ask()
     ground.stop(ground.next_life())

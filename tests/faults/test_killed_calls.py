@@ -1,6 +1,6 @@
 """Scenarios: who puts, cancels or runs a call dies.
 
-Imports: scenarios, jobs.
+Imports: crashpoints, jobs.
 """
 
 import datetime
@@ -9,7 +9,7 @@ import transaction
 from Products.PageTemplates.ZopePageTemplate import ZopePageTemplate
 
 from tests.faults import jobs
-from tests.faults.scenarios import dies_at
+from tests.faults.crashpoints import at
 from zasync_client.config import Plugin
 
 
@@ -29,8 +29,8 @@ def page_that_puts(ground):
     return f'/{ground.name}/page'
 
 
-@dies_at(1, 2)
-def a_put_that_is_not_committed_never_was(ground):
+@at(1, 2)
+def test_a_process_that_puts_a_call_is_killed(ground):
     ground.page(page_that_puts(ground))
     assert ground.zad.zam1.open_calls() == 0
     # Nor is anything in the way of others.
@@ -40,8 +40,8 @@ def a_put_that_is_not_committed_never_was(ground):
     assert ground.zad.zam1.calls() == [later]
 
 
-@dies_at(3)
-def a_put_that_is_committed_runs_once_though_nobody_was_told(ground):
+@at(3)
+def test_the_answer_to_a_put_is_lost(ground):
     ground.page(page_that_puts(ground))
     assert ground.zad.zam1.open_calls() == 1
     ground.next_life()
@@ -49,16 +49,16 @@ def a_put_that_is_committed_runs_once_though_nobody_was_told(ground):
     assert ground.outcomes(deferred) == ['resolved'] and ground.zad.title == 'x'
 
 
-@dies_at(4)
-def what_a_call_did_in_a_request_is_lost_with_it(ground):
+@at(4)
+def test_a_process_is_killed_while_a_call_runs_in_its_request(ground):
     name, path = ground.new_effect()
     ground.request('put', name, path)
     assert ground.count(name, path) == (0, 1)  # outside the database it has happened
     assert ground.zad.zam1.open_calls() == 0
 
 
-@dies_at(5)
-def a_call_whose_cancellation_is_not_committed_goes_on(ground):
+@at(5)
+def test_a_process_that_cancels_a_call_is_killed(ground):
     deferred = ground.effect()
     ground.request('cancel', deferred.id)
     assert deferred.state == 'new'
@@ -66,8 +66,8 @@ def a_call_whose_cancellation_is_not_committed_goes_on(ground):
     assert ground.outcomes(deferred) == ['resolved'] and ground.effects(deferred) == (1, 1)
 
 
-@dies_at(6)
-def a_failed_call_that_was_not_put_again_has_still_failed(ground):
+@at(6)
+def test_a_process_that_has_a_failed_call_run_again_is_killed(ground):
     deferred = ground.effect(jobs.fail_at_first)
     worker = ground.next_life()
     ground.request('retry', deferred.id)
@@ -79,8 +79,8 @@ def a_failed_call_that_was_not_put_again_has_still_failed(ground):
 
 # claims
 
-@dies_at(7)
-def a_call_expires_though_its_worker_died_over_it(ground):
+@at(7)
+def test_a_call_expires_though_its_worker_died_over_it(ground):
     deferred = ground.effect(expires=datetime.timedelta(milliseconds=1))
     ground.dies(ground.doomed())
     assert deferred.state == 'new'
@@ -89,8 +89,8 @@ def a_call_expires_though_its_worker_died_over_it(ground):
     assert ground.zad.zam1.queue.find(deferred.id) is deferred
 
 
-@dies_at(8)
-def a_call_whose_claim_is_not_committed_waits_as_before(ground):
+@at(8)
+def test_a_worker_is_killed_while_it_claims(ground):
     deferred, once = ground.effect(), ground.effect(retry=False)
     ground.dies(ground.doomed())
     assert (deferred.state, once.state) == ('new', 'new')
@@ -99,8 +99,8 @@ def a_call_whose_claim_is_not_committed_waits_as_before(ground):
         assert ground.outcomes(each) == ['resolved'] and ground.effects(each) == (1, 1)
 
 
-@dies_at(9, 10)
-def a_claim_costs_an_attempt_also_if_nothing_has_run(ground):
+@at(9, 10)
+def test_a_worker_is_killed_after_a_claim(ground):
     deferred = ground.effect()
     ground.dies(ground.doomed())
     assert deferred.state == 'accepted' and ground.effects(deferred) == (0, 0)
@@ -108,8 +108,8 @@ def a_claim_costs_an_attempt_also_if_nothing_has_run(ground):
     assert ground.outcomes(deferred) == ONCE_MORE and ground.effects(deferred) == (1, 1)
 
 
-@dies_at(9)
-def a_claimed_call_that_may_not_run_twice_fails_also_if_nothing_has_run(ground):
+@at(9)
+def test_a_claimed_call_that_may_not_run_twice_fails_also_if_nothing_has_run(ground):
     once = ground.effect(retry=False)
     ground.dies(ground.doomed())
     ground.next_life()
@@ -119,8 +119,8 @@ def a_claimed_call_that_may_not_run_twice_fails_also_if_nothing_has_run(ground):
 
 # runs
 
-@dies_at(11)
-def what_a_call_commits_by_itself_stays_and_happens_once_more(ground):
+@at(11)
+def test_a_worker_is_killed_after_a_call_has_committed_by_itself(ground):
     deferred = ground.effect(jobs.effect_committed)
     ground.dies(ground.doomed())
     assert deferred.state == 'accepted' and ground.effects(deferred) == (1, 1)
@@ -128,8 +128,8 @@ def what_a_call_commits_by_itself_stays_and_happens_once_more(ground):
     assert ground.outcomes(deferred) == ONCE_MORE and ground.effects(deferred) == (2, 2)
 
 
-@dies_at(12)
-def what_came_after_the_last_checkpoint_is_done_again(ground):
+@at(12)
+def test_what_came_after_the_last_checkpoint_is_done_again(ground):
     deferred = ground.effect(jobs.effect_in_steps)
     ground.dies(ground.doomed(times=2))
     assert deferred.memo == {'done': 1} and ground.effects(deferred) == (1, 2)
@@ -137,8 +137,8 @@ def what_came_after_the_last_checkpoint_is_done_again(ground):
     assert ground.outcomes(deferred) == ONCE_MORE and ground.effects(deferred) == (3, 4)
 
 
-@dies_at(13)
-def what_came_before_a_checkpoint_is_not_done_again(ground):
+@at(13)
+def test_a_worker_is_killed_between_two_checkpoints(ground):
     deferred = ground.effect(jobs.effect_in_steps)
     ground.dies(ground.doomed(times=2))
     assert deferred.memo == {'done': 2} and ground.effects(deferred) == (2, 2)
@@ -146,8 +146,8 @@ def what_came_before_a_checkpoint_is_not_done_again(ground):
     assert ground.outcomes(deferred) == ONCE_MORE and ground.effects(deferred) == (3, 3)
 
 
-@dies_at(14)
-def a_result_that_only_the_dead_process_knew_is_found_anew(ground):
+@at(14)
+def test_a_worker_is_killed_before_it_has_stored_a_known_result(ground):
     name, path = ground.new_effect()
     doomed = ground.doomed(settings='<plugin plain>\n  handler tests.client.jobs.append_line\n'
                                     '</plugin>\n')
@@ -159,8 +159,8 @@ def a_result_that_only_the_dead_process_knew_is_found_anew(ground):
     assert ground.outcomes(deferred) == ONCE_MORE and ground.count(name, path) == (0, 2)
 
 
-@dies_at(15, 16)
-def effects_that_are_not_committed_never_were_and_come_with_the_next_attempt(ground):
+@at(15, 16)
+def test_a_worker_is_killed_while_a_call_runs(ground):
     deferred = ground.effect()
     ground.dies(ground.doomed())
     assert deferred.state == 'accepted' and ground.effects(deferred) == (0, 1)
@@ -168,8 +168,8 @@ def effects_that_are_not_committed_never_were_and_come_with_the_next_attempt(gro
     assert ground.outcomes(deferred) == ONCE_MORE and ground.effects(deferred) == (1, 2)
 
 
-@dies_at(17)
-def a_failure_that_is_not_committed_is_met_again(ground):
+@at(17)
+def test_a_failure_that_is_not_committed_is_met_again(ground):
     deferred = ground.effect(jobs.fail_after_effect)
     ground.dies(ground.doomed())
     assert deferred.state == 'accepted' and ground.effects(deferred) == (0, 1)
@@ -178,8 +178,8 @@ def a_failure_that_is_not_committed_is_met_again(ground):
     assert ground.effects(deferred) == (0, 2)
 
 
-@dies_at(18)
-def an_end_that_is_committed_is_the_end(ground):
+@at(18)
+def test_a_worker_is_killed_after_a_call_has_ended(ground):
     deferred = ground.effect()
     ground.dies(ground.doomed())
     assert deferred.state == 'resolved' and deferred.id in ground.zad.zam1.queue.desk.running
@@ -191,8 +191,8 @@ def an_end_that_is_committed_is_the_end(ground):
 
 # callbacks
 
-@dies_at(19)
-def a_callback_that_is_not_committed_runs_again_and_its_call_does_not(ground):
+@at(19)
+def test_a_worker_is_killed_while_a_callback_runs(ground):
     deferred = ground.effect(callbacks=[jobs.effect_again])
     ground.dies(ground.doomed())
     assert deferred.state == 'callback'
@@ -202,8 +202,8 @@ def a_callback_that_is_not_committed_runs_again_and_its_call_does_not(ground):
     assert (ground.effects(deferred), ground.effects(deferred, '-callback')) == ((1, 1), (1, 2))
 
 
-@dies_at(20)
-def a_callback_that_is_committed_does_not_run_again(ground):
+@at(20)
+def test_a_callback_that_is_committed_does_not_run_again(ground):
     deferred = ground.effect(callbacks=[jobs.effect_again, jobs.effect_again])
     ground.dies(ground.doomed(times=2))  # first comes the end of its work
     assert deferred.state == 'callback'
