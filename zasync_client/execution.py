@@ -179,7 +179,7 @@ class Execution:
                     pass
                 elif call.outcome is not None:
                     self._store(deferred, call.outcome)
-                    # crash point 17: a known end, of a call that failed say, is not committed; it
+                    # crash point 17: a known end, such as a failure, is not committed; the call
                     # runs again.
                     _commit()
                 elif deferred.state == CALLBACK:

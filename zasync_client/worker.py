@@ -162,7 +162,7 @@ class Worker:
                 queue = self._database.manager().queue
                 if queue.desk.boot == self.boot:
                     queue.desk.take(None)
-                # crash point 33: the desk is not left; its worker looks dead and is known to be.
+                # crash point 33: the desk is not left; the next life sees that its holder is dead.
                 self._guests.leave()
         except (TransientError, WorkerError, POSError, OSError) as reason:
             # The next start finds a desk of a dead process: a little slower, no loss.

@@ -49,6 +49,18 @@ def test_what_waits_for_a_dead_worker_is_run_by_a_sibling_and_no_call_moves(farm
     assert dead.boot != alive.boot
 
 
+def test_a_worker_without_a_sibling_dies(farm):
+    dead = farm.worker(start=False)  # its manager is in no dispatcher
+    accepted, waiting = farm.put(*CALL), farm.put(*CALL)
+    farm.step(dead)
+    stranger = farm.serve('zam1')
+    farm.let_pass(300, stranger)
+    farm.run(stranger)
+    assert states(accepted, waiting) == ['accepted', 'new']
+    farm.run(farm.worker())
+    assert states(accepted, waiting) == ['resolved', 'resolved']
+
+
 def test_what_ran_in_a_dead_worker_is_given_out_again(farm):
     farm.serve('zam2', start=False)
     accepted = farm.put_to('zam2', *CALL)

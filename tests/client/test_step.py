@@ -28,10 +28,13 @@ from zasync_client.worker import Worker
 
 
 class Bench:
-    """A manager, and workers for it whose beats this test makes."""
+    """A manager, and workers for it whose beats this test makes.
 
-    def __init__(self):
-        self.db = ZODB.DB(DemoStorage())
+    db -- an empty database; None: one in memory.
+    """
+
+    def __init__(self, db=None):
+        self.db = ZODB.DB(DemoStorage()) if db is None else db
         self.connection = self.db.open()
         root = self.connection.root()
         root['Application'] = Application()
@@ -549,6 +552,45 @@ def test_a_drain_gives_back_what_has_not_begun_and_leaves_the_desk(bench):
     assert deferred.attempts == ()
     assert bench.manager.queue.desk.boot is None
     assert not bench.manager.queue.pulse.accepting
+
+
+class Spoiler:
+    """What no code should leave behind in a thread: the next transaction can't begin."""
+
+    def __init__(self):
+        self._left = 2  # it is told at once of the transaction that goes on
+        transaction.manager.registerSynch(self)
+
+    def newTransaction(self, current):
+        """Once."""
+        self._left -= 1
+        if self._left == 0:
+            raise RuntimeError('somebody else made this')
+
+    def beforeCompletion(self, current):
+        """Nothing to do."""
+
+    afterCompletion = beforeCompletion
+
+
+def test_the_worker_meets_an_error_of_its_own_in_a_call(bench, caplog):
+    spoilers = []
+    worker = bench.worker(plugins=[('spoil', lambda run: spoilers.append(Spoiler()))])
+    first = bench.put('spoil')
+    bench.step(worker)
+    bench.settle(worker)
+    second = bench.put('zope_call', jobs.set_mark, 'second', 1)
+    bench.step(worker)
+    bench.settle(worker)
+    assert first.state == 'resolved' and second.state == 'accepted'
+    assert 'CRITICAL' in [record.levelname for record in caplog.records]
+    bench.step(worker)
+    bench.clock.advance(1)
+    bench.step(worker)
+    bench.settle(worker)
+    assert second.state == 'resolved' and bench.marks['second'] == 1
+    assert [attempt.outcome for attempt in second.attempts] == [
+        'RuntimeError: somebody else made this', 'resolved']
 
 
 def test_a_storage_pushes_no_news(bench):

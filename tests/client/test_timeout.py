@@ -116,6 +116,24 @@ def test_a_call_runs_longer_than_its_time_out(fate, how):
     assert fate.counts() == (0, 0)
 
 
+def test_a_call_hangs(fate):
+    gate = Gate()
+    worker = fate.worker(threads=1, plugins=[waiting_plugin(gate)])
+    hanging, waiting = fate.call('wait'), fate.call('echo', 1)
+    fate.step(worker)
+    gate.reached()
+    fate.clock.advance(86_400)
+    fate.step(worker)
+    assert fate.counts() == (1, 1)
+    fate.stop(worker)  # which leaves it behind
+    assert (hanging.state, fate.manager.queue.desk.boot) == ('accepted', None)
+    heir = fate.worker(plugins=[waiting_plugin(gate)])
+    gate.open()
+    fate.go(heir)
+    assert (hanging.state, waiting.state) == ('resolved', 'resolved')
+    assert hanging.attempt == 2
+
+
 def test_a_call_that_timed_out_never_ends(fate):
     gate = Gate()
     worker = fate.worker(threads=2, plugins=[waiting_plugin(gate)])

@@ -84,11 +84,13 @@ def test_a_call_raises_an_exception(site):
 
 def test_the_object_of_the_call_was_deleted(site):
     site.become('boss')
+    deferred = site.put('zope_exec', '/zam2', {}, 'here')
+    site.app._delObject('zam2')
+    transaction.commit()
     site.start_worker()
-    deferred = site.put('zope_exec', '/no/where', {}, 'here')
     site.ended(deferred)
-    assert deferred.state == 'failed'
-    assert '/no/where' in deferred.failure.text
+    assert (deferred.state, deferred.failure.type_name) == ('failed', 'LookupError')
+    assert '/zam2' in deferred.failure.text
 
 
 def test_the_caller_was_deleted(site):

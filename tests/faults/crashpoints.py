@@ -6,13 +6,15 @@ A process that dies there does so before the first line of code after the commen
 ``crash point 16, at the vote:`` it dies while the transaction of that line is committed, when all
 databases have voted and none has finished.
 
-A test says by `at` where its process dies.
+A test says by `at` where its process dies. ``python -m tests.faults.crashpoints`` prints the list
+as it stands in docs/failure-modes.rst.
 
 Imports: nothing of ours.
 """
 
 import ast
 import re
+import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,6 +62,14 @@ def find_all():
                   for point in find_in(path))
 
 
+def as_text(point):
+    """An item of the list in the document."""
+    number = f'{point.number}. '
+    return textwrap.fill(
+        f'{number}``{point.path}``: {"at the vote; " * point.at_vote}{point.told}', 99,
+        subsequent_indent=' ' * len(number), break_long_words=False, break_on_hyphens=False)
+
+
 def find_in(path):
     """Those of one file."""
     text = path.read_text('utf-8')
@@ -84,3 +94,7 @@ def _statements(text):
     return {node.lineno for function in ast.walk(ast.parse(text))
             if isinstance(function, ast.FunctionDef) for node in ast.walk(function)
             if isinstance(node, ast.stmt) and node is not function}
+
+
+if __name__ == '__main__':
+    print('\n'.join(map(as_text, find_all())))

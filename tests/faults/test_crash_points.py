@@ -7,6 +7,7 @@ import pytest
 from tests.faults import test_killed_calls  # noqa: F401 (they tell which points they test)
 from tests.faults import test_killed_desks  # noqa: F401
 from tests.faults import test_killed_synchronisation  # noqa: F401
+from tests.faults.crashpoints import as_text
 from tests.faults.crashpoints import find_all
 from tests.faults.crashpoints import ROOT
 from tests.faults.crashpoints import TESTED
@@ -26,8 +27,7 @@ def test_each_crash_point_has_a_number_of_its_own_and_none_is_missing():
 
 def test_each_crash_point_is_told_in_the_document_as_in_the_code():
     page = (ROOT / 'docs/failure-modes.rst').read_text('utf-8')
-    section = re.split(r'\n.+\n-{3,}\n', page.split('\nCrash points\n-')[1])[0]
-    told = [' '.join(item.split()) for item in re.findall(
-        r'^(\d+\. (?:.+\n)+)', section, re.M)]
-    assert told == [f'{point.number}. ``{point.path}``: {"at the vote; " * point.at_vote}'
-                    f'{point.told}' for point in POINTS]
+    told = page.split('\nCrash points\n-')[1]
+    listed = re.findall(r'^\d+\. .+\n(?: .+\n)*', told, re.M)
+    assert listed == [f'{as_text(point)}\n' for point in POINTS], (
+        'run python -m tests.faults.crashpoints')

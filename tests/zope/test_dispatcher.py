@@ -231,6 +231,20 @@ def lonely(zad):
     return zad
 
 
+@pytest.mark.parametrize('no_worker, state, waiting', [
+    ('run', 'resolved', 0), ('queue', 'new', 1), ('refuse', None, 0)])
+def test_no_worker_lives(lonely, no_worker, state, waiting):
+    lonely.no_worker = no_worker
+    if state is None:
+        with pytest.raises(NoWorker):
+            lonely.putCall(*CALL)
+    else:
+        assert lonely.putCall(*CALL)[1].state == state
+    assert sum(manager.lenNewCalls() for manager in lonely.managers()) == waiting
+    # A manager by itself takes calls always.
+    assert lonely.zam1.putCall(*CALL).state == 'new'
+
+
 @pytest.mark.parametrize('policy, managers', [('refuse', True), ('refuse', False),
                                               ('queue', False)])
 def test_refuse_and_a_queue_without_managers_raise_no_worker(lonely, policy, managers):

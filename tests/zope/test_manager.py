@@ -5,9 +5,14 @@ from html import escape
 import pytest
 import transaction
 from AccessControl import Unauthorized
+from AccessControl.class_init import InitializeClass
+from AccessControl.SecurityInfo import ClassSecurityInfo
+from OFS.SimpleItem import SimpleItem
+from ZEO.Exceptions import ClientDisconnected
 from zExceptions import BadRequest
 from ZODB.POSException import ConflictError
 from zope.interface.verify import verifyObject
+from ZPublisher import zpublish
 
 from Products.zasync import lanes
 from Products.zasync.errors import BadCall
@@ -62,6 +67,56 @@ def test_a_call_can_never_run(site, manager, call, error):
     assert manager.lenNewCalls() == 0
     transaction.commit()
     assert site.db.lastTransaction() == last
+
+
+class LostAnswer:
+    """A data manager that commits last, when the server takes the commit and goes away."""
+
+    def __init__(self):
+        self.transaction_manager = transaction.manager
+
+    def sortKey(self):
+        """After all databases."""
+        return '~'
+
+    def tpc_finish(self, current):
+        """All others have finished."""
+        raise ClientDisconnected('gone before it said so')
+
+    def tpc_begin(self, current):
+        """Nothing to do."""
+
+    commit = tpc_vote = tpc_abort = abort = tpc_begin
+
+
+class Page(SimpleItem):
+    """A page that puts a call. The answer to its first commit is lost."""
+
+    id = 'page'
+    security = ClassSecurityInfo()
+    answers = []
+
+    @zpublish
+    @security.public
+    def put(self):
+        """Put a call; → its id."""
+        deferred = self.zam.putCall('zope_exec', '/', {}, 'python:1')
+        self.answers.append(deferred.id)
+        if len(self.answers) == 1:
+            transaction.get().join(LostAnswer())
+        return deferred.id
+
+
+InitializeClass(Page)
+
+
+def test_the_outcome_of_a_put_is_unknown(site, app, manager):
+    app._setObject('page', Page())
+    Page.answers.clear()
+    answer = site.browser('admin').get('/page/put')
+    assert answer.status_int == 200 and answer.text == Page.answers[1]
+    assert sorted(call.id for call in manager.calls()) == sorted(Page.answers)
+    assert len(Page.answers) == 2
 
 
 @pytest.mark.parametrize('plugin', [None, 5, ['zope_exec'], {'a': 1}, b'zope_exec'])

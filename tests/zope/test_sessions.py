@@ -5,12 +5,14 @@ import transaction
 from AccessControl.class_init import InitializeClass
 from AccessControl.SecurityInfo import ClassSecurityInfo
 from OFS.SimpleItem import SimpleItem
+from Products.Transience.Transience import TransientObjectContainer
 from ZPublisher import zpublish
 
 from Products.zasync import permissions
 from Products.zasync.errors import BadCall
 from Products.zasync.errors import NotYours
 from Products.zasync.manager import AsynchronousCallManager
+from Products.zasync.testing import make_worker
 from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
 from tests.zope.test_dispatcher import beat
 
@@ -39,6 +41,15 @@ class Counter(SimpleItem):
             return self.zam.getDeferred(id).state
         except NotYours as reason:
             return f'not yours: {reason}'
+
+
+    @zpublish
+    @security.public
+    def put_and_remember(self, REQUEST):
+        """Put something into the session, and a call that looks for it; → its id."""
+        REQUEST['SESSION']['remembered'] = 'yes'
+        return self.zam.putSessionCall(
+            'zope_exec', '/', {}, "python:request.get('SESSION', 'no session')").id
 
 
 InitializeClass(Counter)
@@ -79,6 +90,19 @@ def test_an_application_call_of_anonymous_is_nobodys_whatever_the_browser(site, 
     browser = site.browser()
     browser.get('/counter/put')
     assert browser.get('/counter/ask', params={'id': id}).text.startswith('not yours')
+
+
+def test_a_session_call_looks_for_its_session(site, app, counter):
+    app._setObject('store', TransientObjectContainer('store'))
+    app.session_data_manager.setContainerPath('/store')
+    transaction.commit()
+    browser = site.browser()
+    with make_worker(app.zam) as worker:
+        answer = browser.get('/counter/put_and_remember')
+        assert app.store.keys(), answer.text
+        deferred = app.zam.queue.find(answer.text)
+        worker.run_until_idle()
+    assert (deferred.state, deferred.result) == ('resolved', 'no session')
 
 
 def test_the_id_is_enough_where_there_is_no_store_of_session_data(app, manager):

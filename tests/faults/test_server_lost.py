@@ -1,0 +1,96 @@
+"""The database server goes away, or one of two does, while calls run."""
+
+import pytest
+import transaction
+import ZEO
+import ZODB
+from ZEO.Exceptions import ClientDisconnected
+from ZODB.FileStorage import FileStorage
+
+from bench.processes import wait_until
+from bench.stack import Stack
+from tests.client.fate import Gate
+from tests.client.test_step import Bench
+
+
+#: Longest wait for the server of an operation, in seconds; 30 by default.
+WAIT_SECONDS = 1
+
+
+def test_the_zeo_server_goes_away_while_calls_run(caplog):
+    caplog.set_level('WARNING', 'zasync')
+    gate = Gate()
+
+    def effect_at_gate(run):
+        marks = run.app._p_jar.root()['marks']
+        marks['effect'] = marks.get('effect', 0) + 1
+        gate.wait()
+
+    with Stack() as stack:
+        address = stack.start_zeo()
+        bench = Bench(ZODB.DB(ZEO.client(address, wait_timeout=WAIT_SECONDS)))
+        try:
+            worker = bench.worker(plugins=[('effect', effect_at_gate)])
+            deferred = bench.put('effect')
+            bench.step(worker)
+            gate.reached()
+            id = deferred.id
+            stack.zeo.stop()
+            gate.open()
+            lost = f'call {id}: the database server went away'
+            assert wait_until(lambda: lost in caplog.text, 30)
+            stack.zeo.start()
+            bench.settle(worker)
+            assert (deferred.state, deferred.attempt) == ('resolved', 1)
+            assert bench.marks['effect'] == 1
+        finally:
+            bench.close()
+
+
+@pytest.mark.parametrize('effects, result, done', [('a', 'z', 2), ('z', 'a', 0)])
+def test_the_server_dies_between_two_databases(tmp_path, effects, result, done):
+    """The storage whose name sorts first has finished, the other one has not."""
+    databases = {}
+    others, main = (ZODB.DB(FileStorage(str(tmp_path / name)), databases=databases,
+                            database_name=name) for name in (effects, result))
+    bench = Bench(main)
+    losses = [ClientDisconnected('gone')]
+
+    def effect(run):
+        root = run.app._p_jar.get_connection(effects).root()
+        root['effects'] = root.get('effects', 0) + 1
+        transaction.get().join(Between(losses, str(tmp_path / 'm')))
+
+    try:
+        worker = bench.worker(plugins=[('effect', effect)])
+        deferred = bench.put('effect')
+        bench.step(worker)
+        bench.settle(worker)
+        assert (deferred.state, deferred.attempt, losses) == ('resolved', 1, [])
+        assert bench.connection.get_connection(effects).root().get('effects', 0) == done
+    finally:
+        bench.close()
+        others.close()
+
+
+class Between:
+    """A data manager that finishes between the two, and raises what it is given, once."""
+
+    def __init__(self, losses, key):
+        self.transaction_manager = transaction.manager
+        self._losses = losses
+        self._key = key
+
+    def sortKey(self):
+        """After the one storage, before the other."""
+        return self._key
+
+    def tpc_finish(self, current):
+        """The first database has finished."""
+        if self._losses:
+            raise self._losses.pop()
+
+    def tpc_begin(self, current):
+        """Nothing to do."""
+
+    commit = tpc_vote = tpc_abort = abort = tpc_begin
