@@ -3,10 +3,12 @@
 Imports: crashpoints, tests.mail.
 """
 
+import pytest
 import transaction
 from AccessControl.SecurityManagement import newSecurityManager
 
 from Products.CPSMailAccess import mailtool
+from Products.zasync.sealing import DIRECTIVE
 from tests.faults.crashpoints import at
 from tests.mail.conftest import AddsTo
 from tests.mail.conftest import empty
@@ -14,6 +16,14 @@ from tests.mail.conftest import fill
 from tests.mail.conftest import subjects
 from tests.mail.servers import PASSWORD
 from tests.mail.servers import USER
+from tests.secretkeys import configured
+
+
+@pytest.fixture(autouse=True)
+def secret_key(theatre):
+    """This process has the secret key of those that die."""
+    with configured({DIRECTIVE: theatre.stack.make_instance() / 'etc' / 'secret.key'}):
+        yield
 
 
 class Mail:
