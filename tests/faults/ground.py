@@ -172,11 +172,11 @@ class Ground(Farm, Fate):
 
     # who dies
 
-    def doomed(self, id='zam1', times=1, threads=2, settings=''):
+    def doomed(self, id='zam1', times=1, threads=2, settings='', program='zasync_client'):
         """Start a worker that dies when it comes to the crash point; → its Process."""
         config = self.stack.worker_config(f'{self.name}-{id}', f'/{self.name}/{id}', threads,
                                           settings)
-        return self._start(id, times, 'zasync_client', '-C', config)
+        return self._start(id, times, program, '-C', config)
 
     def request(self, act, *args, times=1):
         """Have that request made by a process that dies there; see `acts`."""

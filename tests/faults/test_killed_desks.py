@@ -106,10 +106,10 @@ def test_a_worker_is_killed_while_it_puts_a_failed_call_back(ground):
 
 @at(27)
 def test_a_worker_is_killed_while_it_gives_claims_back(ground):
-    doomed = ground.doomed(threads=1)
-    quick = [ground.effect() for _ in range(3)]
-    ground.wait(lambda: all(deferred.ended for deferred in quick))
-    # Calls are quick, so it claims more than it has threads for.
+    doomed = ground.doomed(threads=1, program='tests.faults.claimingahead')
+    quick = ground.effect()
+    ground.wait(lambda: quick.ended)
+    # It knows that calls are quick, so it claims more than it has threads for.
     long, behind = ground.effects_together(jobs.effect_at_gate, jobs.effect)
     ground.dies(doomed)
     assert (long.state, behind.state) == ('accepted', 'accepted')
