@@ -31,6 +31,9 @@ log = logging.getLogger('zasync')
 #: Must stay well below the dispatcher's max_idle_time.
 BEAT_SECONDS = 10.0
 
+#: A beat that is so late, in seconds, is told of in the log.
+LATE_SECONDS = 5.0
+
 #: Ended calls wait for a beat that has more to do, at most this long, in seconds: their
 #: results are to be seen at once, only the archive waits.
 SWEEP_SECONDS = BEAT_SECONDS
@@ -133,7 +136,7 @@ class Beat:
         if not self.draining and (holds or slots):
             offers = None if self.role == OWN else self._config.plugins
             claims = tuple(self._claim(deferred) for deferred in queue.take_in_and_claim(
-                self._boot, now, slots, period, offers))
+                self._boot, now, slots, period, offers, self._config.max_interruptions))
         self.next_due = self._next_due(manager, now, slots > len(claims), idle)
         self._write_board(queue, reports, {claim.id for claim in claims})
         if holds:
@@ -159,7 +162,11 @@ class Beat:
 
     def note(self, done):
         """A beat is in the database now."""
-        self._beat_at = self._clock.monotonic()
+        before, self._beat_at = self._beat_at, self._clock.monotonic()
+        late = self._beat_at - before - BEAT_SECONDS
+        if self.role != VISITOR and LATE_SECONDS <= late < float('inf'):
+            log.warning('the beat is %.0f s late: the process was stopped, its threads gave each '
+                        'other no time, or a commit took so long', late)
         if done.reconciled:
             self._reconciled_at = self._beat_at
         if done.reports:
@@ -172,6 +179,13 @@ class Beat:
     def reconcile(self, manager, now, held, outcome):
         """See Filing."""
         self._filing.reconcile(manager, now, held, outcome)
+
+    def cut_off(self, manager, now, claims, outcome):
+        """Put back what these claims run, for the last time; in the current transaction."""
+        queue = manager.queue
+        self._filing.cut_off(queue, claims, manager.rotation_period, now, outcome)
+        if queue.desk.boot == self._boot:
+            self.write_pulse(queue, 0, True)
 
     def doubt(self):
         """The outcome of a claim that was under way is unknown: compare soon."""
