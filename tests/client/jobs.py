@@ -1,5 +1,6 @@
 """What the calls of these tests do; workers import them as ``tests.client.jobs``."""
 
+import ctypes
 import os
 import sys
 import time
@@ -224,3 +225,30 @@ def begin_wait_and_end(path, number, gate):
     note(path, f'begin {number} {os.getpid()}')
     wait_for_file(gate)
     note(path, f'end {number} {os.getpid()}')
+
+
+def take_time(seconds):
+    """Harmless, and not at once."""
+    time.sleep(seconds)
+    return 'done'
+
+
+def end_at_once():
+    """The process is gone, with no word to anybody."""
+    os._exit(1)
+
+
+def break_memory():
+    """What a bug in a C library does: read at address 0."""
+    ctypes.string_at(0)
+
+
+#: What `keep_memory` has taken.
+kept = []
+
+
+def keep_memory(most_bytes, step_bytes=4 * 1024 ** 2):
+    """Take so much memory, piece by piece, and never give it back."""
+    for _ in range(most_bytes // step_bytes):
+        kept.append(bytearray(b'x' * step_bytes))
+        time.sleep(0.001)
