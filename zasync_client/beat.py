@@ -44,6 +44,10 @@ SWEEP_AT = 20
 #: (after an undo, a restored backup) is given out again.
 RECONCILE_SECONDS = 60.0
 
+#: A sibling's calls that wait are looked at this often, in seconds, by a worker that could take
+#: none of them: it has no plugin for them.
+BARREN_SECONDS = 1.0
+
 #: Progress is written this often at most, in seconds: every process sees it within a second.
 BOARD_SECONDS = 0.5
 
@@ -54,7 +58,8 @@ class DeskFree(Exception):
 
 class Done(NamedTuple):
     """What a beat that committed did: the Claims to run, whether it filed the ended calls,
-    the claims whose time-out it stored, the progress it wrote, whether it compared the desk.
+    the claims whose time-out it stored, the progress it wrote, whether it compared the desk,
+    whether it had free threads and nothing for them.
     """
 
     claims: tuple
@@ -62,6 +67,7 @@ class Done(NamedTuple):
     timed_out: tuple
     reports: dict
     reconciled: bool
+    barren: bool = False
 
 
 #: Why a worker beats at a desk: it is its own manager's; a dead sibling's, which it holds
@@ -89,7 +95,7 @@ class Beat:
         self.poll_seconds = BEAT_SECONDS
         #: POSIX seconds at which a call that waits is due; None for no such call.
         self.next_due = None
-        self._beat_at = self._reconciled_at = self._board_at = float('-inf')
+        self._beat_at = self._reconciled_at = self._board_at = self._barren_at = float('-inf')
 
     def in_transaction(self, manager, now, ends, held, busy, hurry):
         """Do what is to be done in the current transaction; → Done, or None if it was nothing.
@@ -141,7 +147,8 @@ class Beat:
         self._write_board(queue, reports, {claim.id for claim in claims})
         if holds:
             self.write_pulse(queue, 0 if filing else len(ends), silent)
-        return Done(claims, filing, tuple(overdue), reports or {}, reconciling)
+        return Done(claims, filing, tuple(overdue), reports or {}, reconciling,
+                    slots > 0 and not claims)
 
     def _check_desk(self, queue):
         """Raise DeskFree or DeskLost if the desk is not ours."""
@@ -158,7 +165,10 @@ class Beat:
         """
         if self.draining or (self.role == VISITOR and not (slots and queue.pulse.new)):
             return False
-        return queue.has_work(now, slots)
+        # With what is left over by one who has no plugin for it, nobody need begin again.
+        barren = (self.role != OWN
+                  and self._clock.monotonic() - self._barren_at < BARREN_SECONDS)
+        return queue.has_work(now, slots, ready=not barren)
 
     def note(self, done):
         """A beat is in the database now."""
@@ -167,6 +177,7 @@ class Beat:
         if self.role != VISITOR and LATE_SECONDS <= late < float('inf'):
             log.warning('the beat is %.0f s late: the process was stopped, its threads gave each '
                         'other no time, or a commit took so long', late)
+        self._barren_at = self._beat_at if done.barren else float('-inf')
         if done.reconciled:
             self._reconciled_at = self._beat_at
         if done.reports:
