@@ -175,8 +175,8 @@ class Beat:
         before, self._beat_at = self._beat_at, self._clock.monotonic()
         late = self._beat_at - before - BEAT_SECONDS
         if self.role != VISITOR and LATE_SECONDS <= late < float('inf'):
-            log.warning('the beat is %.0f s late: the process was stopped, its threads gave each '
-                        'other no time, or a commit took so long', late)
+            log.warning('the beat is %.0f s late: a commit took so long, the database server was '
+                        'away, a thread gave the others no time, or the process was stopped', late)
         self._barren_at = self._beat_at if done.barren else float('-inf')
         if done.reconciled:
             self._reconciled_at = self._beat_at

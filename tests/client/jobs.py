@@ -252,3 +252,37 @@ def keep_memory(most_bytes, step_bytes=4 * 1024 ** 2):
     for _ in range(most_bytes // step_bytes):
         kept.append(bytearray(b'x' * step_bytes))
         time.sleep(0.001)
+
+
+def hold_all_threads(seconds, name):
+    """What a long garbage collection does: no other thread gets to do anything meanwhile."""
+    ctypes.PyDLL(None).sleep(seconds)
+    return set_mark(name, True)
+
+
+class _Slow:
+    """A data manager that comes last and takes long; meanwhile no other commit gets through."""
+
+    transaction_manager = transaction.manager
+
+    def __init__(self, seconds):
+        self._seconds = seconds
+
+    def tpc_begin(self, current):
+        """Nothing to do."""
+
+    commit = tpc_finish = tpc_abort = abort = tpc_begin
+
+    def tpc_vote(self, current):
+        """The storages have voted, so the server waits for what we say next."""
+        time.sleep(self._seconds)
+
+    def sortKey(self):
+        """Last."""
+        return '~'
+
+
+def commit_slowly(seconds, name):
+    """An effect, and a commit that takes so long."""
+    transaction.get().join(_Slow(seconds))
+    return set_mark(name, True)
