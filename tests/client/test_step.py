@@ -31,7 +31,7 @@ class Bench:
     """A manager, and workers for it whose beats this test makes."""
 
     def __init__(self):
-        self.db = ZODB.DB(DemoStorage())
+        self.db = ZODB.DB(self.make_storage())
         self.connection = self.db.open()
         root = self.connection.root()
         root['Application'] = Application()
@@ -43,6 +43,8 @@ class Bench:
         from Products.zasync.clock import SYSTEM
         self.clock = ManualClock(SYSTEM.now() + 1)
         self._workers = []
+
+    make_storage = DemoStorage
 
     def config(self, threads=1, plugins=(), changes=()):
         from Products.zasync.builtin import BUILTIN
