@@ -28,6 +28,7 @@ from .beat import Done
 from .beat import SWEEP_SECONDS
 from .claims import End
 from .claims import UNBEGUN
+from .database import AWAY_SECONDS
 from .database import is_storage_trouble
 from .database import unit_of_work
 from .errors import DeskLost
@@ -46,9 +47,6 @@ from .siblings import Siblings
 
 
 log = logging.getLogger('zasync')
-
-#: While it stops, and the server is away, a worker looks so often whether it is back, in seconds.
-AWAY_SECONDS = 0.2
 
 #: Tries to leave the desk: siblings that claim there may come in between.
 LEAVE_ATTEMPTS = 5
@@ -226,7 +224,8 @@ class Worker:
         except ClientDisconnected:
             self._beat.doubt()
             if not self._beat.draining:
-                self._patiently(self._database.reach, 'the database server')
+                self._patiently(lambda: self._database.reach(self._clock, self.stopping),
+                                'the database server')
         except DeskFree:
             if not self._beat.draining:
                 log.warning('nobody holds the desk any more: the manager was made anew, it may '

@@ -286,3 +286,11 @@ def commit_slowly(seconds, name):
     """An effect, and a commit that takes so long."""
     transaction.get().join(_Slow(seconds))
     return set_mark(name, True)
+
+
+def count_effect(run, number, gate=None):
+    """A zope-aware handler: count the effect of call `number`, its first attempt after the gate.
+    """
+    if gate is not None and run.attempt == 1:
+        wait_for_file(f'{gate}{number}')
+    run.app._p_jar.root()['effects'].counters[number].add()
