@@ -42,7 +42,8 @@ def frozen(farm, monkeypatch):
     gate.open()
 
 
-def test_a_beat_that_is_late_and_not_too_late_changes_nothing(farm, frozen, caplog):
+def test_a_beat_comes_late(farm, frozen, caplog):
+    """Late is not too late: nothing changes."""
     worker, call, gate = frozen
     alive = farm.serve('zam1')
     farm.let_pass(58, alive)

@@ -56,8 +56,8 @@ def lives_on(fate, worker):
 
 @pytest.mark.parametrize('threads, limit, hung', [
     (1, None, 1), (2, None, 1), (4, None, 2), (5, None, 2), (4, 3, 3), (4, 4, 4)])
-def test_a_worker_is_replaced_when_half_of_its_threads_hang_or_so_many_as_it_was_told(
-        fate, gate, caplog, threads, limit, hung):
+def test_too_many_threads_of_a_worker_hang(fate, gate, caplog, threads, limit, hung):
+    """Half of them, or so many as the configuration says; then it is to be replaced."""
     worker = fate.worker(threads=threads, plugins=[deaf(gate)],
                          changes={'max_hung_threads': limit})
     if hung > 1:
@@ -167,7 +167,7 @@ def test_a_life_that_has_just_begun_is_not_replaced(fate, caplog):
     (None, 'its worker was stopped', 0),
     (policy.WORKER_REPLACED, 'its worker was replaced', 0),
     (policy.TOO_MUCH_MEMORY, 'its worker took too much memory', 1)])
-def test_what_an_end_cuts_off_goes_back_to_the_queue_at_once(fate, gate, wanted, outcome, counted):
+def test_a_call_is_cut_off_by_an_orderly_stop(fate, gate, wanted, outcome, counted):
     worker = fate.worker(plugins=[deaf(gate)])
     call = fate.call('deaf')
     fate.step(worker)
@@ -276,7 +276,7 @@ class Meter:
 
 @pytest.mark.parametrize('used, told', [
     (99, []), (100, ['above']), (149, ['above']), (150, ['far above']), (1_000, ['far above'])])
-def test_what_a_look_at_the_memory_leads_to(used, told):
+def test_a_worker_takes_too_much_memory(used, told):
     meter = Meter()
     meter.used = used * MB
     meter.ceiling.look()

@@ -115,7 +115,8 @@ def interruptions(call):
 
 
 @pytest.mark.parametrize('order', ORDERS, ids='-'.join)
-def test_all_are_told_to_stop_in_any_order_and_no_call_is_lost_or_interrupted_twice(place, order):
+def test_all_processes_are_told_to_stop_at_once(place, order):
+    """In any order; no call is lost, and none is interrupted twice."""
     workers = {id: place.serve(id, threads=2) for id in ('zam1', 'zam2')}
     for id in workers:
         for waits in (True, False, True, False, False):
@@ -167,8 +168,7 @@ class PatientClock(ManualClock):
         return super().wait(event, seconds)
 
 
-def test_TERM_while_it_waits_for_the_server_lets_what_runs_end_and_leaves_the_desk(
-        place, monkeypatch, caplog):
+def test_a_worker_is_told_to_stop_while_its_server_is_away(place, monkeypatch, caplog):
     """A call that needs no database is under way; the server comes back while it is."""
     gate = Gate()
     place.clock = PatientClock(place.clock.now())

@@ -28,7 +28,7 @@ MAX_IDLE = 3.0
 
 @pytest.mark.slow
 @pytest.mark.faults
-def test_a_late_beat_costs_nothing_and_one_that_is_too_late_no_effect_twice(
+def test_a_computer_sleeps_while_calls_run(
         site, tmp_path):  # noqa: F811
     site.app._setObject('zad', ZAsyncDispatcher('zad'))
     site.app.zad.max_idle_time = MAX_IDLE

@@ -115,7 +115,7 @@ class Hardy:
 
 @pytest.mark.slow
 @pytest.mark.faults
-def test_a_worker_with_hung_threads_or_much_memory_begins_anew_as_the_same_process(
+def test_a_worker_begins_anew_as_the_same_process(
         site, operator, gate):  # noqa: F811
     worker = Hardy(site, operator)
     try:
