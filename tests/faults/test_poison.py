@@ -115,8 +115,11 @@ class Hardy:
 
 @pytest.mark.slow
 @pytest.mark.faults
-def test_a_worker_begins_anew_as_the_same_process(
-        site, operator, gate):  # noqa: F811
+def test_a_worker_begins_anew_as_the_same_process(site, operator, gate):  # noqa: F811
+    """It has threads that hang, and then too much memory."""
+    operator.configure(more='max-memory 10MB\n')
+    code, sentence = operator.refused('start')
+    assert code == 2 and sentence.startswith('max-memory is 10 MB, and the worker has '), sentence
     worker = Hardy(site, operator)
     try:
         files = worker.open_files()
