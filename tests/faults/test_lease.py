@@ -28,6 +28,7 @@ MAX_IDLE = 3.0
 
 @pytest.mark.slow
 @pytest.mark.faults
+@pytest.mark.timeout(300)
 def test_a_computer_sleeps_while_calls_run(
         site, tmp_path):  # noqa: F811
     site.app._setObject('zad', ZAsyncDispatcher('zad'))

@@ -39,6 +39,7 @@ sys.exit(cli.main(sys.argv[1:]))
 
 @pytest.mark.slow
 @pytest.mark.faults
+@pytest.mark.timeout(300)
 def test_calls_that_end_their_worker_fail_for_good_and_a_harmless_one_beside_them_ends(
         site):  # noqa: F811
     worker = site.stack.start_worker('zam1', '/zam1', threads=4, settings=SETTINGS)
@@ -70,7 +71,7 @@ class Hardy:
     """A worker that begins anew, started as `zasync_client start` does, with a pipe for a word."""
 
     def __init__(self, site, operator):  # noqa: F811
-        operator.configure(more='max-memory 300MB\n')
+        operator.configure(drain=30, more='max-memory 300MB\n')
         self.pid_path = str(operator.pid_path)
         self.log_path = operator.home / 'log' / 'hardy.log'
         reader, writer = os.pipe()
@@ -115,6 +116,7 @@ class Hardy:
 
 @pytest.mark.slow
 @pytest.mark.faults
+@pytest.mark.timeout(300)
 def test_a_worker_begins_anew_as_the_same_process(site, operator, gate):  # noqa: F811
     """It has threads that hang, and then too much memory."""
     operator.configure(more='max-memory 10MB\n')
