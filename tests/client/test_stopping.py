@@ -17,10 +17,12 @@ from tests.client import jobs
 from tests.client.farm import Farm
 from tests.client.fate import Gate
 from zasync_client.config import Plugin
+from zasync_client.errors import GaveUp
 
 
 CALLS = 40
 EVENTS = ['worker1', 'worker2', 'zope', 'server']
+NOTHING = 'zope_exec', '/', {}, 'python:1'
 ORDERS = list(itertools.permutations(EVENTS))
 
 
@@ -155,6 +157,41 @@ def test_all_processes_are_told_to_stop_at_once(place, order):
     assert place.effects() == [1] * len(place.calls)
     assert max(interruptions(call) for call in place.calls) == 1
     assert [place.zad[id].open_calls() for id in place.zad.objectIds()] == [0, 0, 0]
+
+
+# one who begins, and is told to stop
+
+@pytest.mark.parametrize('when', ['before it looks', 'while it waits for the server',
+                                  'while it watches who holds the desk', 'when it has the desk'])
+def test_who_is_told_to_stop_while_it_begins_leaves_no_desk_behind(place, monkeypatch, when):
+    worker, wait, holder = place.unregistered('zam1'), place.clock.wait, None
+    call = place.put_to('zam1', *NOTHING)
+
+    def wait_and_be_told(event, seconds):
+        worker.stopping.set()
+        return wait(event, seconds)
+
+    if when == 'before it looks':
+        worker.stopping.set()
+    elif when == 'when it has the desk':
+        monkeypatch.setattr(worker._pool, 'start', worker.stopping.set)
+    elif when == 'while it waits for the server':
+        place.storage.away = True
+        monkeypatch.setattr(place.clock, 'wait', wait_and_be_told)
+    else:
+        holder = place.serve('zam1', start=False).boot
+        transaction.begin()
+        place.zad.zam1.queue.card.place = 'another machine'
+        transaction.commit()
+        monkeypatch.setattr(place.clock, 'wait', wait_and_be_told)
+    try:
+        place.apart(worker.run)
+    except GaveUp as reason:
+        assert 'stopped while' in str(reason) and when.startswith('while')
+    place.storage.away = False
+    assert place.holder('zam1') == (holder, False)
+    assert (call.state, call.attempts) == ('new', ())
+    assert worker.held() == set()
 
 
 # one who waits for the server, and is told to stop
