@@ -31,6 +31,9 @@ log = logging.getLogger('zasync')
 #: Must stay well below the dispatcher's max_idle_time.
 BEAT_SECONDS = 10.0
 
+#: A beat that is so late, in seconds, is told of in the log.
+LATE_SECONDS = 5.0
+
 #: Ended calls wait for a beat that has more to do, at most this long, in seconds: their
 #: results are to be seen at once, only the archive waits.
 SWEEP_SECONDS = BEAT_SECONDS
@@ -40,6 +43,10 @@ SWEEP_AT = 20
 #: The desk is compared with the pool this often, in seconds: what nobody runs
 #: (after an undo, a restored backup) is given out again.
 RECONCILE_SECONDS = 60.0
+
+#: A sibling's calls that wait are looked at this often, in seconds, by a worker that could take
+#: none of them: it has no plugin for them.
+BARREN_SECONDS = 1.0
 
 #: Progress is written this often at most, in seconds: every process sees it within a second.
 BOARD_SECONDS = 0.5
@@ -51,7 +58,8 @@ class DeskFree(Exception):
 
 class Done(NamedTuple):
     """What a beat that committed did: the Claims to run, whether it filed the ended calls,
-    the claims whose time-out it stored, the progress it wrote, whether it compared the desk.
+    the claims whose time-out it stored, the progress it wrote, whether it compared the desk,
+    whether it had free threads and nothing for them.
     """
 
     claims: tuple
@@ -59,6 +67,7 @@ class Done(NamedTuple):
     timed_out: tuple
     reports: dict
     reconciled: bool
+    barren: bool = False
 
 
 #: Why a worker beats at a desk: it is its own manager's; a dead sibling's, which it holds
@@ -86,7 +95,7 @@ class Beat:
         self.poll_seconds = BEAT_SECONDS
         #: POSIX seconds at which a call that waits is due; None for no such call.
         self.next_due = None
-        self._beat_at = self._reconciled_at = self._board_at = float('-inf')
+        self._beat_at = self._reconciled_at = self._board_at = self._barren_at = float('-inf')
 
     def in_transaction(self, manager, now, ends, held, busy, hurry):
         """Do what is to be done in the current transaction; → Done, or None if it was nothing.
@@ -135,12 +144,13 @@ class Beat:
         if not self.draining and (holds or slots):
             offers = None if self.role == OWN else self._config.plugins
             claims = tuple(self._claim(deferred) for deferred in queue.take_in_and_claim(
-                self._boot, now, slots, period, offers))
+                self._boot, now, slots, period, offers, self._config.max_interruptions))
         self.next_due = self._next_due(manager, now, slots > len(claims), idle)
         self._write_board(queue, reports, {claim.id for claim in claims})
         if holds:
             self.write_pulse(queue, 0 if filing else len(ends), silent)
-        return Done(claims, filing, tuple(overdue), reports or {}, reconciling)
+        return Done(claims, filing, tuple(overdue), reports or {}, reconciling,
+                    slots > 0 and not claims)
 
     def _check_desk(self, queue):
         """Raise DeskFree or DeskLost if the desk is not ours."""
@@ -157,11 +167,19 @@ class Beat:
         """
         if self.draining or (self.role == VISITOR and not (slots and queue.pulse.new)):
             return False
-        return queue.has_work(now, slots)
+        # With what is left over by one who has no plugin for it, nobody need begin again.
+        barren = (self.role != OWN
+                  and self._clock.monotonic() - self._barren_at < BARREN_SECONDS)
+        return queue.has_work(now, slots, ready=not barren)
 
     def note(self, done):
         """A beat is in the database now."""
-        self._beat_at = self._clock.monotonic()
+        before, self._beat_at = self._beat_at, self._clock.monotonic()
+        late = self._beat_at - before - BEAT_SECONDS
+        if self.role != VISITOR and LATE_SECONDS <= late < float('inf'):
+            log.warning('the beat is %.0f s late: a commit took so long, the database server was '
+                        'away, a thread gave the others no time, or the process was stopped', late)
+        self._barren_at = self._beat_at if done.barren else float('-inf')
         if done.reconciled:
             self._reconciled_at = self._beat_at
         if done.reports:
@@ -175,6 +193,13 @@ class Beat:
     def reconcile(self, manager, now, held, outcome):
         """See Filing."""
         self._filing.reconcile(manager, now, held, outcome)
+
+    def cut_off(self, manager, now, claims, outcome):
+        """Put back what these claims run, for the last time; in the current transaction."""
+        queue = manager.queue
+        self._filing.cut_off(queue, claims, manager.rotation_period, now, outcome)
+        if queue.desk.boot == self._boot:
+            self.write_pulse(queue, 0, True)
 
     def doubt(self):
         """The outcome of a claim that was under way is unknown: compare soon."""

@@ -2,17 +2,14 @@
 
 0: done. 1: the thing asked about is not so. 2: wrong use or configuration.
 
-Imports: worker, check, control, process, logtail, keyfile, config, database, wakeup, zope, logs,
-signals, threaddump, pidfile, plaintext, errors, zasync.
+Imports: life, check, control, process, logtail, keyfile, succession, config, plaintext, errors,
+zasync.
 """
 
 import argparse
 import functools
-import logging
 import os
-import socket
 import sys
-import threading
 from typing import NamedTuple
 
 from Products.zasync.interfaces import FINAL_STATES
@@ -22,9 +19,6 @@ from . import __version__
 from . import plaintext
 from .errors import WorkerError
 from .errors import WrongUse
-
-
-log = logging.getLogger('zasync')
 
 
 class Command(NamedTuple):
@@ -93,68 +87,17 @@ def _configured(options):
 # the actions
 
 def _run(options):
+    from .life import live
     from .process import Report
-    report = Report(options.report)
+    from .succession import Succession
+    succession = Succession(options.report)
+    # Whoever started the first life has long been told.
+    report = Report(None if succession.times else options.report)
     try:
-        return run_worker(options.config, report.serving, options.output)
+        return live(options.config, succession, report.serving, options.output)
     except WorkerError as reason:
         report.failed(str(reason))
         raise
-
-
-def run_worker(path, serving=None, output=None):
-    """Configure, start Zope, serve, close; → 0. Raises WorkerError with the reason if it can't.
-
-    serving -- callable(), called once the target is taken. output -- path of the file that
-    standard output and error go to, None for wherever they go.
-    """
-    from Products.zasync.clock import SYSTEM
-    from Products.zasync.wakeup import Wakeup
-
-    from . import config as configuration
-    from . import logs
-    from . import zope
-    from .database import Database
-    from .pidfile import PidFile
-    from .signals import Signals
-    from .threaddump import ThreadDump
-    from .worker import Worker
-
-    config = configuration.load(path)
-    logs.set_up(config.zope.eventlog, config.zope.loggers, config.verbose_traceback)
-    for warning in config.warnings:
-        log.warning('%s', warning)
-    stopping = threading.Event()
-    wakeup = Wakeup(SYSTEM)
-    dump = ThreadDump()
-    dump.install()
-    Signals(stopping, wakeup.notify_own, lambda: logs.reopen(output, dump)).install()
-    pid_file = PidFile(config.pid_path)
-
-    def serves():
-        pid_file.tell(serving=True)
-        if serving is not None:
-            serving()
-
-    try:
-        pid_file.take(host=socket.gethostname(), started_at=SYSTEM.now(),
-                      target='/'.join(config.target), drain_seconds=config.drain_seconds)
-        try:
-            db = zope.start(config, SYSTEM, stopping)
-            database = Database(db, config.target, config.threads)
-            Worker(config, database, wakeup, SYSTEM, stopping).run(serves)
-        finally:
-            pid_file.clear()
-    except WorkerError as reason:
-        if stopping.is_set() and reason.exit_code == 2:
-            log.info('%s', reason)
-            return 0
-        log.error('%s', reason)
-        raise
-    except Exception:
-        log.critical('the worker ends because of an error it can not handle', exc_info=True)
-        return 1
-    return 0
 
 
 def _process(name, options):

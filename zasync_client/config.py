@@ -10,6 +10,7 @@ import os
 import sys
 from dataclasses import dataclass
 
+from Products.zasync import policy
 from Products.zasync.payload import LARGEST_BYTES
 
 from .errors import ConfigurationError
@@ -30,8 +31,11 @@ class Config:
     path -- of the file. target -- path of the manager, tuple. plugins -- {name:
     Plugin}, the built-in ones included. pid_path -- the file that says which process
     serves. zope -- Zope's own configuration object, handlers -- what ZConfig wants
-    called with it. max_result_bytes -- of a pickled result. verbose_traceback -- whether
-    the log shows values with tracebacks. warnings -- sentences for the log.
+    called with it. max_interruptions -- of a call, in a row, before it fails.
+    max_hung_threads, max_memory_bytes -- with so many or so much the worker replaces itself;
+    None: half the threads; any amount. max_result_bytes -- of a pickled result.
+    verbose_traceback -- whether the log shows values with tracebacks. warnings -- sentences for
+    the log.
     """
 
     path: str
@@ -45,6 +49,9 @@ class Config:
     plugins: dict
     zope: object
     handlers: object
+    max_interruptions: int = policy.MAX_INTERRUPTIONS
+    max_hung_threads: int | None = None
+    max_memory_bytes: int | None = None
     pid_path: str = ''
     max_result_bytes: int = LARGEST_BYTES
     verbose_traceback: bool = False
@@ -88,7 +95,9 @@ def _config(path, found, plugins):
         retry_growth=root.retry_exponential_backoff,
         max_total_retry_seconds=root.max_total_retry, drain_seconds=root.drain_seconds,
         plugins=plugins, pid_path=root.worker_pid_filename or _pid_path(root, path), zope=root,
-        handlers=found.handlers, max_result_bytes=root.max_result_size,
+        handlers=found.handlers, max_interruptions=root.max_interruptions,
+        max_hung_threads=root.max_hung_threads, max_memory_bytes=root.max_memory,
+        max_result_bytes=root.max_result_size,
         verbose_traceback=root.verbose_traceback,
         warnings=tuple(str(warning) for warning in found.warnings))
 

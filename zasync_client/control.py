@@ -26,7 +26,9 @@ def status(config, options, clock):
     facts = {'running': found is not None, 'target': '/'.join(config.target)}
     if found is not None:
         facts.update(pid=found.pid or None, here=found.is_here, host=found.told.get('host'),
-                     since=found.told.get('started_at'), serving=found.serving)
+                     since=found.told.get('started_at'), serving=found.serving,
+                     replaced=found.told.get('replaced', 0),
+                     replaced_because=found.told.get('replaced_because'))
     try:
         with opened(config, clock) as target:
             facts.update(target.read(_counts))
@@ -53,6 +55,9 @@ def _status_text(facts, found):
         since = f"since {moment(facts['since'])} UTC, " if facts['since'] else ''
         what = 'serving %s' if found.serving else 'not serving %s yet'
         parts = [f"running, {who} {since}{what % facts['target']}"]
+        if facts['replaced']:
+            parts.append(f"it has replaced itself {facts['replaced']} times, last because "
+                         f"{facts['replaced_because']}")
     if 'trouble' in facts:
         parts.append(facts['trouble'])
     else:

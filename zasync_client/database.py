@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import transaction
 from transaction.interfaces import TransientError
+from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ReadOnlyError
 from ZODB.POSException import StorageError
 
@@ -24,6 +25,11 @@ from .errors import TargetAway
 
 
 log = logging.getLogger('zasync')
+
+#: How long to wait for a connection to the server that was lost before that is told, in seconds.
+REACH_SECONDS = 30.0
+#: Whether it is back is looked at this often, in seconds.
+AWAY_SECONDS = 0.2
 
 #: Of each thread: whether its connection is not to be used any more.
 _thread = threading.local()
@@ -79,11 +85,16 @@ class Database:
                             f'{getattr(found, "meta_type", type(found).__name__)!r}')
         return found
 
-    def reach(self):
+    def reach(self, clock, stopping):
         """Ask the server for anything; raises ClientDisconnected while it is away.
 
-        A look at the manager would be answered from the cache.
+        A look at the manager would be answered from the cache. Waits for a connection as long
+        as a ZEO client does, which would not look whether `stopping` is set.
         """
+        until = clock.monotonic() + REACH_SECONDS
+        while not self.is_connected():
+            if clock.wait(stopping, AWAY_SECONDS) or clock.monotonic() >= until:
+                raise ClientDisconnected('no connection to the server')
         ping = getattr(self._db.storage, 'ping', None)
         if ping is not None:
             ping()

@@ -3,13 +3,15 @@
 Each takes a text and returns a value, or raises ValueError with what the value must be.
 The first line of a docstring is what docs/configuration.rst says of the type.
 
-Imports: nothing of ours.
+Imports: zasync.policy.
 """
 
 import re
 
 import ZConfig.datatypes
 from ZConfig.components.logger.logger import LoggerFactory
+
+from Products.zasync.policy import HISTORY_MOST
 
 
 _BYTES = ZConfig.datatypes.SuffixMultiplier({'kb': 1024, 'mb': 1024 ** 2, 'gb': 1024 ** 3})
@@ -29,6 +31,17 @@ def positive_integer(text):
     if not (text.isascii() and text.isdecimal() and int(text)):
         raise ValueError(f'must be a whole number, 1 or more, not {text!r}')
     return int(text)
+
+
+def few(text):
+    """whole number, 1 to 10"""
+    try:
+        number = positive_integer(text)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= HISTORY_MOST:
+        raise ValueError(f'must be a whole number, 1 to {HISTORY_MOST}, not {text!r}')
+    return number
 
 
 def _number(text):

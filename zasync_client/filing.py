@@ -90,15 +90,24 @@ class Filing:
                 self._give_back(queue, deferred, manager.rotation_period, now, why)
         queue.recheck_held_up(now)
 
+    def cut_off(self, queue, claims, rotation_period, now, outcome):
+        """Give out again the calls that these claims run: their threads are about to go."""
+        for claim in claims:
+            deferred = queue.desk.running.get(claim.id)
+            if deferred is not None and deferred.is_owned_by(self._boot, claim.attempt):
+                self._give_back(queue, deferred, rotation_period, now, outcome)
+
     def _give_back(self, queue, deferred, rotation_period, now, outcome, begun=True, until=0.0,
                    failed=False):
         """Give out a call again; one that may not run twice, and has begun, fails."""
         id, plugin = deferred.id, self._config.plugins.get(deferred.plugin)
         outcomes = [*(attempt.outcome for attempt in deferred.attempts[:-1]), outcome]
-        if policy.is_suspect(outcomes):
+        if policy.is_suspect(outcomes, self._config.max_interruptions):
+            many = policy.interruptions(outcomes)
             failure = Failure.from_exception(Interrupted(
-                f'{policy.MAX_INTERRUPTIONS} attempts of the call in a row were interrupted: it '
-                'may be what ends its workers'))
+                f'{many} attempts of the call in a row were interrupted ({outcome}): it may be '
+                'what ends its workers' if many > 1 else
+                f'the call was interrupted ({outcome}): it may be what ends its workers'))
             queue.fail(id, failure, now, rotation_period)
             log.error('call %s failed: %s', id, failure)
         elif begun and deferred.state == ACCEPTED and not may_run_twice(deferred, plugin):

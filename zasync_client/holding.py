@@ -1,4 +1,4 @@
-"""Holding: who holds the desk of the target, whether that one lives, and taking it over.
+"""Holding: who holds the desk of the target, whether that one lives, taking it and leaving it.
 
 Imports: database, zope, errors, zasync.
 """
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from .database import unit_of_work
 from .errors import GaveUp
+from .errors import TargetAway
 from .errors import TargetTaken
 from .zope import patiently
 
@@ -100,6 +101,26 @@ def sign_on(queue, boot, expected, config, version, now):
     queue.card.write(
         boot, socket.gethostname(), os.getpid(), version,
         {name: plugin.description for name, plugin in config.plugins.items()}, now, place())
+
+
+def cut_off(database, beats, now, held, outcome):
+    """Put back what these claims run, in the current transaction: their threads are about to go.
+
+    beats -- of the desks they were claimed at. outcome -- of their attempts.
+    """
+    for beat in beats:
+        try:
+            manager = database.manager(beat.target)
+        except TargetAway:  # deleted, or for the moment: its calls are with it
+            continue
+        beat.cut_off(manager, now, {claim for claim in held if claim.target == beat.target},
+                     outcome)
+
+
+def sign_off(queue, boot):
+    """Leave the desk if that boot holds it, in the current transaction."""
+    if queue.desk.boot == boot:
+        queue.desk.take(None)
 
 
 def has_died(holder):

@@ -75,6 +75,7 @@ def section(found):
         initial_retry_seconds=found.initial_retry_delay,
         retry_growth=found.retry_exponential_backoff, max_total_retry_seconds=0.0,
         drain_seconds=found.drain_seconds, plugins=plugins, zope=None, handlers=None,
+        max_interruptions=found.max_interruptions, max_hung_threads=found.max_hung_threads,
         max_result_bytes=found.max_result_size,
         warnings=tuple(str(warning) for warning in warnings)))
 
@@ -169,7 +170,14 @@ class InProcess:
         """One life of the worker: until it is stopped, or something else ended it."""
         try:
             self._await_target(database)
-            Worker(self._config, database, self._wakeup, SYSTEM, self._stopping).run()
+            worker = Worker(self._config, database, self._wakeup, SYSTEM, self._stopping)
+            worker.run()
+            if worker.replacing.wanted is not None:
+                # A process that serves pages can't begin anew: what hangs keeps its connection.
+                self._db.setPoolSize(self._db.getPoolSize() + len(worker.held()))
+                log.warning('<zasync-worker %s> begins anew in this process; %d threads of the '
+                            'one before go on until their code ends', self.name,
+                            len(worker.held()))
         except GaveUp:
             pass  # only because it was stopped: it waits for ever otherwise
         except (TargetTaken, DeskLost) as reason:

@@ -63,14 +63,16 @@ class Holder(NamedTuple):
 class PidFile:
     """The PID file of this process.
 
+    fd -- a file descriptor that holds it, from an earlier life of this process, or None.
     It must not be opened by anything else in this process: closing it once would
     drop the lock.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, fd=None):
         self.path = path
-        self._fd = None
+        self.fd = None
         self._told = {}
+        self._inherited_fd = fd
 
     def take(self, **told):
         """Hold it until this process ends, and tell that in it.
@@ -80,7 +82,8 @@ class PidFile:
         """
         try:
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fd = self._inherited() or os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC,
+                                              0o644)
         except OSError as reason:
             raise ConfigurationError(
                 f'the PID file {self.path} can not be written: {reason.strerror}; give the '
@@ -94,20 +97,31 @@ class PidFile:
                 raise ConfigurationError(f'the PID file {self.path} can not be locked: '
                                          f'{reason.strerror}') from reason
             raise already_running(self.path, found) from None
-        self._fd = fd
+        self.fd = fd
         os.ftruncate(fd, 0)  # what is told in there is of a process that is gone
         self.tell(pid=os.getpid(), **told)
+
+    def _inherited(self):
+        """The file descriptor of the life before, if it is of this file; None."""
+        fd, self._inherited_fd = self._inherited_fd, None
+        if fd is None:
+            return None
+        os.set_inheritable(fd, False)
+        if os.path.exists(self.path) and os.path.samestat(os.fstat(fd), os.stat(self.path)):
+            return fd
+        os.close(fd)  # the configuration names another file now
+        return None
 
     def tell(self, **told):
         """Tell that as well."""
         self._told.update(told)
         text = f'{os.getpid()}\n{json.dumps(self._told)}\n'.encode()
-        os.pwrite(self._fd, text, 0)
-        os.ftruncate(self._fd, len(text))
+        os.pwrite(self.fd, text, 0)
+        os.ftruncate(self.fd, len(text))
 
     def clear(self):
         """Tell nothing any more. The lock stays until the process ends: it is not over yet."""
-        os.ftruncate(self._fd, 0)
+        os.ftruncate(self.fd, 0)
 
 
 def holder(path):

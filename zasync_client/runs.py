@@ -28,6 +28,7 @@ class Runs:
         self._running = set()
         self._deadlines = {}
         self._stops = {}
+        self._stopped_at = {}
         self._changed = {}
 
     @contextmanager
@@ -45,7 +46,7 @@ class Runs:
         finally:
             with self._lock:
                 self._running.discard(claim)
-                for each in (self._deadlines, self._stops, self._changed):
+                for each in (self._deadlines, self._stops, self._stopped_at, self._changed):
                     each.pop(claim, None)
 
     # for the thread
@@ -72,6 +73,13 @@ class Runs:
         with self._lock:
             if claim in self._running:
                 self._stops.setdefault(claim, error)
+                self._stopped_at.setdefault(claim, self._clock.monotonic())
+
+    def hung(self, seconds):
+        """The claims whose runs were told to stop so long ago, or longer, and go on; set."""
+        before = self._clock.monotonic() - seconds
+        with self._lock:
+            return {claim for claim, at in self._stopped_at.items() if at <= before}
 
     def changed(self):
         """{claim: Progress} told and not yet written."""

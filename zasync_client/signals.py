@@ -1,11 +1,13 @@
 """Signals: a handler sets a flag, or has it set.
 
-Imports: nothing of ours.
+Imports: succession.
 """
 
 import _thread
 import signal
 import threading
+
+from .succession import SIGNALS
 
 
 def end_in_order():
@@ -44,6 +46,13 @@ class Signals:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         signal.signal(signal.SIGHUP, self._hang_up)
+        # They were held back while this process began anew; see `succession`.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    @property
+    def asked(self):
+        """Whether the end was asked for."""
+        return self._asked
 
     def _hang_up(self, number, frame):
         _thread.start_new_thread(self._reopen, ())

@@ -3,7 +3,7 @@
 Tests call ``step``, which makes one beat; ``run`` only repeats it, and signals only set
 flags. What a beat does is `beat`; serving siblings is `guests`.
 
-Imports: pool, beat, guests, service, siblings, holding, runs, pace, database, wakeup,
+Imports: pool, beat, guests, service, siblings, holding, replacing, runs, pace, database, wakeup,
 execution, zasync.
 """
 
@@ -13,6 +13,7 @@ import uuid
 
 from transaction.interfaces import TransientError
 from ZEO.Exceptions import ClientDisconnected
+from ZODB.POSException import ConflictError
 from ZODB.POSException import POSError
 
 from Products.zasync import policy
@@ -27,9 +28,11 @@ from .beat import Done
 from .beat import SWEEP_SECONDS
 from .claims import End
 from .claims import UNBEGUN
+from .database import AWAY_SECONDS
 from .database import is_storage_trouble
 from .database import unit_of_work
 from .errors import DeskLost
+from .errors import GaveUp
 from .errors import PoolBroken
 from .errors import TargetAway
 from .errors import WorkerError
@@ -37,6 +40,7 @@ from .execution import Execution
 from .guests import Guests
 from .pace import Pace
 from .pool import Pool
+from .replacing import Replacing
 from .runs import Runs
 from .service import Service
 from .siblings import Siblings
@@ -44,13 +48,19 @@ from .siblings import Siblings
 
 log = logging.getLogger('zasync')
 
+#: Tries to leave the desk: siblings that claim there may come in between.
+LEAVE_ATTEMPTS = 5
+
 #: Claims that no thread has begun after so many seconds go back to the queue: a call
 #: before them takes longer than calls took of late.
 UNBEGUN_SECONDS = 0.5
 
 
 class Worker:
-    """Serves one manager. See the module for its one method, ``step``."""
+    """Serves one manager. See the module for its one method, ``step``.
+
+    replacing -- whether it is to be replaced, and why.
+    """
 
     def __init__(self, config, database, wakeup, clock, stopping, boot=None):
         self.boot = boot or uuid.uuid4().hex[:12]
@@ -62,6 +72,7 @@ class Worker:
         self._lock = threading.Lock()
         self._pace = Pace()
         self._runs = Runs(clock, wakeup.notify_own, BEAT_SECONDS)
+        self.replacing = Replacing(self.boot, config, clock, self._runs, wakeup.notify_own)
         self._siblings = Siblings(clock)
         self._beat = self._make_beat(config.target)
         self._own = Service(self._beat)
@@ -77,7 +88,7 @@ class Worker:
     # the life of a worker
 
     def run(self, serving=None):
-        """Serve the manager until `stopping` is set; then drain.
+        """Serve the manager until `stopping` is set or it is to be replaced; then drain.
 
         serving -- callable(), called once the target is taken.
         """
@@ -85,8 +96,14 @@ class Worker:
         try:
             if serving is not None:
                 serving()
-            while not self.stopping.is_set():
-                if not self.step(self._clock.now()):
+            while not self.stopping.is_set() and not self.replacing.is_wanted():
+                try:
+                    did = self.step(self._clock.now())
+                except GaveUp:  # waiting for what is away
+                    if not self.stopping.is_set():
+                        raise
+                    break
+                if not did:
                     self._wakeup.wait(self._seconds_to_sleep(self._clock.now()))
             self.drain()
         finally:  # the process may go on without this worker
@@ -138,35 +155,53 @@ class Worker:
         self._guests.drain()
         until = self._clock.monotonic() + self._config.drain_seconds
         self._pool.stop()
-        log.info('stopping; %d calls still run', len(self._pool.held()))
+        log.info('stopping; %d calls still run', len(self._still_run()))
         while True:
+            seconds = AWAY_SECONDS
             if self._database.is_connected():
                 self.step(self._clock.now(), hurry=True)
-            if not self._pool.held() or self._clock.monotonic() >= until:
+                seconds = min(1.0, self._seconds_to_sleep(self._clock.now()))
+            if not self._still_run() or self._clock.monotonic() >= until:
                 break
-            self._wakeup.wait(min(1.0, self._seconds_to_sleep(self._clock.now())))
-        left = sorted({claim.id for claim in self._pool.held()})
+            self._wakeup.wait(seconds)
+        left = sorted({claim.id for claim in self._still_run()
+                       if not self._runs.is_stopped(claim)})
         if left:
-            log.warning('%d calls had not ended after %.0f s; they run again at the next start: '
-                        '%s', len(left), self._config.drain_seconds, ', '.join(left))
+            log.warning('%d calls had not ended after %.0f s; they run again, if they may: %s',
+                        len(left), self._config.drain_seconds, ', '.join(left))
         self._leave_desk()
         # crash point 34: the desk is left; all is as after any stop.
         log.info('stopped')
 
+    def _still_run(self):
+        """The claims whose ends are worth waiting for."""
+        return self._pool.held() - self.replacing.hung()
+
     def _leave_desk(self):
-        try:
-            if not self._database.is_connected():
-                raise TargetAway('the database server is away')
-            self.step(self._clock.now(), hurry=True)
-            with unit_of_work('zasync worker stops'):
-                queue = self._database.manager().queue
-                if queue.desk.boot == self.boot:
-                    queue.desk.take(None)
-                # crash point 33: the desk is not left; the next life sees that its holder is dead.
-                self._guests.leave()
-        except (TransientError, WorkerError, POSError, OSError) as reason:
-            # The next start finds a desk of a dead process: a little slower, no loss.
-            log.warning('could not sign off: %s', reason)
+        for _ in range(LEAVE_ATTEMPTS):
+            try:
+                if not self._database.is_connected():
+                    raise TargetAway('the database server is away')
+                self.step(self._clock.now(), hurry=True)
+                self._sign_off()
+                return
+            except (TransientError, WorkerError, POSError, OSError) as reason:
+                trouble = reason
+                if not isinstance(reason, ConflictError):
+                    break
+        # The next start finds a desk of a dead process: a little slower, no loss.
+        log.warning('could not sign off: %s', trouble)
+
+    def _sign_off(self):
+        held, services = self._pool.held(), [self._own, *self._guests.services()]
+        # In this order: whoever is not held any more is among the ends.
+        held |= {end.claim for service in services for end in service.ends()}
+        with unit_of_work('zasync worker stops'):
+            holding.cut_off(self._database, [service.beat for service in services],
+                            self._clock.now(), held, self.replacing.outcome())
+            holding.sign_off(self._database.manager().queue, self.boot)
+            # crash point 33: the desk is not left; the next life sees that its holder is dead.
+            self._guests.leave()
 
     # the beat
 
@@ -193,7 +228,8 @@ class Worker:
         except ClientDisconnected:
             self._beat.doubt()
             if not self._beat.draining:
-                self._patiently(self._database.reach, 'the database server')
+                self._patiently(lambda: self._database.reach(self._clock, self.stopping),
+                                'the database server')
         except DeskFree:
             if not self._beat.draining:
                 log.warning('nobody holds the desk any more: the manager was made anew, it may '

@@ -1,6 +1,6 @@
 """Claiming: from the lanes to the threads of a worker, in the beat of who holds the desk.
 
-Imports: places, lanes, waiting, errors, failure.
+Imports: places, lanes, waiting, policy, errors, failure.
 """
 
 from heapq import merge
@@ -10,6 +10,7 @@ from BTrees.OOBTree import OOBTree
 from ZODB.POSException import POSKeyError
 
 from . import lanes
+from . import policy
 from .errors import Expired
 from .failure import Failure
 from .places import AFTER
@@ -26,17 +27,23 @@ from .waiting import is_waiting
 #: so long that the worker looks dead.
 TAKE_IN_MOST = 1_000
 
+#: A call that may be what kills its workers waits so long, in seconds, before it is looked at
+#: again, while another such call runs.
+ALONE_SECONDS = 1.0
+
 _by_place = itemgetter(0)
 
 
 class Claiming:
     """The part of a Queue that takes calls in and claims them."""
 
-    def take_in_and_claim(self, boot, now, slots, rotation_period, offers=None):
+    def take_in_and_claim(self, boot, now, slots, rotation_period, offers=None,
+                          max_interruptions=policy.MAX_INTERRUPTIONS):
         """Take in what is new or due and claim the first `slots` calls; → list of Deferreds.
 
         What has ended where it waited (cancelled, expired) goes to nobody. offers -- names of
         the plugins that whoever claims can run; None: what is put here is for him.
+        max_interruptions -- see policy.has_last_chance.
         """
         news = self._take_in(now)
         self._take_out_cancelled(news, rotation_period)
@@ -45,7 +52,7 @@ class Claiming:
         waiting = [*news.items(), *self.waiting.take_due(now, TAKE_IN_MOST)]
         if slots and self.desk.n_aside:
             waiting += self.waiting.take_unblocked()
-        return self._claim(waiting, boot, now, slots, rotation_period, offers)
+        return self._claim(waiting, boot, now, slots, rotation_period, offers, max_interruptions)
 
     def _take_in(self, now):
         """Advance the marks over new entries; → {place: Deferred} of those that may run."""
@@ -131,7 +138,7 @@ class Claiming:
         for place, deferred in self.waiting.take_not_held_up():
             self.waiting.add_ready(place, deferred)
 
-    def _claim(self, waiting, boot, now, slots, rotation_period, offers):
+    def _claim(self, waiting, boot, now, slots, rotation_period, offers, max_interruptions):
         """Claim the first `slots` of `waiting` and `ready` together; the rest waits in `ready`."""
         waiting.sort(key=_by_place)
         waits_apart = {place for place, _ in waiting}
@@ -156,6 +163,8 @@ class Claiming:
                 self.waiting.add_parked(place, deferred)
             elif deferred.is_blocked():
                 self.waiting.add_blocked(place, deferred)
+            elif self._must_wait_alone(deferred, boot, max_interruptions):
+                self.waiting.add_later(now + ALONE_SECONDS, place, deferred)
             else:
                 self.waiting.forget_expiry(deferred, place)
                 deferred.accept(boot, now)
@@ -165,6 +174,12 @@ class Claiming:
             if place in waits_apart:
                 self.waiting.add_ready(place, deferred)
         return chosen
+
+    def _must_wait_alone(self, deferred, boot, max_interruptions):
+        """Whether a call that may be what kills its workers would run beside another such."""
+        return _has_last_chance(deferred, max_interruptions) and any(
+            each.owner == boot and _has_last_chance(each, max_interruptions)
+            for each in self.desk.running.values())
 
     def _ready_items(self):
         """[(place, Deferred)] of `ready` in order, robust against removals on the way."""
@@ -232,6 +247,11 @@ def _is_offered(deferred, offers):
         return deferred.plugin in offers
     except POSKeyError:  # its put was undone
         return True
+
+
+def _has_last_chance(deferred, max_interruptions):
+    return deferred.attempt > 0 and policy.has_last_chance(
+        [attempt.outcome for attempt in deferred.attempts], max_interruptions)
 
 
 def _expired(deferred):

@@ -4,7 +4,7 @@ It is written only by events that are meant to defeat a running call: claim,
 checkpoint, give back, result, cancel, time-out, rescue, move. So whoever changes a
 call's fate while another does too loses at the commit, with a ConflictError (I5).
 
-Imports: interfaces, lifecycle, payload, call, board, failure, clock, errors.
+Imports: interfaces, lifecycle, policy, payload, call, board, failure, clock, errors.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from .interfaces import FAILED
 from .interfaces import IDeferred
 from .interfaces import NEW
 from .interfaces import RESOLVED
+from .policy import HISTORY_MOST
 
 
 if TYPE_CHECKING:  # persistent has no types, and a base without any would hide mistakes
@@ -39,8 +40,6 @@ else:
     from persistent import Persistent
 
 
-#: Ended attempts that a deferred remembers; it is written at each transition.
-HISTORY_MOST = 10
 #: Longest outcome of an attempt, in characters.
 OUTCOME_MOST = 200
 

@@ -152,16 +152,45 @@ def time_limit(asked: float | None, ceiling: float | None) -> float | None:
     return min(limits, default=None)
 
 
+#: Ended attempts that a deferred remembers; it is written at each transition.
+HISTORY_MOST = 10
+
 #: How an attempt ended whose worker was lost: found by its next life, or by a sibling's.
 INTERRUPTED, WORKER_GONE = 'interrupted', 'its worker was gone'
+#: And one that was cut off because its worker had grown beyond its memory.
+TOO_MUCH_MEMORY = 'its worker took too much memory'
+#: One that was cut off by an orderly end: the call can't be blamed for that.
+WORKER_STOPPED, WORKER_REPLACED = 'its worker was stopped', 'its worker was replaced'
 
-#: So many attempts in a row that ended so, and the call fails: it may be what kills its
-#: workers, and would kill them for ever.
+#: So many attempts in a row whose workers were lost, and the call fails: it may be what kills
+#: them, and would kill them for ever. A worker's configuration may say another number.
 MAX_INTERRUPTIONS = 5
 
 
-def is_suspect(outcomes: Sequence[str | None]) -> bool:
-    """Whether a call may be what kills its workers; outcomes -- of its attempts, oldest first."""
-    last = list(outcomes)[-MAX_INTERRUPTIONS:]
-    return len(last) == MAX_INTERRUPTIONS and all(
-        outcome in (INTERRUPTED, WORKER_GONE) for outcome in last)
+def interruptions(outcomes: Sequence[str | None]) -> int:
+    """In how many attempts in a row, up to the last one that has ended, the worker was lost.
+
+    outcomes -- of the attempts, oldest first; None: that one runs.
+    """
+    number = 0
+    for outcome in reversed([each for each in outcomes if each is not None]):
+        if outcome not in (INTERRUPTED, WORKER_GONE, TOO_MUCH_MEMORY):
+            break
+        number += 1
+    return number
+
+
+def is_suspect(outcomes: Sequence[str | None], most: int = MAX_INTERRUPTIONS) -> bool:
+    """Whether a call that was interrupted is not to run again: it may be what kills its workers.
+
+    most -- so many interruptions in a row are too many.
+    """
+    return interruptions(outcomes) >= most
+
+
+def has_last_chance(outcomes: Sequence[str | None], most: int = MAX_INTERRUPTIONS) -> bool:
+    """Whether a call was interrupted before, and one more time is too often.
+
+    Of such calls a worker runs one at a time, so that none fails for what another does.
+    """
+    return 0 < interruptions(outcomes) == most - 1

@@ -240,9 +240,10 @@ class Queue(Claiming, Archiving, Persistent):
         """Whether a lane has entries that were not taken in."""
         return any(self._has_news(number, lane) for number, lane in enumerate(self.lanes))
 
-    def has_work(self, now, slots):
+    def has_work(self, now, slots, ready=True):
         """Whether a beat with that many free slots has anything to take in or to claim.
 
+        ready -- whether calls count that only wait for a thread.
         Without a free slot new entries wait in their lanes until there are so many
         that the lanes want trimming.
         """
@@ -252,7 +253,7 @@ class Queue(Claiming, Archiving, Persistent):
         if due is not None and due <= now:
             return True
         if slots:
-            return (self.desk.n_ready > 0 or self.has_news()
+            return ((ready and self.desk.n_ready > 0) or self.has_news()
                     or (self.desk.n_aside > 0 and self.waiting.any_unblocked()))
         desk = self.desk
         taken_in = desk.n_ready + desk.n_later + desk.n_aside

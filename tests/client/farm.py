@@ -33,15 +33,20 @@ class Farm(Bench):
             self.zad._setObject(id, AsynchronousCallManager(id))
         transaction.commit()
 
-    def serve(self, id, start=True, **options):
-        """A registered worker for that manager."""
+    def unregistered(self, id, **options):
+        """A worker for that manager that has not begun."""
         config = dataclasses.replace(self.config(**options), target=('', self.zad.getId(), id))
         worker = Worker(config, Database(self.db, config.target, config.threads),
                         Wakeup(self.clock), self.clock, threading.Event())
+        self._workers.append(worker)
+        return worker
+
+    def serve(self, id, start=True, **options):
+        """A registered worker for that manager."""
+        worker = self.unregistered(id, **options)
         self.apart(worker.register)
         if start:
             worker._pool.start()
-        self._workers.append(worker)
         return worker
 
     def put_to(self, id, *call, options=None):

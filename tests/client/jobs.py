@@ -1,5 +1,6 @@
 """What the calls of these tests do; workers import them as ``tests.client.jobs``."""
 
+import ctypes
 import os
 import sys
 import time
@@ -224,3 +225,72 @@ def begin_wait_and_end(path, number, gate):
     note(path, f'begin {number} {os.getpid()}')
     wait_for_file(gate)
     note(path, f'end {number} {os.getpid()}')
+
+
+def take_time(seconds):
+    """Harmless, and not at once."""
+    time.sleep(seconds)
+    return 'done'
+
+
+def end_at_once():
+    """The process is gone, with no word to anybody."""
+    os._exit(1)
+
+
+def break_memory():
+    """What a bug in a C library does: read at address 0."""
+    ctypes.string_at(0)
+
+
+#: What `keep_memory` has taken.
+kept = []
+
+
+def keep_memory(most_bytes, step_bytes=4 * 1024 ** 2):
+    """Take so much memory, piece by piece, and never give it back."""
+    for _ in range(most_bytes // step_bytes):
+        kept.append(bytearray(b'x' * step_bytes))
+        time.sleep(0.001)
+
+
+def hold_all_threads(seconds, name):
+    """What a long garbage collection does: no other thread gets to do anything meanwhile."""
+    ctypes.PyDLL(None).sleep(seconds)
+    return set_mark(name, True)
+
+
+class _Slow:
+    """A data manager that comes last and takes long; meanwhile no other commit gets through."""
+
+    transaction_manager = transaction.manager
+
+    def __init__(self, seconds):
+        self._seconds = seconds
+
+    def tpc_begin(self, current):
+        """Nothing to do."""
+
+    commit = tpc_finish = tpc_abort = abort = tpc_begin
+
+    def tpc_vote(self, current):
+        """The storages have voted, so the server waits for what we say next."""
+        time.sleep(self._seconds)
+
+    def sortKey(self):
+        """Last."""
+        return '~'
+
+
+def commit_slowly(seconds, name):
+    """An effect, and a commit that takes so long."""
+    transaction.get().join(_Slow(seconds))
+    return set_mark(name, True)
+
+
+def count_effect(run, number, gate=None):
+    """A zope-aware handler: count the effect of call `number`, its first attempt after the gate.
+    """
+    if gate is not None and run.attempt == 1:
+        wait_for_file(f'{gate}{number}')
+    run.app._p_jar.root()['effects'].counters[number].add()

@@ -22,11 +22,13 @@ from bench.stack import ADMIN
 from bench.stack import Stack
 from Products.zasync.clock import SYSTEM
 from Products.zasync.manager import AsynchronousCallManager
+from Products.zasync.options import Options
 from Products.zasync.wakeup import Wakeup
 from tests.client import jobs
 from zasync_client import config
 from zasync_client import datatypes
 from zasync_client import inprocess
+from zasync_client import replacing
 from zasync_client import signals
 from zasync_client.inprocess import InProcess
 from zasync_client.inprocess import Section
@@ -95,6 +97,8 @@ max-conflict-resolution-attempts 7
 initial-retry-delay 0.5
 retry-exponential-backoff 2
 drain-seconds 3.5
+max-interruptions 2
+max-hung-threads 3
 max-result-size 1MB
 <plugin join>
   handler os.path.join
@@ -104,6 +108,7 @@ max-result-size 1MB
         ('', 'zad', 'zam1'), 3, 7)
     assert (found.initial_retry_seconds, found.retry_growth, found.drain_seconds) == (
         0.5, 2.0, 3.5)
+    assert (found.max_interruptions, found.max_hung_threads) == (2, 3)
     assert found.max_result_bytes == 1024 * 1024
     assert found.plugins['join'].handler is os.path.join
     assert 'zope_exec' in found.plugins
@@ -398,7 +403,7 @@ def test_a_stop_ends_after_the_drain_limit_whatever_runs(place, tmp_path):
     worker.stop()
     assert worker.join(AT_ONCE + 0.2)
     transaction.begin()
-    assert deferred.state == 'accepted'
+    assert (deferred.state, deferred.attempts[-1].outcome) == ('new', 'its worker was stopped')
     place.start()  # the next life runs it again, whatever the first run does
     place.wait(lambda: deferred.attempt == 2)
     open(gate, 'w', encoding='ascii').close()
@@ -424,6 +429,32 @@ def test_an_error_nobody_expected_ends_a_life_of_the_worker_and_nothing_else(
     place.wait(lambda: deferred.ended)
     assert 'RuntimeError: a bug' in caplog.text
     # The threads of the first life have gone.
+    assert wait_until(
+        lambda: our_threads() == ['zasync-1', 'zasync-2', 'zasync-worker-first'], LIMIT)
+
+
+def test_a_worker_with_hung_threads_begins_anew_in_the_same_process(
+        place, caplog, monkeypatch, tmp_path):
+    monkeypatch.setattr(replacing, 'HUNG_SECONDS', 0.1)
+    monkeypatch.setattr(replacing, 'SHORTEST_LIFE_SECONDS', 0.1)
+    manager = place.add()
+    place.start(drain=60.0)
+    place.wait(lambda: serves(place))
+    first, pool_size = manager.queue.desk.boot, place.db.getPoolSize()
+    gate = str(tmp_path / 'gate')
+    hung = manager.putCallWith(Options(timeout=0.1), 'zope_call', jobs.wait_for_file, gate)
+    transaction.commit()
+    place.wait(lambda: hung.state == 'failed')
+    assert wait_until(lambda: place.put(jobs.add, 1, 1) and 'begins anew in this process'
+                      in caplog.text, LIMIT, look_seconds=0.1)
+    place.wait(lambda: serves(place) and manager.queue.desk.boot != first)
+    assert '1 threads of the one before go on until their code ends' in caplog.text
+    # It may still have its connection; nobody is warned of one more.
+    assert place.db.getPoolSize() == pool_size + 1
+    assert our_threads() == ['zasync-1', 'zasync-1', 'zasync-2', 'zasync-worker-first']
+    calls = [place.put(jobs.add, number, 1) for number in range(3)]
+    place.wait(lambda: all(call.ended for call in calls))
+    open(gate, 'w', encoding='ascii').close()
     assert wait_until(
         lambda: our_threads() == ['zasync-1', 'zasync-2', 'zasync-worker-first'], LIMIT)
 

@@ -358,6 +358,38 @@ def test_a_visitor_takes_only_what_it_has_a_plugin_for(farm, tmp_path):
     assert states(*odd) == ['resolved', 'resolved']
 
 
+@pytest.mark.parametrize('role', ['visitor', 'guest'])
+def test_who_has_no_plugin_for_what_waits_does_not_look_at_it_again_and_again(
+        farm, tmp_path, role):
+    path = str(tmp_path / 'go')
+    other = farm.serve('zam2', plugins=[('odd', lambda run: 'odd')])
+    farm.put_to('zam2', 'zope_call', jobs.wait_for_file, path)
+    farm.step(other)
+    farm.put_to('zam2', 'odd')
+    farm.clock.advance(10)
+    farm.step(other)
+    idle = farm.serve('zam1')
+    if role == 'guest':
+        farm.let_pass(70, idle)
+        assert farm.holder('zam2') == (idle.boot, True)
+        # What ran in the dead worker is run by the guest now.
+        (tmp_path / 'go').touch()
+        farm.run(idle)
+    else:
+        farm.clock.advance(2)
+        farm.run(idle)
+    before = farm.serial()
+    assert [farm.step(idle) for _ in range(5)] == [False] * 5
+    assert farm.serial() == before
+    # What it can run it takes at once, all the same.
+    plain = farm.put_to('zam2', *CALL)
+    farm.step(idle)
+    transaction.begin()
+    assert plain.state != 'new'
+    (tmp_path / 'go').touch()
+    farm.settle(other)
+
+
 def test_a_call_of_a_visitor_that_dies_is_found_by_the_desks_own_worker(farm, tmp_path):
     busy, calls, go = busy_sibling(farm, tmp_path, 1)
     visitor = farm.serve('zam1', start=False)

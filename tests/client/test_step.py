@@ -34,7 +34,7 @@ class Bench:
     """
 
     def __init__(self, db=None):
-        self.db = ZODB.DB(DemoStorage()) if db is None else db
+        self.db = ZODB.DB(self.make_storage()) if db is None else db
         self.connection = self.db.open()
         root = self.connection.root()
         root['Application'] = Application()
@@ -46,6 +46,8 @@ class Bench:
         from Products.zasync.clock import SYSTEM
         self.clock = ManualClock(SYSTEM.now() + 1)
         self._workers = []
+
+    make_storage = DemoStorage
 
     def config(self, threads=1, plugins=(), changes=()):
         from Products.zasync.builtin import BUILTIN

@@ -40,6 +40,13 @@ def test_what_is_no_positive_integer_is_refused(text):
         datatypes.positive_integer(text)
 
 
+@pytest.mark.parametrize('text', ['0', '11', '-1', 'many', '', '2.0'])
+def test_more_interruptions_than_a_call_remembers_or_none_are_refused(text):
+    assert [datatypes.few(number) for number in ('1', '10')] == [1, 10]
+    with pytest.raises(ValueError, match='1 to 10'):
+        datatypes.few(text)
+
+
 @pytest.mark.parametrize('text, expected', [('0', 0.0), ('1.5', 1.5), ('3600', 3600.0)])
 def test_seconds_are_a_number(text, expected):
     assert datatypes.seconds(text) == expected
@@ -99,6 +106,8 @@ def test_a_file_that_says_nothing_has_the_historic_defaults(conf):
     assert loaded.retry_growth == 1.1
     assert loaded.max_total_retry_seconds == 3600.0
     assert (loaded.threads, loaded.drain_seconds) == (4, 20.0)
+    assert loaded.max_interruptions == 5
+    assert (loaded.max_hung_threads, loaded.max_memory_bytes) == (None, None)
     assert {name: plugin.handler for name, plugin in loaded.plugins.items()} == {
         name: plugin.run or HANDLERS[name] for name, plugin in {**BUILTIN, **INTERNAL}.items()}
     assert {name for name, plugin in loaded.plugins.items() if not plugin.zope_aware} == set(
@@ -115,6 +124,9 @@ initial-retry-delay 0.5
 retry-exponential-backoff 2
 max-total-retry 0
 drain-seconds 3.5
+max-interruptions 3
+max-hung-threads 2
+max-memory 1GB
 worker-pid-filename /run/zasync.pid
 verbose-traceback on
 <plugin join>
@@ -128,7 +140,9 @@ verbose-traceback on
             'path': str(path), 'target': ('', 'zad', 'zam1'), 'threads': 2,
             'max_conflict_attempts': 7, 'initial_retry_seconds': 0.5, 'retry_growth': 2.0,
             'max_total_retry_seconds': 0.0, 'drain_seconds': 3.5, 'plugins': {}, 'zope': None,
-            'handlers': None, 'pid_path': '/run/zasync.pid', 'max_result_bytes': 500 * 1024,
+            'handlers': None, 'max_interruptions': 3, 'max_hung_threads': 2,
+            'max_memory_bytes': 1024 ** 3, 'pid_path': '/run/zasync.pid',
+            'max_result_bytes': 500 * 1024,
             'verbose_traceback': True, 'warnings': ()}
     import os.path
     assert loaded.plugins['join'].handler is os.path.join
@@ -165,6 +179,10 @@ def test_a_directory_is_no_configuration_file(tmp_path):
     ('retry-exponential-backoff 0.5', '1 (constant) or more'),
     ('max-total-retry -1', '0 or more'),
     ('drain-seconds -1', '0 or more'),
+    ('max-interruptions 0', '1 to 10'),
+    ('max-interruptions 11', '1 to 10'),
+    ('max-hung-threads 0', '1 or more'),
+    ('max-memory lots', '500KB'),
     ('max-result-size 0', 'more than 0'),
     ('max-result-size -5MB', '10MB'),
     ('max-result-size 5TB', '10MB'),

@@ -142,6 +142,19 @@ def test_the_timeout_of_a_plugin_is_a_ceiling_for_that_of_a_call(asked, ceiling,
     (['conflicts'] + ['interrupted'] * 5, True),
     (['interrupted'] * 4 + ['failed: ValueError', 'interrupted'], False),
     (['interrupted'] * 5 + ['nobody ran it'], False),
+    (['interrupted'] * 4 + ['its worker took too much memory'], True),
+    (['interrupted'] * 4 + ['its worker was stopped', 'interrupted'], False),
+    (['interrupted'] * 4 + ['its worker was replaced'], False),
+    (['interrupted'] * 4 + [None], False),
 ])
 def test_a_call_is_suspect_after_five_attempts_in_a_row_whose_workers_were_lost(outcomes, suspect):
     assert policy.is_suspect(outcomes) is suspect
+
+
+@pytest.mark.parametrize('outcomes, most, last', [
+    ([], 1, False), (['interrupted'], 1, False),   # it fails at once
+    ([], 2, False), (['interrupted'], 2, True), (['interrupted', None], 2, True),
+    (['interrupted', 'conflicts', None], 2, False),
+    (['its worker was gone'] * 3, 5, False), (['its worker was gone'] * 4, 5, True)])
+def test_one_interruption_before_the_last_a_call_has_its_last_chance(outcomes, most, last):
+    assert policy.has_last_chance(outcomes, most) is last

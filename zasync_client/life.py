@@ -1,0 +1,108 @@
+"""One life of a worker's process: configured, Zope started, calls served; and the next one.
+
+Imports: worker, config, database, zope, memory, succession, logs, signals, threaddump,
+pidfile, errors, zasync.
+"""
+
+import logging
+import os
+import signal
+import socket
+import threading
+
+from Products.zasync import policy
+from Products.zasync.clock import SYSTEM
+from Products.zasync.wakeup import Wakeup
+
+from . import config as configuration
+from . import logs
+from . import memory
+from . import zope
+from .database import Database
+from .errors import WorkerError
+from .pidfile import PidFile
+from .signals import Signals
+from .threaddump import ThreadDump
+from .worker import Worker
+
+
+log = logging.getLogger('zasync')
+
+
+def live(path, succession, serving=None, output=None):
+    """Configure, start Zope, serve, close; → exit code. Raises WorkerError if it can't.
+
+    serving -- callable(), called once the target is taken. output -- path of the file that
+    standard output and error go to, None for wherever they go. Does not return where the
+    worker is to be replaced: the process goes on with the next life.
+    """
+    config = configuration.load(path)
+    logs.set_up(config.zope.eventlog, config.zope.loggers, config.verbose_traceback)
+    for warning in config.warnings:
+        log.warning('%s', warning)
+    stopping = threading.Event()
+    wakeup = Wakeup(SYSTEM)
+    dump = ThreadDump()
+    dump.install()
+    signals = Signals(stopping, wakeup.notify_own, lambda: logs.reopen(output, dump))
+    signals.install()
+    pid_file = PidFile(config.pid_path, succession.lock_fd)
+    try:
+        pid_file.take(host=socket.gethostname(), started_at=SYSTEM.now(),
+                      target='/'.join(config.target), drain_seconds=config.drain_seconds,
+                      replaced=succession.times, replaced_because=succession.reason)
+        try:
+            db = zope.start(config, SYSTEM, stopping)
+            database = Database(db, config.target, config.threads)
+            worker = Worker(config, database, wakeup, SYSTEM, stopping)
+            ceiling = _ceiling(config, worker, pid_file, succession)
+
+            def serves():
+                pid_file.tell(serving=True)
+                if ceiling is not None:
+                    ceiling.start()
+                if serving is not None:
+                    serving()
+
+            worker.run(serves)
+            if worker.replacing.wanted is not None:
+                succession.begin_anew(worker.replacing.wanted.reason, pid_file.fd,
+                                      lambda: signals.asked)
+        finally:
+            pid_file.clear()
+    except WorkerError as reason:
+        if stopping.is_set() and reason.exit_code == 2:
+            log.info('%s', reason)
+            return 0
+        log.error('%s', reason)
+        raise
+    except Exception:
+        log.critical('the worker ends because of an error it can not handle', exc_info=True)
+        return 1
+    return 0
+
+
+def _ceiling(config, worker, pid_file, succession):
+    """The memory.Ceiling of the worker, or None; raises ConfigurationError if it is too low."""
+    if config.max_memory_bytes is None:
+        return None
+    most = memory.megabytes(config.max_memory_bytes)
+
+    def above(used):
+        worker.replacing.want(
+            f'it has {memory.megabytes(used)} of memory, more than max-memory, {most}',
+            policy.TOO_MUCH_MEMORY)
+
+    def far_above(used):
+        reason = f'it had {memory.megabytes(used)} of memory, far more than max-memory, {most}'
+        ids = ', '.join(sorted({claim.id for claim in worker.held()})) or 'no call'
+        log.critical('the worker begins anew at once, as after a kill: %s; it was running: %s',
+                     reason, ids)
+        try:
+            succession.begin_anew(reason, pid_file.fd)
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    ceiling = memory.Ceiling(config.max_memory_bytes, above, far_above, SYSTEM)
+    ceiling.check()
+    return ceiling
