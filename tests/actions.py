@@ -24,9 +24,11 @@ FORMS = {
     'manage_runPeriodicCall': {'id': 'nightly'}, 'manage_dropPeriodicCall': {'id': 'nightly'},
     'manage_addManagers': {'managers': '1'}, 'manage_removeManager': {'id': 'zam1'},
     'manage_keepManager': {'id': 'zam1'}, 'manage_delObjects': {'ids:list': 'box_bob'},
-    'manage_changeDefaults': {'HOST': 'other'}, 'addMailBox': {'user': 'eve'},
-    'constructAsynchronousCallManager': {'id': 'new'}, 'constructZAsyncDispatcher': {'id': 'new'},
-    'constructZAsyncDispatcherWithManagers': {'id': 'new'}}
+    'manage_changeDefaults': {'HOST': 'other'}, 'addMailBox': {'user': 'eve', 'HOST': 'other', 'PORT': '143', 'SSL': '0', 'login': 'eve',
+                   'password': 'x'},
+    'constructAsynchronousCallManager': {'id': 'new1'},
+    'constructZAsyncDispatcher': {'id': 'new2'},
+    'constructZAsyncDispatcherWithManagers': {'id': 'new3'}}
 
 
 def published_actions():
@@ -87,7 +89,7 @@ def build(place, put_as):
             'MailTool': '/portal_webmail', 'MailBox': box_path, 'MailFolder': f'{box_path}/INBOX',
             'MailMessage': f'{box_path}/INBOX/.7', 'zasync': '/manage_addProduct/zasync',
             'zasyncdispatcher': '/manage_addProduct/zasyncdispatcher',
-            'CPSMailAccess': '/manage_addProduct/CPSMailAccess'}, {'call': call.id}
+            'CPSMailAccess': '/portal_webmail/manage_addProduct/CPSMailAccess'}, {'call': call.id}
 
 
 def form_of(name, ids):

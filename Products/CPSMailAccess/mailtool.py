@@ -189,6 +189,8 @@ def addMailTool(container, title='Webmail', REQUEST=None):
     dispatcher, container = container, container.this()
     title = str(title).strip()
     problem = _id_problem(container, TOOL_ID)
+    if is_mail_tool(container):
+        problem = 'The mail tool holds mailboxes only.'
     if not problem and len(title) > 200:
         problem = 'The title has more than 200 characters.'
     if problem:
