@@ -124,6 +124,7 @@ def _has_tokens():
 class Page(PageTemplateFile):
     """A page. Its forms carry `<input tal:replace="structure authenticator" />`."""
 
+    @zpublish(False)
     def pt_getContext(self, *args, **kwargs):
         """What the page may name: `authenticator` is the token's field, '' where there is none."""
         names = super().pt_getContext(*args, **kwargs)

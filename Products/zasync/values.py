@@ -62,7 +62,7 @@ _OF_DATACLASSES = {name: getattr(dataclasses, f'_dataclass_{name.strip("_")}', N
                    for name in ('__getstate__', '__setstate__')}
 
 #: All named tuples have that code, and no other class has.
-_NAMED_TUPLE = collections.namedtuple('_NAMED_TUPLE', ()).__getnewargs__.__code__
+_NAMED_TUPLE = vars(collections.namedtuple('_NAMED_TUPLE', ()))['__getnewargs__'].__code__
 
 _HOW = 'give a dataclass, a named tuple or an enumeration, or declare it by allow_value'
 _CHOOSE = 'pass data, and have the code that runs choose by it'
@@ -158,7 +158,7 @@ def _says_what_it_is(kind: type) -> bool:
         return bool(kind.__members__)
     own = {name for name in _PICKLING if _is_own(kind, name)}
     if issubclass(kind, tuple):
-        code = getattr(kind.__getnewargs__, '__code__', None)  # type: ignore[attr-defined]
+        code = getattr(getattr(kind, '__getnewargs__', None), '__code__', None)
         return code is _NAMED_TUPLE and not own - {'__getnewargs__'}
     return '__dataclass_fields__' in vars(kind) and not own and kind.__new__ is object.__new__
 

@@ -76,7 +76,7 @@ def test_a_trap_in_a_result_fails_who_reads_it_and_no_worker(fate, trap):
     ended(fate, worker, first)
     by_hand(first, '_result', trap)
     with pytest.raises(LookupError, match='the stored value needs posix.mkdir'):
-        first.result
+        print(first.result)
     transaction.begin()
     first.addCallbacks(chains.double, chains.text_of)
     transaction.commit()

@@ -29,7 +29,7 @@ class Rights(enum.IntFlag):
     WRITE = 2
 
 
-class Size(str, enum.Enum):
+class Size(enum.StrEnum):
     """One that is a text, too, and says how it is pickled: nobody asks."""
 
     BIG = 'big'

@@ -41,7 +41,7 @@ from tests.unit import samples
 
 
 _ = MessageFactory('zasync')
-NOW = datetime.datetime(2024, 2, 29, 23, 59, 59, 999_999)
+NOW = datetime.datetime(2024, 2, 29, 23, 59, 59, 999_999, datetime.UTC).replace(tzinfo=None)
 ORDER = samples.Order(7, [samples.Order.Line('a'), samples.Order.Line('b')])
 
 
@@ -74,7 +74,8 @@ ALLOWED = {
     'enumerations': [*samples.Colour, samples.Rights.READ | samples.Rights.WRITE,
                      samples.Rights(0), samples.Size.BIG],
     'named tuples': [samples.Point(1), samples.Point(1, samples.Point(2)), samples.Place('/')],
-    'dataclasses': [ORDER, samples.Order.Line('x'), samples.Price(3), samples.BigOrder(1, of=ORDER)],
+    'dataclasses': [ORDER, samples.Order.Line('x'), samples.Price(3),
+                    samples.BigOrder(1, of=ORDER)],
     'declared': [samples.Ticket(3), samples.Wallet(a=1), samples.Measure('3', 'm')],
     'classes of values': [int, list, samples.Point, samples.Ticket],
 }
@@ -148,9 +149,9 @@ def misplaced():
 
 
 REFUSED = {
-    'a class': (samples.Plain(), 'an object of the class tests.unit.samples.Plain; give a '
-                                 'dataclass, a named tuple or an enumeration, or declare it by '
-                                 'allow_value'),
+    'a class': (samples.Plain(), (
+        'an object of the class tests.unit.samples.Plain; give a dataclass, a named tuple or an '
+        'enumeration, or declare it by allow_value')),
     'dict subclass': (samples.Basket(a=1), 'samples.Basket'),
     'list subclass': (samples.Row([1]), 'samples.Row'),
     'str subclass': (samples.Name('x'), 'samples.Name'),

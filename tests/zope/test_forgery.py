@@ -1,4 +1,4 @@
-"""Actions over HTTP, outside Plone: what another site's page posts is refused, for each of them."""
+"""Actions over HTTP, outside Plone: what another site's page posts is refused, of each of them."""
 
 import re
 from pathlib import Path
