@@ -8,6 +8,7 @@ import transaction
 
 from Products.zasync import forgery
 from tests import actions
+from tests.secretkeys import secret_key
 
 
 ROOT = Path(forgery.__file__).parents[1]
@@ -22,8 +23,8 @@ OWN = [{'Sec-Fetch-Site': 'same-origin', 'Origin': 'http://localhost'},
 
 
 @pytest.fixture
-def built(site, app):
-    """{owner: path}, {name in forms: text}: see actions.build."""
+def built(site, app, tmp_path):
+    """{owner: path}, {name in forms: text}: see actions.build. There is a secret key."""
     def as_admin(put):
         site.login('admin')
         try:
@@ -31,9 +32,10 @@ def built(site, app):
         finally:
             site.logout()
 
-    made = actions.build(app, as_admin)
-    transaction.commit()
-    return made
+    with secret_key(tmp_path / 'secret.key'):
+        made = actions.build(app, as_admin)
+        transaction.commit()
+        yield made
 
 
 def post(site, built, owner, name, headers):
@@ -80,7 +82,7 @@ def test_each_action_is_refused_from_another_site_and_nothing_changes(site, buil
 
 #: Actions that have nothing to do where `actions.build` has made things.
 IDLE = {'manage_retryCall', 'manage_retryAll', 'manage_purge', 'manage_test',
-        'manage_fetchBody', 'addMailTool'}
+        'manage_fetchBody', 'manage_sealPasswords', 'addMailTool'}
 
 #: What takes away what others act on.
 LAST = {'manage_delObjects', 'manage_removeManager', 'manage_dropPeriodicCall'}
