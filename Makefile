@@ -46,6 +46,15 @@ help:
 	.venv-zeo/bin/python -m pip install $(PIP_OPTIONS) -c constraints.txt ZEO
 	@touch $@
 
+# Where the tests see a Zope inside Plone: plone.protect and what it needs, beside what is in .venv.
+.venv-plone: .venv-plone/.complete
+.venv-plone/.complete: .venv/.complete constraints.txt .ci/make-venv
+	@.ci/make-venv .venv-plone
+	@$(RUN) -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+	    > $$(.venv-plone/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/main.pth
+	.venv-plone/bin/python -m pip install $(PIP_OPTIONS) -c constraints.txt plone.protect
+	@touch $@
+
 # A package that is missing is no reason not to run: what needs it is skipped with a reason.
 debian-packages:
 	@.ci/apt-packages $$(sed 's/#.*//' debian-packages.txt) || true
@@ -59,7 +68,7 @@ demo: .venv .venv-zeo
 	@$(RUN) -m pip install $(PIP_OPTIONS) -c constraints.txt -e '.[ldap]' && touch $@ \
 	    || echo "python-ldap was not built: its tests are skipped" >&2
 
-test: debian-packages .venv .venv-zeo .venv/.ldap-complete
+test: debian-packages .venv .venv-zeo .venv-plone .venv/.ldap-complete
 	$(RUN) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 check: .venv
@@ -80,5 +89,5 @@ docs: .venv/.docs-complete
 	@echo "docs/_build/html/index.html"
 
 clean:
-	rm -rf .venv .venv-zeo docs/_build build dist ./*.egg-info
+	rm -rf .venv .venv-zeo .venv-plone docs/_build build dist ./*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -7,16 +7,18 @@ GET of a message's page never writes. The body is fetched by a POST of the page'
 a ZODB write in answer to a GET could be caused by any foreign page the reader visits (and
 is refused by plone.protect). After that every GET shows the stored body.
 
-Imports: Zope, headers, presentation, permissions.
+Imports: Zope, headers, presentation, permissions, zasync.
 """
 
 from AccessControl.class_init import InitializeClass
 from AccessControl.SecurityInfo import ClassSecurityInfo
 from OFS.SimpleItem import SimpleItem
 from persistent import Persistent
-from Products.PageTemplates.PageTemplateFile import PageTemplateFile
 from zope.interface import implementer
 from ZPublisher import zpublish
+
+from Products.zasync.forgery import action
+from Products.zasync.forgery import Page
 
 from . import errors
 from . import presentation
@@ -55,7 +57,7 @@ class MailMessage(SimpleItem):
     subject = sender = to = cc = date = message_id = ''
     _flags = ()
     _body = None
-    _page = PageTemplateFile('www/message', globals(), __name__='manage_main')
+    _page = Page('www/message', globals(), __name__='manage_main')
 
     def __init__(self, remote):
         self.uid = remote.uid
@@ -178,7 +180,7 @@ class MailMessage(SimpleItem):
                   ('Size', presentation.size(self.size)), ('Message-ID', self.message_id))
         return [(label, text) for label, text in fields if text]
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(ViewMailbox)
     def manage_fetchBody(self, REQUEST=None):
         """Fetch the body from the mail server and keep it (button of the page)."""

@@ -3,7 +3,7 @@
 The mailboxes are in a BTree: a portal of thousands of users adds one without writing a list
 of all others.
 
-Imports: Zope, BTrees, mailbox, background, credentials, parameters, zmi.
+Imports: Zope, BTrees, mailbox, background, credentials, parameters, zmi, zasync.
 """
 
 from AccessControl.class_init import InitializeClass
@@ -23,6 +23,8 @@ from zope.interface import implementer
 from zope.lifecycleevent import ObjectAddedEvent
 from zope.lifecycleevent import ObjectRemovedEvent
 from ZPublisher import zpublish
+
+from Products.zasync.forgery import action
 
 from . import background
 from . import credentials
@@ -125,7 +127,7 @@ class MailTool(ToolPages, Folder):
         return tuple({'id': id, 'meta_type': child.meta_type}
                      for id, child in self._boxes.items())
 
-    @zpublish(methods='POST')
+    @action
     @security.protected('Delete objects')
     def manage_delObjects(self, ids=(), REQUEST=None):
         """Delete mailboxes; nothing changes on the mail server."""
@@ -181,12 +183,14 @@ def addMailToolForm(self, REQUEST=None):
     return tool_form(self, 'Webmail', {})
 
 
-@zpublish(methods='POST')
+@action
 def addMailTool(container, title='Webmail', REQUEST=None):
     """Add the tool, `portal_webmail`, to a container; the tool itself without REQUEST."""
     dispatcher, container = container, container.this()
     title = str(title).strip()
     problem = _id_problem(container, TOOL_ID)
+    if is_mail_tool(container):
+        problem = 'The mail tool holds mailboxes only.'
     if not problem and len(title) > 200:
         problem = 'The title has more than 200 characters.'
     if problem:
@@ -210,7 +214,7 @@ def addMailBoxForm(self, REQUEST=None):
     return box_form(self, _asked_names(tool), '', _starting_values(tool), {}, {})
 
 
-@zpublish(methods='POST')
+@action
 def addMailBox(self, user='', REQUEST=None):
     """Add a mailbox for a user; the add form's action. Parameters come by their names."""
     tool = self.this()

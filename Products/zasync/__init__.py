@@ -3,7 +3,7 @@
 Light on purpose: ZConfig's ``%import`` loads this package before Zope is
 configured, so the helpers are looked up when they are first used.
 
-Imports: manager, running, deferring, options, sealing, when used.
+Imports: manager, running, deferring, options, sealing, values, when used.
 """
 
 from importlib import import_module
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from .options import Retry as Retry
     from .running import checkpoint as checkpoint
     from .running import progress as progress
+    from .values import allow_value as allow_value
 
 #: What is looked up when it is first used: name → module.
 _HELPERS = {'checkpoint': 'running', 'progress': 'running', 'defer': 'deferring',
-            'Options': 'options', 'Retry': 'options'}
+            'Options': 'options', 'Retry': 'options', 'allow_value': 'values'}
 
 
 if not TYPE_CHECKING:  # a type checker would take any name for one that is here

@@ -39,6 +39,10 @@ class BadResult(ZAsyncError):
     """The result of the call can't be stored, so its effects were rolled back."""
 
 
+class ForeignValue(ZAsyncError, LookupError):
+    """A stored value is of a class that values may not be of: nothing of it was made."""
+
+
 class Interrupted(ZAsyncError):
     """The worker died or stopped while it ran the call, and the call may not run twice."""
 

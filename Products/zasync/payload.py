@@ -1,11 +1,11 @@
 """Payload: arguments and results as bytes, pickled where they arise and written once.
 
-Pickling at the door answers at once: what can't be pickled, is too big or would
-drag persistent objects along is refused where it was passed, not at the commit.
-A web page can list calls whose classes it lacks, and copying a manager copies
-no document.
+Pickling at the door answers at once: what is no value (see values), can't be pickled
+or is too big is refused where it was passed, not at the commit. So a persistent object
+is. A web page can list calls whose classes it lacks, and copying a manager copies no
+document.
 
-Imports: errors.
+Imports: values, errors.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 from typing import TYPE_CHECKING
 
+from . import values
 from .errors import BadCall
 
 
@@ -43,30 +44,31 @@ class Payload(Persistent):
         self.data = data
 
 
-class _RefusedObject(Exception):
-    """A persistent object was met while pickling; its text says which."""
-
-
 class _Pickler(pickle.Pickler):
 
-    def persistent_id(self, obj: object) -> None:
-        if isinstance(obj, Persistent):
-            raise _RefusedObject(
-                f'a persistent object ({type(obj).__name__}); pass its path instead')
-        return None
+    def reducer_override(self, obj: object) -> Any:
+        return values.reduction(obj)
+
+
+class _Unpickler(pickle.Unpickler):
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ('builtins', 'getattr'):
+            return values.find_zone
+        return values.check_found(super().find_class(module, name))
 
 
 def dumps(value: object, error: Callable[[str], Exception] = BadCall, what: str = 'the value',
           largest: int = LARGEST_BYTES) -> bytes:
     """The pickle of `value`, bytes.
 
-    Raises `error` with a sentence that starts with `what` if it can't be
-    pickled, holds a persistent object or is larger than `largest` bytes.
+    Raises `error` with a sentence that starts with `what` if it holds what is no value,
+    can't be pickled or is larger than `largest` bytes.
     """
     buffer = io.BytesIO()
     try:
         _Pickler(buffer, protocol=4).dump(value)
-    except _RefusedObject as refused:
+    except values.Refused as refused:
         raise error(f'{what} holds {refused}') from None
     except Exception as reason:  # pickling runs foreign code, which may raise anything
         raise error(f'{what} can not be pickled: {reason}') from reason
@@ -99,5 +101,8 @@ def pickled(kept: bytes | Payload) -> bytes:
 
 
 def loads(kept: bytes | Payload) -> Any:
-    """The value of what `stored` returned."""
-    return pickle.loads(pickled(kept))
+    """The value of what `stored` returned.
+
+    Raises ForeignValue if it needs what values may not be made of, here and now.
+    """
+    return _Unpickler(io.BytesIO(pickled(kept))).load()

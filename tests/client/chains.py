@@ -7,6 +7,7 @@ import time
 import transaction
 from AccessControl import getSecurityManager
 
+from Products.zasync import allow_value
 from Products.zasync.failure import Failure
 from Products.zasync.running import checkpoint
 from Products.zasync.running import current
@@ -91,6 +92,7 @@ def unpicklable(result=None):
     return lambda: None
 
 
+@allow_value
 class NoReturn:
     """Can be pickled, and not be read again."""
 
@@ -98,6 +100,7 @@ class NoReturn:
         return _refuse, ()
 
 
+@allow_value
 def _refuse():
     raise TypeError('it does not come back')
 

@@ -8,6 +8,7 @@ import types
 
 import transaction
 
+from Products.zasync import allow_value
 from Products.zasync.running import checkpoint
 from Products.zasync.running import current
 from Products.zasync.running import progress
@@ -119,7 +120,7 @@ def return_foreign():
     module = types.ModuleType('no_such_module')
     module.Thing = type('Thing', (), {'__module__': 'no_such_module', '__qualname__': 'Thing'})
     sys.modules['no_such_module'] = module
-    return module.Thing()
+    return allow_value(module.Thing)()
 
 
 def nothing_by_position(*, name):

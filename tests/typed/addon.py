@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 from typing import assert_type
 
+from Products.zasync import allow_value
 from Products.zasync import checkpoint
 from Products.zasync import defer
 from Products.zasync import Options
@@ -31,6 +32,14 @@ from zasync_client import run
 
 
 DAY = datetime.timedelta(days=1)
+
+
+@allow_value
+class Basket(dict[str, int]):
+    """Goods and numbers; it may be passed to a call."""
+
+
+assert_type(Basket(cup=2)['cup'], int)
 
 
 class Shop:

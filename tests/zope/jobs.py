@@ -1,5 +1,7 @@
 """What the calls of the tests do; a module, so that zope_call can name them."""
 
+import builtins
+
 import transaction
 from AccessControl import getSecurityManager
 from zope.globalrequest import getRequest
@@ -35,10 +37,15 @@ def mark(text):
     return text
 
 
-def mark_and_fail(text, error):
+def fail(kind='ValueError', *args):
+    """Fail with that error of Python's."""
+    raise getattr(builtins, kind)(*args)
+
+
+def mark_and_fail(text, *error):
     """Leave a mark, then fail with that error."""
     mark(text)
-    raise error
+    fail(*error)
 
 
 def mark_and_transient(text):

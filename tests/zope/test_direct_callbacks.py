@@ -124,7 +124,7 @@ def test_after_the_request_such_a_call_takes_no_callbacks(app, zad):
 
 def test_an_aggregate_has_all_results_in_order_and_Failures_in_the_list(app, zad):
     deferred = put(zad, 'aggregate', [
-        ('zope_call', (jobs.add, 1)), ('zope_call', (jobs.mark_and_fail, 'x', ValueError('no'))),
+        ('zope_call', (jobs.add, 1)), ('zope_call', (jobs.mark_and_fail, 'x', 'ValueError', 'no')),
         ('aggregate', ([('zope_exec', ('/', {}, 'python: 3'))],))])
     one, failure, three = deferred.result
     assert (one, three, str(failure)) == (2, [3], 'ValueError: no')

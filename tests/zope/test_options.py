@@ -304,7 +304,7 @@ def test_a_direct_run_that_fails_leaves_the_series_free(zad, again):
         zad.putCallWith(Options(series='s'), *CALL)
         transaction.commit()
     _, deferred = zad.putCallWith(Options(series='s'), 'zope_call', jobs.mark_and_fail, 'x',
-                                  ValueError('no'))
+                                  'ValueError', 'no')
     assert deferred.state == 'failed'
     assert zad.call_names.is_free('s', None)
     transaction.commit()

@@ -95,10 +95,6 @@ def tell(failure):
     return f'it failed: {failure.text}'
 
 
-def fail(error):
-    raise error
-
-
 # in the put
 
 def test_a_call_runs_in_the_put_as_its_caller(app, zam):
@@ -125,7 +121,7 @@ def test_the_door_refuses_as_ever(zam):
     with eager():
         with pytest.raises(UnknownPlugin):
             zam.putCall('nonsense')
-        with pytest.raises(BadCall, match='can not be pickled|pickle'):
+        with pytest.raises(BadCall, match='argument 2 holds a function'):
             zam.putCall('zope_call', double, lambda: None)
 
 
@@ -137,23 +133,22 @@ def test_arguments_and_results_are_copies_as_they_are_in_a_worker(zam):
     assert deferred.result == ['one']
     with eager():
         failed = zam.putCall('zope_call', jobs.unpicklable)
-    assert 'pickle' in failed.failure.text
+    assert failed.failure.text.startswith('the result holds a function')
 
 
 def test_a_failure_is_stored_and_the_effects_are_undone(app, zam):
     app._before = 'mine'
     with eager():
-        deferred = zam.putCall('zope_call', jobs.mark_and_fail, 'half', ValueError('no'))
+        deferred = zam.putCall('zope_call', jobs.mark_and_fail, 'half', 'ValueError', 'no')
     assert (deferred.state, deferred.failure.text) == ('failed', 'no')
     assert (marks(app), app._before) == (None, 'mine')
     assert list(zam.queue.failed) == [deferred.id]
 
 
 def test_propagate_raises_from_the_put_what_the_call_raised(app, zam):
-    error = ValueError('no')
     with eager(propagate=True):
         with pytest.raises(ValueError, match='no'):
-            zam.putCall('zope_call', jobs.mark_and_fail, 'half', error)
+            zam.putCall('zope_call', jobs.mark_and_fail, 'half', 'ValueError', 'no')
         assert marks(app) is None
         deferred, = zam.queue.failed.values()
         assert deferred.failure.text == 'no'
@@ -162,7 +157,7 @@ def test_propagate_raises_from_the_put_what_the_call_raised(app, zam):
 
 def test_a_failed_call_can_be_retried(zam, site):
     worked = []
-    with eager(plugins=[plugin('unlucky', lambda: worked or fail(ValueError('not yet')))]):
+    with eager(plugins=[plugin('unlucky', lambda: worked or jobs.fail('ValueError', 'not yet'))]):
         deferred = zam.putCall('unlucky')
         assert deferred.state == 'failed'
         worked.append('now')
@@ -187,7 +182,7 @@ def test_what_a_call_that_fails_has_put_is_gone(app, zam):
 def test_callbacks_run_and_change_the_result(zam):
     with eager():
         assert zam.putCall('echo', 4).addCallbacks(double).addCallbacks(double).result == 16
-        failed = zam.putCall('zope_call', fail, ValueError('no'))
+        failed = zam.putCall('zope_call', jobs.fail, 'ValueError', 'no')
         failed.addCallbacks(double, tell)
         assert (failed.state, failed.result) == ('resolved', 'it failed: no')
 
@@ -212,8 +207,8 @@ def test_aggregates_series_and_keys_work(zam):
 def test_a_delayed_call_waits_and_so_does_a_second_attempt(zam):
     with eager():
         later = zam.putCallWith(Options(not_before=HOUR), 'echo', 1)
-        again = zam.putCallWith(Options(retry=Retry(attempts=2)), 'zope_call', fail,
-                                ValueError('no'))
+        again = zam.putCallWith(Options(retry=Retry(attempts=2)), 'zope_call', jobs.fail,
+                                'ValueError', 'no')
     assert later.state == again.state == 'new'
     assert again.attempts[0].outcome.startswith('failed')
 
@@ -239,7 +234,7 @@ def test_a_call_can_not_commit_the_transaction_of_the_put(zam):
 
 def test_a_keyboard_interrupt_ends_the_test_and_not_the_call(zam):
     with eager(), pytest.raises(KeyboardInterrupt):
-        zam.putCall('zope_call', fail, KeyboardInterrupt())
+        zam.putCall('zope_call', jobs.fail, 'KeyboardInterrupt')
     transaction.abort()
 
 
@@ -319,7 +314,7 @@ def test_at_commit_an_aborted_transaction_runs_nothing(app, zam):
 
 def test_at_commit_calls_run_as_their_caller_in_transactions_of_their_own(app, zam):
     with eager(at_commit=True):
-        first = zam.putCall('zope_call', jobs.mark_and_fail, 'half', ValueError('no'))
+        first = zam.putCall('zope_call', jobs.mark_and_fail, 'half', 'ValueError', 'no')
         second = zam.putCall('zope_call', who)
         third = zam.putCall('zope_call', jobs.mark_and_commit, 'committed')
         transaction.commit()
@@ -410,7 +405,7 @@ def test_a_call_with_a_delay_runs_when_the_clock_was_moved(zam):
 
 def test_further_attempts_come_when_the_clock_was_moved(zam):
     with make_worker(zam) as worker:
-        deferred = put(zam, 'zope_call', fail, ValueError('no'),
+        deferred = put(zam, 'zope_call', jobs.fail, 'ValueError', 'no',
                        retry=Retry(attempts=3, delay=10.0, growth=2.0))
         for attempts, seconds in ((1, 10), (2, 20), (3, 0)):
             worker.run_until_idle()

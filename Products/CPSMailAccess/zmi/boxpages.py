@@ -2,7 +2,7 @@
 
 GET never writes; whatever changes something is a POST. The templates get plain values.
 
-Imports: Zope, credentials, parameters, presentation, permissions, fields.
+Imports: Zope, credentials, parameters, presentation, permissions, fields, zasync.
 """
 
 import json
@@ -10,8 +10,10 @@ from urllib.parse import urlencode
 
 from AccessControl.class_init import InitializeClass
 from AccessControl.SecurityInfo import ClassSecurityInfo
-from Products.PageTemplates.PageTemplateFile import PageTemplateFile
 from ZPublisher import zpublish
+
+from Products.zasync.forgery import action
+from Products.zasync.forgery import Page
 
 from .. import credentials
 from .. import parameters
@@ -41,8 +43,8 @@ class BoxPages:
 
     security = ClassSecurityInfo()
 
-    _box_page = PageTemplateFile('../www/mailbox', globals(), __name__='manage_main')
-    _form_page = PageTemplateFile('../www/form', globals(), __name__='manage_settingsForm')
+    _box_page = Page('../www/mailbox', globals(), __name__='manage_main')
+    _form_page = Page('../www/form', globals(), __name__='manage_settingsForm')
 
     # The mailbox
 
@@ -102,19 +104,19 @@ class BoxPages:
         url = self.absolute_url() + '/manage_main'
         return '%s?%s' % (url, urlencode(query)) if query else url
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(SynchronizeMailbox)
     def manage_getMessages(self, REQUEST=None):
         """Button "Get messages": synchronise INBOX in the background."""
         return self._press(1, REQUEST)
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(SynchronizeMailbox)
     def manage_synchronizeAll(self, REQUEST=None):
         """Button "Synchronise all folders", in the background."""
         return self._press(0, REQUEST)
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(ChangeMailbox)
     def manage_clearSynchro(self, REQUEST=None):
         """Button "Stop": take the lease from the run under way."""
@@ -182,7 +184,7 @@ class BoxPages:
         """The connection's settings. The password is not among what is shown."""
         return self._settings_page({}, {})
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(ChangeMailbox)
     def manage_changeSettings(self, REQUEST):
         """Store all settings, or none and say what is wrong with them."""

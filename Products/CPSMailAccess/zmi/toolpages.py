@@ -1,13 +1,15 @@
 """The pages of the tool: its mailboxes and the parameters they share; and the add forms.
 
-Imports: Zope, credentials, parameters, presentation, errors, fields.
+Imports: Zope, credentials, parameters, presentation, errors, fields, zasync.
 """
 
 from AccessControl import getSecurityManager
 from AccessControl.class_init import InitializeClass
 from AccessControl.SecurityInfo import ClassSecurityInfo
-from Products.PageTemplates.PageTemplateFile import PageTemplateFile
 from ZPublisher import zpublish
+
+from Products.zasync.forgery import action
+from Products.zasync.forgery import Page
 
 from .. import credentials
 from .. import errors
@@ -23,7 +25,7 @@ MANAGE_PROPERTIES = 'Manage properties'
 #: Mailboxes on one page of the tool.
 PAGE_SIZE = 50
 
-_add_page = PageTemplateFile('../www/form', globals(), __name__='addForm')
+_add_page = Page('../www/form', globals(), __name__='addForm')
 
 #: Parameters asked for when a mailbox is added; the others are on its settings tab.
 ADD_NAMES = ('HOST', 'PORT', 'SSL', 'login', 'password')
@@ -40,8 +42,8 @@ class ToolPages:
         {'label': 'Security', 'action': 'manage_access'},
     )
 
-    _tool_page = PageTemplateFile('../www/mailtool', globals(), __name__='manage_main')
-    _form_page = PageTemplateFile('../www/form', globals(), __name__='manage_defaultsForm')
+    _tool_page = Page('../www/mailtool', globals(), __name__='manage_main')
+    _form_page = Page('../www/form', globals(), __name__='manage_defaultsForm')
 
     @zpublish
     @security.protected(VIEW_MANAGEMENT_SCREENS)
@@ -66,7 +68,7 @@ class ToolPages:
             message=message, problem=problem,
             may_seal=bool(getSecurityManager().checkPermission(MANAGE_PROPERTIES, self)))
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(MANAGE_PROPERTIES)
     def manage_sealPasswords(self, REQUEST):
         """Button "Seal passwords anew": with the newest secret key."""
@@ -96,7 +98,7 @@ class ToolPages:
         """The parameters all mailboxes share, or start from."""
         return self._defaults_page(self.parameter_pairs(), {})
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(MANAGE_PROPERTIES)
     def manage_changeDefaults(self, REQUEST):
         """Store all parameters, or none and say what is wrong with them."""

@@ -3,7 +3,7 @@
 Pages read; what changes something is a POST. Nothing of a call's values is made here:
 they are shown as they are written.
 
-Imports: permissions, interfaces, clock, showing.
+Imports: permissions, forgery, interfaces, clock, showing.
 """
 
 from urllib.parse import quote
@@ -11,13 +11,14 @@ from urllib.parse import urlencode
 
 from AccessControl.class_init import InitializeClass
 from AccessControl.SecurityInfo import ClassSecurityInfo
-from Products.PageTemplates.PageTemplateFile import PageTemplateFile
 from zExceptions import NotFound
 from ZPublisher import zpublish
 
 from .. import clock
 from .. import permissions
 from .. import showing
+from ..forgery import action
+from ..forgery import Page
 from ..interfaces import FAILED
 from ..interfaces import FINAL_STATES
 from ..interfaces import STATES
@@ -38,8 +39,8 @@ class CallPages:
 
     security = ClassSecurityInfo()
 
-    _calls_page = PageTemplateFile('../www/calls', globals(), __name__='calls')
-    _call_page = PageTemplateFile('../www/call', globals(), __name__='call')
+    _calls_page = Page('../www/calls', globals(), __name__='calls')
+    _call_page = Page('../www/call', globals(), __name__='call')
 
     @zpublish
     @security.protected(permissions.ViewManagementScreens)
@@ -73,7 +74,7 @@ class CallPages:
         except KeyError:  # its sentence names the id, and Zope shows errors unescaped
             raise NotFound('There is no such call; results are dropped in time.') from None
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(permissions.ViewManagementScreens)
     def manage_cancelCall(self, REQUEST, id=''):
         """Cancel one call."""
@@ -82,7 +83,7 @@ class CallPages:
         return self._back_to_call(REQUEST, id, 'The call is cancelled.' if done else
                                   'The call had ended already.')
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(permissions.ViewManagementScreens)
     def manage_retryCall(self, REQUEST, id=''):
         """Have one call that failed run once more."""
@@ -91,13 +92,13 @@ class CallPages:
         return self._back_to_call(REQUEST, id, 'The call will run once more.' if done else
                                   'Only a call that has failed can be run once more.')
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(permissions.ViewManagementScreens)
     def manage_retryAll(self, REQUEST):
         """Have all calls that failed run once more."""
         return self._back_to_calls(REQUEST, f'{_calls(self.retry())} will run once more.', FAILED)
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(permissions.ViewManagementScreens)
     def manage_purge(self, REQUEST, state='', hours=''):
         """Drop ended calls of one state and of some age."""
@@ -108,14 +109,14 @@ class CallPages:
                                        'dropped.', state)
         return self._back_to_calls(REQUEST, f'{_calls(number)} dropped.', state)
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(permissions.ViewManagementScreens)
     def manage_pause(self, REQUEST):
         """Have the worker claim nothing for now."""
         self.pause()
         return self._back_to_calls(REQUEST, 'Paused: what runs goes on, what is put waits.')
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(permissions.ViewManagementScreens)
     def manage_resume(self, REQUEST):
         """End a pause."""

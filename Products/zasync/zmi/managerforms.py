@@ -3,7 +3,7 @@
 A form that is refused comes back with what was typed and one sentence a field;
 nothing is half-written.
 
-Imports: permissions.
+Imports: permissions, forgery.
 """
 
 from urllib.parse import quote
@@ -12,11 +12,12 @@ from AccessControl.class_init import InitializeClass
 from AccessControl.SecurityInfo import ClassSecurityInfo
 from Acquisition import aq_get
 from OFS.ObjectManager import checkValidId
-from Products.PageTemplates.PageTemplateFile import PageTemplateFile
 from ZPublisher import zpublish
 
 from .. import clock
 from .. import permissions
+from ..forgery import action
+from ..forgery import Page
 
 
 #: Defaults of the add form. Historic contract A.3.
@@ -27,7 +28,7 @@ LONGEST_ROTATION = 10 * 365 * 86400
 #: Longest poll interval, in seconds. Only a storage that pushes no news waits so long.
 LONGEST_POLL = 3600
 
-_add_form = PageTemplateFile('../www/managerAdd', globals(), __name__='managerAdd')
+_add_form = Page('../www/managerAdd', globals(), __name__='managerAdd')
 
 
 @zpublish
@@ -41,9 +42,9 @@ def _render(dispatcher, values, errors):
     return _add_form.__of__(dispatcher)(values=values, errors=errors, acquired=acquired)
 
 
-@zpublish(methods='POST')
+@action
 def constructAsynchronousCallManager(container, id=DEFAULTS['id'], poll_interval=5,
-                                     rotation_period=86400, RESPONSE=None):
+                                     rotation_period=86400, RESPONSE=None, REQUEST=None):
     """Add a manager to the container; the add form's action (historic contract A.2).
 
     Raises ValueError with a sentence a field when called from Python; through the
@@ -110,8 +111,7 @@ class ManagerPages:
         {'label': 'Security', 'action': 'manage_access'},
     )
 
-    _settings_page = PageTemplateFile('../www/managerSettings', globals(),
-                                      __name__='managerSettings')
+    _settings_page = Page('../www/managerSettings', globals(), __name__='managerSettings')
 
     @zpublish
     @security.protected(permissions.ViewManagementScreens)
@@ -127,7 +127,7 @@ class ManagerPages:
         """The first tab."""
         REQUEST.RESPONSE.redirect(self.absolute_url() + '/manage_main')
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(permissions.ViewManagementScreens)
     def manage_changeSettings(self, REQUEST, poll_interval='', rotation_period=''):
         """Change both periods, or say what is wrong with them."""
@@ -139,7 +139,7 @@ class ManagerPages:
         self.set_times(poll_interval, rotation_period)
         return self._back(REQUEST, 'Settings changed.')
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(permissions.ViewManagementScreens)
     def manage_ping(self, REQUEST):
         """Ask the worker to prove that it lives."""

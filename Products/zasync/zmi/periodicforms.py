@@ -4,7 +4,8 @@ A form that is refused comes back with what was typed and a sentence a field; no
 half-written. Who saves a form is the caller of all runs from then on, so that person must
 be allowed to put calls. What changes something is a POST.
 
-Imports: periodicvalues, callpages, scheduling, builtin, cron, permissions, errors, clock.
+Imports: periodicvalues, callpages, scheduling, builtin, cron, permissions, forgery, errors,
+clock.
 """
 
 from urllib.parse import urlencode
@@ -12,7 +13,6 @@ from urllib.parse import urlencode
 from AccessControl import getSecurityManager
 from AccessControl.class_init import InitializeClass
 from AccessControl.SecurityInfo import ClassSecurityInfo
-from Products.PageTemplates.PageTemplateFile import PageTemplateFile
 from zExceptions import NotFound
 from zExceptions import Unauthorized
 from ZPublisher import zpublish
@@ -24,6 +24,8 @@ from .. import permissions
 from .. import scheduling
 from ..errors import BadCall
 from ..errors import UnknownPlugin
+from ..forgery import action
+from ..forgery import Page
 from .callpages import BADGES
 from .periodicvalues import called_by
 from .periodicvalues import DEFAULTS
@@ -48,8 +50,8 @@ class PeriodicPages(scheduling.PeriodicCalls):
 
     security = ClassSecurityInfo()
 
-    _periodic_page = PageTemplateFile('../www/periodic', globals(), __name__='periodic')
-    _periodic_form = PageTemplateFile('../www/periodicCall', globals(), __name__='periodicCall')
+    _periodic_page = Page('../www/periodic', globals(), __name__='periodic')
+    _periodic_form = Page('../www/periodicCall', globals(), __name__='periodicCall')
 
     @zpublish
     @security.protected(permissions.ViewManagementScreens)
@@ -90,7 +92,7 @@ class PeriodicPages(scheduling.PeriodicCalls):
             raise NotFound('There is no such periodic call.')
         return found
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(permissions.ViewManagementScreens)
     def manage_savePeriodicCall(self, REQUEST, adding=''):
         """Add or change a periodic call, or say what is wrong with it."""
@@ -136,7 +138,7 @@ class PeriodicPages(scheduling.PeriodicCalls):
                 found.errors['kind' if plugin == EXEC else 'arguments'] = str(reason)
         return found.errors
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(permissions.ViewManagementScreens)
     def manage_pausePeriodicCall(self, REQUEST, id=''):
         """Let the ticks of a periodic call go by."""
@@ -144,7 +146,7 @@ class PeriodicPages(scheduling.PeriodicCalls):
         self.pausePeriodicCall(id)
         return self._back_to_periodic(REQUEST, f'{id} is paused: its times go by.')
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(permissions.ViewManagementScreens)
     def manage_resumePeriodicCall(self, REQUEST, id=''):
         """End the pause of a periodic call."""
@@ -152,7 +154,7 @@ class PeriodicPages(scheduling.PeriodicCalls):
         self.resumePeriodicCall(id)
         return self._back_to_periodic(REQUEST, f'{id} runs again, from its next time on.')
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(permissions.ViewManagementScreens)
     def manage_runPeriodicCall(self, REQUEST, id=''):
         """Have a periodic call run now."""
@@ -160,7 +162,7 @@ class PeriodicPages(scheduling.PeriodicCalls):
         self.runPeriodicCall(id)
         return self._back_to_periodic(REQUEST, f'{id} runs as soon as the worker has seen this.')
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(permissions.ViewManagementScreens)
     def manage_dropPeriodicCall(self, REQUEST, id=''):
         """Delete a periodic call."""

@@ -8,10 +8,11 @@ from urllib.parse import urlencode
 
 from AccessControl.class_init import InitializeClass
 from AccessControl.SecurityInfo import ClassSecurityInfo
-from Products.PageTemplates.PageTemplateFile import PageTemplateFile
 from ZPublisher import zpublish
 
 from Products.zasync import clock
+from Products.zasync.forgery import action
+from Products.zasync.forgery import Page
 from Products.zasync.permissions import ViewManagementScreens
 from Products.zasync.zmi.managerforms import check_id
 
@@ -25,7 +26,7 @@ from .managersforms import REFUSE
 
 DEFAULT_ID = 'asynchronous_call_dispatcher'
 
-_add_form = PageTemplateFile('../www/dispatcherAdd', globals(), __name__='dispatcherAdd')
+_add_form = Page('../www/dispatcherAdd', globals(), __name__='dispatcherAdd')
 
 
 @zpublish
@@ -38,14 +39,15 @@ def _render(dispatcher, values, errors):
     return _add_form.__of__(dispatcher)(values=values, errors=errors)
 
 
-@zpublish(methods='POST')
-def constructZAsyncDispatcher(context, id=DEFAULT_ID, RESPONSE=None):
+@action
+def constructZAsyncDispatcher(context, id=DEFAULT_ID, RESPONSE=None, REQUEST=None):
     """Add an empty dispatcher to the container (historic contract C.1)."""
     return constructZAsyncDispatcherWithManagers(context, id, 0, RESPONSE)
 
 
-@zpublish(methods='POST')
-def constructZAsyncDispatcherWithManagers(context, id=DEFAULT_ID, managers=2, RESPONSE=None):
+@action
+def constructZAsyncDispatcherWithManagers(context, id=DEFAULT_ID, managers=2, RESPONSE=None,
+                                          REQUEST=None):
     """Add a dispatcher with that many managers zam1, zam2…; the add form's action.
 
     Raises ValueError with a sentence a field when called from Python; through the
@@ -79,8 +81,7 @@ class DispatcherPages(ManagersPages):
 
     manage_options = ({'label': 'Overview', 'action': 'manage_overview'},)
 
-    _overview_page = PageTemplateFile('../www/dispatcherOverview', globals(),
-                                      __name__='dispatcherOverview')
+    _overview_page = Page('../www/dispatcherOverview', globals(), __name__='dispatcherOverview')
 
     @zpublish
     @security.protected(ViewManagementScreens)
@@ -101,7 +102,7 @@ class DispatcherPages(ManagersPages):
         REQUEST.RESPONSE.setHeader('Cache-Control', 'no-store')
         return json.dumps({'rows': self._rows(), 'tests': self._tests(REQUEST)})
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(ViewManagementScreens)
     def manage_test(self, REQUEST):
         """Put a call that does nothing to each manager that has a worker, and watch them."""

@@ -12,11 +12,12 @@ from urllib.parse import urlencode
 from AccessControl.class_init import InitializeClass
 from AccessControl.Permissions import delete_objects
 from AccessControl.SecurityInfo import ClassSecurityInfo
-from Products.PageTemplates.PageTemplateFile import PageTemplateFile
 from zExceptions import BadRequest
 from ZPublisher import zpublish
 
 from Products.zasync import clock
+from Products.zasync.forgery import action
+from Products.zasync.forgery import Page
 from Products.zasync.permissions import AddAsynchronousCallManagers
 from Products.zasync.permissions import ViewManagementScreens
 
@@ -59,10 +60,9 @@ class ManagersPages:
 
     security = ClassSecurityInfo()
 
-    _removal_page = PageTemplateFile('../www/dispatcherRemoval', globals(),
-                                     __name__='dispatcherRemoval')
+    _removal_page = Page('../www/dispatcherRemoval', globals(), __name__='dispatcherRemoval')
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(AddAsynchronousCallManagers)
     def manage_addManagers(self, REQUEST, managers=''):
         """Add so many managers more, or say what is wrong with the number."""
@@ -84,7 +84,7 @@ class ManagersPages:
             return self._choose_again(REQUEST, id, how)
         return self._show_removal(manager, how, going=bool(going))
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(delete_objects)
     def manage_removeManager(self, REQUEST, id='', how=REFUSE):
         """Remove a manager, or move a part of its calls on the way there."""
@@ -105,7 +105,7 @@ class ManagersPages:
             return self._to_overview(REQUEST, f'{id} was removed.')
         return self._to_removal(REQUEST, id)
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(delete_objects)
     def manage_keepManager(self, REQUEST, id=''):
         """Call the removal of a manager off."""
