@@ -135,8 +135,9 @@ class MailTool(ToolPages, Folder):
         for id in ids:
             self._delObject(id)
         if REQUEST is not None:
-            return self.manage_main(REQUEST, manage_tabs_message='%d deleted.' % len(ids))
-        return None
+            # Not the page itself, which who deletes need not be allowed to see.
+            REQUEST.RESPONSE.redirect('%s/manage_main?manage_tabs_message=%d+deleted.' % (
+                self.absolute_url(), len(ids)))
 
     # What it is for
 

@@ -6,6 +6,7 @@ Imports: zmi, direct, loads, balancing, interfaces, zasync.
 import random
 
 from AccessControl.class_init import InitializeClass
+from AccessControl.Permissions import manage_properties
 from AccessControl.SecurityInfo import ClassSecurityInfo
 from OFS.Folder import Folder
 from zExceptions import BadRequest
@@ -84,6 +85,18 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
             raise BadRequest(f'max_idle_time is a number of seconds, {LEAST_IDLE_SECONDS:.0f} at '
                              'least: a worker gives a sign of life each 10 seconds.')
         super()._setPropValue(id, value)
+
+    # Zope's own answer to GET as well: a link on any page would change our settings.
+
+    @zpublish(methods='POST')
+    @security.protected(manage_properties)
+    def manage_changeProperties(self, REQUEST=None, **kw):
+        return super().manage_changeProperties(REQUEST, **kw)
+
+    @zpublish(methods='POST')
+    @security.protected(manage_properties)
+    def manage_editProperties(self, REQUEST):
+        return super().manage_editProperties(REQUEST)
 
     # putting
 
