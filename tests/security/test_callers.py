@@ -293,7 +293,8 @@ def test_a_user_whose_folder_is_gone_is_not_its_namesake_above(bench):
 @pytest.mark.parametrize('how', WAYS_TO_RUN)
 def test_what_trusted_code_puts_as_system_runs_as_system(bench, how):
     newSecurityManager(None, SpecialUsers.system)
-    assert outcome(bench, how, '/', {}, WHO)[0] == ('System Processes', ('manage', 'Authenticated'))
+    assert outcome(bench, how, '/', {}, WHO)[0] == (
+        'System Processes', ('manage', 'Authenticated'))
     newSecurityManager(None, SpecialUsers.system)
     assert outcome(bench, how, '/board', {}, DEED)[1] is None
     assert bench.done
