@@ -48,6 +48,7 @@ class MailTool(ToolPages, Folder):
 
     meta_type = 'Mail Tool'
     zmi_icon = 'fas fa-mail-bulk'
+    _properties = ()
     security = ClassSecurityInfo()
     _boxes = None
 
@@ -188,8 +189,9 @@ def addMailTool(container, title='Webmail', REQUEST=None):
     dispatcher, container = container, container.this()
     title = str(title).strip()
     problem = _id_problem(container, TOOL_ID)
-    if not problem and len(title) > 200:
-        problem = 'The title has more than 200 characters.'
+    if not problem and (len(title) > 200 or '<' in title):
+        problem = ('The title has at most 200 characters and no less-than sign, which Zope would '
+                   'take for markup.')
     if problem:
         if REQUEST is None:
             raise BadRequest(problem)

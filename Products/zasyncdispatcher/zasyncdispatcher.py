@@ -76,6 +76,8 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
 
     def _setPropValue(self, id, value):
         """Refuse what no dispatcher can work with, before anything is changed."""
+        if id == 'title' and '<' in str(value):
+            raise BadRequest('The title has no less-than sign, which Zope would take for markup.')
         if id == 'no_worker' and value not in NO_WORKER_CHOICES:
             # Not what was typed: Zope shows this sentence unescaped.
             raise BadRequest(f'no_worker is one of {", ".join(NO_WORKER_CHOICES)}.')
