@@ -446,6 +446,17 @@ def test_webdav_tells_who_has_no_rights_ids_and_titles_and_lets_nobody_change_a_
     assert meaning(Visitor(town, ANONYMOUS).ask('PROPFIND', '/portal_webmail')) == REFUSED
 
 
+def test_who_has_no_webdav_access_is_told_nothing_by_webdav():
+    town = Town()
+    try:
+        visitor = Visitor(town, NOBODY)
+        assert 'box_alice' in visitor.ask('PROPFIND', '/portal_webmail').text
+        town.app.manage_permission('WebDAV access', ['Manager'], 0)
+        assert meaning(visitor.ask('PROPFIND', '/portal_webmail')) == REFUSED
+    finally:
+        town.close()
+
+
 XMLRPC = ("<?xml version='1.0'?><methodCall><methodName>%s</methodName><params><param><value>"
           '<string>echo</string></value></param></params></methodCall>')
 
