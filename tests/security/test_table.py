@@ -76,6 +76,7 @@ TABLE = (
     ('portal_webmail', PAGE, PROPERTIES, 'manage_defaultsForm'),
     ('portal_webmail', ACTION, PROPERTIES, 'manage_changeDefaults'),
     ('portal_webmail', ACTION, DELETE, 'manage_delObjects'),
+    ('portal_webmail', ACTION, (VIEW, PROPERTIES), 'manage_sealPasswords'),
     (BOX, PAGE, VIEW_MAIL, 'manage_main manage_workspace index_html'),
     (BOX, PAGE, CHANGE_MAIL, 'manage_settingsForm'),
     (BOX, JSON, VIEW_MAIL, 'manage_syncStatus'),
