@@ -18,6 +18,7 @@ MAIL = ['IMAPClient >= 3.1']
 DEMO = MAIL + ['Zope[wsgi] >= 5.13', 'pymap >= 0.36', 'requests']
 SESSIONS = ['Products.Sessions', 'Products.TemporaryFolder']
 TEST = DEMO + SESSIONS + [
+    'Products.PythonScripts',
     'RelStorage',
     'WebTest',
     'beautifulsoup4',

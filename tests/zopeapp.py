@@ -48,13 +48,14 @@ class Site:
     """A Zope for one test: its database, one connection to it, and a browser.
 
     The test's connection and the publisher's share the thread's transaction manager, so
-    commit before a request and begin after it; `browse` does both.
+    commit before a request and begin after it; a Browser does both.
+    storage -- of another Site, whose users and objects are here as well; else it is new.
     """
 
-    def __init__(self):
+    def __init__(self, storage=None):
         import Zope2
         self.wsgi, base = started()
-        self.db = DB(DemoStorage(base=base.storage, close_base_on_close=False),
+        self.db = DB(DemoStorage(base=storage or base.storage, close_base_on_close=False),
                      database_name=f'test{next(_numbers)}', class_factory=base.classFactory)
         self._wrapper = Zope2.bobo_application
         self._old = self._wrapper._db
@@ -63,6 +64,10 @@ class Site:
         self.connection = self.db.open()
         self.app = makerequest(self.connection.root()['Application'])
         self.app.REQUEST['PARENTS'] = [self.app]
+        if storage is None:
+            self._found()
+
+    def _found(self):
         self.add_user('admin', 'Manager')
         self.add_user('bob', 'Member')
         self.add_user('eve', 'Member')

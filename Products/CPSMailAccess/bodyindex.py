@@ -17,6 +17,8 @@ from persistent import Persistent
 class BodyIndex(Persistent):
     """{identity: (MessageBody, ((server name, UID), ...))}"""
 
+    __zpublishable__ = False
+
     #: Whether messages went since the last sweep.
     needs_sweep = False
 

@@ -31,6 +31,8 @@ from .permissions import ViewMailbox
 class MessageBody(Persistent):
     """The bytes of a message. Written once; several messages may share it after a copy."""
 
+    __zpublishable__ = False
+
     def __init__(self, raw, is_whole):
         self.raw = raw
         self.is_whole = is_whole

@@ -50,6 +50,7 @@ class MailTool(ToolPages, Folder):
 
     meta_type = 'Mail Tool'
     zmi_icon = 'fas fa-mail-bulk'
+    _properties = ()
     security = ClassSecurityInfo()
     _boxes = None
 
@@ -137,8 +138,9 @@ class MailTool(ToolPages, Folder):
         for id in ids:
             self._delObject(id)
         if REQUEST is not None:
-            return self.manage_main(REQUEST, manage_tabs_message='%d deleted.' % len(ids))
-        return None
+            # Not the page itself, which who deletes need not be allowed to see.
+            REQUEST.RESPONSE.redirect('%s/manage_main?manage_tabs_message=%d+deleted.' % (
+                self.absolute_url(), len(ids)))
 
     # What it is for
 
@@ -191,8 +193,9 @@ def addMailTool(container, title='Webmail', REQUEST=None):
     problem = _id_problem(container, TOOL_ID)
     if is_mail_tool(container):
         problem = 'The mail tool holds mailboxes only.'
-    if not problem and len(title) > 200:
-        problem = 'The title has more than 200 characters.'
+    if not problem and (len(title) > 200 or '<' in title):
+        problem = ('The title has at most 200 characters and no less-than sign, which Zope would '
+                   'take for markup.')
     if problem:
         if REQUEST is None:
             raise BadRequest(problem)

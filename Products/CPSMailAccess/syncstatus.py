@@ -60,6 +60,8 @@ class SyncProgress(Persistent):
     """How far the last or present run is; written by every batch's commit, and with whatever
     changes the lease."""
 
+    __zpublishable__ = False
+
     renewed_at = None
     done = total = 0
     message = ''
@@ -75,6 +77,8 @@ class SyncProgress(Persistent):
 
 class SyncStatus(Persistent):
     """What the last or present run did. See the module's text for who writes it."""
+
+    __zpublishable__ = False
 
     state = IDLE
     #: Call id or token of the run that holds or held the lease; None: nobody did.
@@ -155,6 +159,8 @@ class SyncStatus(Persistent):
 
 class SyncRequests(Persistent):
     """What was asked for. Written by those who ask, never by a run."""
+
+    __zpublishable__ = False
 
     #: Number of the last request, and of the last one for all folders.
     wanted = wanted_full = 0

@@ -34,6 +34,8 @@ setattr(Progress, '__allow_access_to_unprotected_subobjects__', 1)
 class Board(Persistent):
     """{call id: (done, total, message)} of calls that run."""
 
+    __zpublishable__ = False
+
     def __init__(self) -> None:
         self._of: dict[str, tuple[Any, ...]] = {}
 

@@ -6,13 +6,16 @@ a plugin stand together here. More plugins are named in the worker's configurati
 Imports: expression, errors, failure, ldapcall, sealing, security, call.
 """
 
+import functools
 import sys
+from types import MethodType
 from typing import NamedTuple
 
 from AccessControl import getSecurityManager
 from Acquisition import aq_base
 from Acquisition import aq_inner
 from Acquisition import aq_parent
+from persistent import Persistent
 from transaction.interfaces import TransientError
 from zExceptions import Unauthorized
 
@@ -122,25 +125,26 @@ def reference(target):
     """
     if not callable(target):
         raise BadCall(f'{target!r} can not be called')
-    owner = getattr(target, '__self__', None)
-    name = getattr(target, '__name__', None)
-    if not isinstance(owner, type) and hasattr(owner, 'getPhysicalPath'):
+    # Restricted code makes classes, and says what it likes of their objects: of their path,
+    # their module and who may call them. So a method is a real one, of an object that is in
+    # the ZODB, and a function is found where it says it comes from.
+    owner = target.__self__ if isinstance(target, MethodType) else None
+    bare = aq_base(owner)
+    # What only acquires a path, as a user does from its folder, has none of its own.
+    if isinstance(bare, Persistent) and hasattr(bare, 'getPhysicalPath'):
+        name = target.__name__
         path = owner.getPhysicalPath()
         if not path or path[0] != '':
             raise BadCall(f'the object of the method {name} is not reached from the root of '
                           'the application: take it by traversal')
-        found = getattr(aq_base(owner), name, None)
+        found = getattr(bare, name, None)
         if found is None or _function(found) is not _function(target):
             # An alias, a method overridden since: another would be called.
             raise BadCall(f"the object at {'/'.join(path)} has no such method by the name {name}")
         return Reference('method', path, name, _may_call(owner, name, target))
     module, qualified = getattr(target, '__module__', None), getattr(target, '__qualname__', None)
-    if module and qualified and module != '__main__':
-        try:
-            found = _import(module, qualified)
-        except (AttributeError, ImportError):
-            found = None
-        if found is target:
+    if isinstance(module, str) and isinstance(qualified, str) and module != '__main__':
+        if _found(module, qualified) is target:
             return Reference('function', module, qualified)
     raise BadCall(f'{target!r} can not be found again by its name: give a bound method of an '
                   'object in the ZODB or a function of a module')
@@ -160,10 +164,15 @@ def _may_call(context, name, method):
 def _import(module, qualified):
     """The object of that qualified name in that module."""
     __import__(module)
-    found = sys.modules[module]
-    for part in qualified.split('.'):
-        found = getattr(found, part)
-    return found
+    return functools.reduce(getattr, qualified.split('.'), sys.modules[module])
+
+
+def _found(module, qualified):
+    """The same in a module that is imported already, as that of what exists is; or None."""
+    try:
+        return functools.reduce(getattr, qualified.split('.'), sys.modules[module])
+    except (KeyError, AttributeError):
+        return None
 
 
 def reach(app, path):

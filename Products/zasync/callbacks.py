@@ -11,7 +11,7 @@ waits for the end of the first and begins its chain with the value that one has.
 
 A callback runs as whoever added it, in a transaction of its own.
 
-Imports: deferred, expression, builtin, security, putting, payload, call, clock, errors.
+Imports: deferred, expression, builtin, security, putting, payload, options, call, clock, errors.
 """
 
 import transaction
@@ -28,6 +28,7 @@ from .deferred import Chain
 from .errors import BadCall
 from .errors import ZAsyncError
 from .failure import Failure
+from .options import bare
 from .security import capture
 
 
@@ -104,6 +105,7 @@ def made(callback, kind):
     if callback is None:
         return None
     if isinstance(callback, str):
+        callback = bare(callback)
         expression.check(callback)
         return callback
     if not callable(callback):

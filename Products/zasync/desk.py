@@ -17,6 +17,8 @@ class Marks(Persistent):
     one, which has the same number and another oid.
     """
 
+    __zpublishable__ = False
+
     def __init__(self):
         self.of = {}
 
@@ -33,6 +35,8 @@ class Desk(Persistent):
     that packing can't take a running call away.
     marks -- tuple of Marks; apart from the desk, or a claim would write all of them.
     """
+
+    __zpublishable__ = False
 
     guest = False
 

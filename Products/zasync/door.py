@@ -16,6 +16,7 @@ from .builtin import SCHEDULE
 from .call import Call
 from .errors import BadCall
 from .errors import UnknownPlugin
+from .options import bare
 from .options import Options
 from .security import capture
 
@@ -79,7 +80,7 @@ class _Door:
         self._depth = self._n_members = 0
 
     def call(self, plugin, args, kwargs, options=PLAIN):
-        self._check_known(plugin)
+        plugin = self._known(plugin)
         if plugin in (SCHEDULE, AGGREGATE):
             return self._of_calls(plugin, args, kwargs, options)
         if plugin in BUILTIN:
@@ -98,13 +99,16 @@ class _Door:
         finally:
             self._depth -= 1
 
-    def _check_known(self, plugin):
+    def _known(self, plugin):
+        """The name of a plugin that is known."""
         if not isinstance(plugin, str):
             raise UnknownPlugin(f'the name of a plugin is a text, not {plugin!r:.100}')
+        plugin = bare(plugin)
         known = {*NAMES, *self._offered}.difference(INTERNAL)
         if plugin not in known:
             raise UnknownPlugin(f'there is no plugin {plugin!r:.100}; known are: '
                                 f'{", ".join(sorted(known))}')
+        return plugin
 
     def _made(self, plugin, args, kwargs, options):
         not_before, expires_at = options.times(self._put_at)

@@ -311,11 +311,12 @@ def refuse_to_change_names_with_open_calls(manager, event):
 
 
 def _not_found(id):
+    # Escaped: somebody's page may show it as it is. Zope does.
+    shown = escape(id if isinstance(id, str) else repr(id), quote=False)[:100]
     try:
         age = clock.SYSTEM.now() - parse_id(id)[2]
     except (ValueError, AttributeError, OverflowError, TypeError):
-        # Somebody's page may show it as it is: Zope does.
-        return f'{escape(repr(id)[:100], quote=False)} is no id of a call'
+        return f'{shown!r} is no id of a call'
     if age < NOT_YET_SECONDS:
-        return f'the call {id} is not to be seen yet: ask again in a moment'
-    return f'there is no call {id}; results are dropped after the rotation period'
+        return f'the call {shown} is not to be seen yet: ask again in a moment'
+    return f'there is no call {shown}; results are dropped after the rotation period'

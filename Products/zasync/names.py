@@ -24,6 +24,8 @@ class Key(Persistent):
     Written by puts only.
     """
 
+    __zpublishable__ = False
+
     call_id = manager_id = None
 
     def move(self, call_id, manager_id):
@@ -41,6 +43,8 @@ class Series(Persistent):
 
     Written by claims and by ends of calls of this series, nobody else.
     """
+
+    __zpublishable__ = False
 
     holder = None
 

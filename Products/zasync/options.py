@@ -148,11 +148,12 @@ def _keep(options: Retry | Options, name: str, kind: type) -> None:
     """Keep the bare value: a record must not need the classes of whoever put the call."""
     value = getattr(options, name)
     if value is not None and type(value) is not kind:
-        object.__setattr__(options, name, _bare(value) if kind is str else kind(value))
+        object.__setattr__(options, name, bare(value) if kind is str else kind(value))
 
 
-def _bare(text: str) -> str:
-    return str.__str__(text)  # not what its class makes of it
+def bare(text: str) -> str:
+    """The same text, of no class of whoever gave it: not what that makes of it."""
+    return str.__str__(text)
 
 
 def _shown(value: object) -> str:
@@ -205,7 +206,7 @@ def _exception_name(kind: object) -> str:
     if isinstance(kind, type) and issubclass(kind, BaseException):
         return class_name(kind)
     if isinstance(kind, str) and kind:
-        return _bare(kind).removeprefix('builtins.')
+        return bare(kind).removeprefix('builtins.')
     raise BadCall(f'{_shown(kind)} is no exception class and no dotted name of one')
 
 

@@ -40,6 +40,8 @@ LARGEST_BYTES = 10_000_000
 class Payload(Persistent):
     """Bytes too big to be written at each transition; never changed."""
 
+    __zpublishable__ = False
+
     def __init__(self, data: bytes) -> None:
         self.data = data
 

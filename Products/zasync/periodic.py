@@ -34,6 +34,8 @@ class PeriodicState(Persistent):
     its outcome can be seen when the archive has dropped it.
     """
 
+    __zpublishable__ = False
+
     served_at = 0.0
     answered = 0
     last = None

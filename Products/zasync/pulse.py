@@ -19,6 +19,8 @@ class Pulse(Persistent):
     pace -- calls a second that it can do, by how long they took of late; 0 when unknown.
     """
 
+    __zpublishable__ = False
+
     def __init__(self):
         self.write(0, 0, 0.0, 0, 0, 0)
 
@@ -37,6 +39,8 @@ class Pulse(Persistent):
 class Ping(Persistent):
     """When somebody last asked the worker to prove that it lives; written by those who ask."""
 
+    __zpublishable__ = False
+
     def __init__(self):
         self.asked_at = None
 
@@ -48,6 +52,8 @@ class WorkerCard(Persistent):
     means something, and that id.
     plugins -- {name: description}. started_at -- POSIX seconds.
     """
+
+    __zpublishable__ = False
 
     def __init__(self):
         self.write(None, '', 0, '', {}, None)

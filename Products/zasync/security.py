@@ -99,16 +99,24 @@ def _special_name(user):
 
 
 class _Owned:
-    """Stands for the script that put the call: the security policy asks who owns it."""
+    """Stands for the script that put the call: the security policy asks who owns it.
 
-    def __init__(self, owner):
+    So does `capture`: what a call puts is limited as the call is.
+    """
+
+    def __init__(self, owner, names):
         self._owner = owner
+        self._names = names
 
     def getOwner(self):
         """The user who owns it, wrapped."""
         return self._owner
 
     getWrappedOwner = getOwner
+
+    def getOwnerTuple(self):
+        """(path of the user folder, id) of that user."""
+        return self._names
 
 
 @contextmanager
@@ -131,7 +139,8 @@ def restored(caller, app):
         user = find_user(caller, wrapped)
         newSecurityManager(request, user)
         if caller.owner is not None:
-            getSecurityManager().addContext(_Owned(_find_owner(caller.owner, wrapped)))
+            getSecurityManager().addContext(
+                _Owned(_find_owner(caller.owner, wrapped), caller.owner))
         request['AUTHENTICATED_USER'] = user
         setRequest(request)
         setSite(_find_site(caller, wrapped))

@@ -25,6 +25,8 @@ from .deferred import has_ended
 class Waiting(Persistent):
     """See the module. Its counts are on the desk, which the beat writes anyway."""
 
+    __zpublishable__ = False
+
     def __init__(self, desk):
         self._desk = desk
         self.ready = OOBTree()

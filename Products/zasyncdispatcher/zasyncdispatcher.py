@@ -6,6 +6,7 @@ Imports: zmi, direct, loads, balancing, interfaces, zasync.
 import random
 
 from AccessControl.class_init import InitializeClass
+from AccessControl.Permissions import manage_properties
 from AccessControl.SecurityInfo import ClassSecurityInfo
 from OFS.Folder import Folder
 from zExceptions import BadRequest
@@ -75,6 +76,8 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
 
     def _setPropValue(self, id, value):
         """Refuse what no dispatcher can work with, before anything is changed."""
+        if id == 'title' and '<' in str(value):
+            raise BadRequest('The title has no less-than sign, which Zope would take for markup.')
         if id == 'no_worker' and value not in NO_WORKER_CHOICES:
             # Not what was typed: Zope shows this sentence unescaped.
             raise BadRequest(f'no_worker is one of {", ".join(NO_WORKER_CHOICES)}.')
@@ -84,6 +87,18 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
             raise BadRequest(f'max_idle_time is a number of seconds, {LEAST_IDLE_SECONDS:.0f} at '
                              'least: a worker gives a sign of life each 10 seconds.')
         super()._setPropValue(id, value)
+
+    # Zope's own answer to GET as well: a link on any page would change our settings.
+
+    @zpublish(methods='POST')
+    @security.protected(manage_properties)
+    def manage_changeProperties(self, REQUEST=None, **kw):
+        return super().manage_changeProperties(REQUEST, **kw)
+
+    @zpublish(methods='POST')
+    @security.protected(manage_properties)
+    def manage_editProperties(self, REQUEST):
+        return super().manage_editProperties(REQUEST)
 
     # putting
 
