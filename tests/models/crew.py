@@ -1,0 +1,385 @@
+"""What the worker and its threads do, what the clock does, and the administrator of the database.
+
+Imports: ledger, calls, queuemodel, steps, world, zasync.
+"""
+
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from typing import NamedTuple
+
+from hypothesis import strategies as st
+from transaction.interfaces import TransientError
+
+from Products.zasync import policy
+from Products.zasync.interfaces import ACCEPTED as RUNS
+from Products.zasync.interfaces import CALLBACK
+from Products.zasync.interfaces import CANCELLED
+from zasync_client.claims import End
+from zasync_client.claims import ENDED
+from zasync_client.claims import GIVE_BACK
+from zasync_client.claims import LOST
+from zasync_client.claims import UNBEGUN
+
+from . import queuemodel
+from .calls import JOB
+from .calls import Modelled
+from .ledger import ACCEPTED
+from .ledger import REFUSED
+from .steps import act
+from .steps import pick
+from .world import JOBS
+from .world import PERIOD
+from .world import RUNNERS
+from .world import THREADS
+
+
+WORDS = ['return', 'return', 'return', 'raise', 'commit', 'checkpoint', 'progress']
+PICK = st.integers(0, 9)
+
+
+class Periodic(NamedTuple):
+    """A periodic call: when it was set, up to when it is served, and its last call."""
+
+    number: int
+    since: float
+    served_at: float = 0.0
+    last: str | None = None
+
+    def is_due(self, records, now):
+        """Whether a call is to be made: a minute has begun, and the last call has ended."""
+        tick = (max(self.since, self.served_at) // 60 + 1) * 60
+        return tick <= now and queuemodel.has_ended(records, self.last)
+
+
+@dataclass(eq=False)
+class Running:
+    """A claim that a thread runs: the real Run, the life it is of, and what it sees."""
+
+    run: object
+    life: int
+    boot: str
+    transaction: object
+    deadline: float | None
+    thread: int = 0
+
+    @property
+    def claim(self):
+        return self.run.claim
+
+
+@dataclass
+class OpenBeat:
+    """A beat that has begun and is not committed; what it was begun with."""
+
+    transaction: object
+    ends: list
+    held: set
+    runs: list = field(default_factory=list)
+
+
+class Crew:
+    """Rules for the worker; and, of each history, its claims, runs and ends."""
+
+    # the beat
+
+    @act(when=lambda self: self.beat is None, late=st.booleans())
+    def begin_beat(self, late):
+        """late -- threads that have told of their ends look as if they still ran."""
+        ours = [each for each in self.runs if each.life == self.world.lives]
+        held = {claim for claim in self.claims} | {each.claim for each in ours}
+        if late:
+            held |= self.just_ended
+        self.just_ended = set()
+        self.world.begin_beat()
+        self.beat = OpenBeat(self.ledger.begin(), list(self.ends), held, ours)
+
+    @act(when=lambda self: self.beat is not None, hurry=st.booleans())
+    def end_beat(self, hurry):
+        self._end_beat(hurry)
+
+    @act(when=lambda self: self.beat is None, hurry=st.booleans())
+    def whole_beat(self, hurry):
+        self._whole_beat(hurry)
+
+    def _whole_beat(self, hurry):
+        self.just_ended = set()
+        ours = [each for each in self.runs if each.life == self.world.lives]
+        self.world.begin_beat()
+        self.beat = OpenBeat(self.ledger.begin(), list(self.ends),
+                             {*self.claims, *(each.claim for each in ours)}, ours)
+        self._end_beat(hurry)
+
+    def _end_beat(self, hurry):
+        beat, self.beat = self.beat, None
+        now, t, boot = self.world.clock.now(), beat.transaction, self.world.worker.boot
+        slots = 0 if t.get('paused') else max(0, THREADS - len(beat.held))
+        drops = self.world.see(lambda manager: _drops(manager.queue, now))
+        done = self.world.beat_now(beat.ends, beat.held, hurry)
+        if done is None:
+            assert not slots or not any(queuemodel.claimable(t.records, now)), 'it claims nothing'
+            assert not any(end.how in (GIVE_BACK, UNBEGUN, LOST) for end in beat.ends)
+            self.world.end_beat(commit=False)
+            return
+        t.write('desk')
+        if drops:
+            t.share('lanes')
+        claimed = self._model_beat(t, beat, done, boot, slots, now)
+        assert [claim.id for claim in done.claims] == claimed
+        fate = t.fate()
+        try:
+            self.world.end_beat()
+        except TransientError:
+            assert fate != ACCEPTED, 'a beat was refused that met nobody'
+            return
+        assert fate != REFUSED, 'a beat was committed that met another'
+        self.committed(t)
+        self.world.beat.note(done)
+        if done.filed:
+            del self.ends[:len(beat.ends)]
+        self.claims += done.claims
+        for each in beat.runs:
+            if each.claim in done.timed_out:
+                each.deadline = None
+
+    def _model_beat(self, t, beat, done, boot, slots, now):
+        cancelled = [claim for claim in beat.held if self._was_cancelled(t, claim, boot)]
+        overdue = {each.claim for each in beat.runs
+                   if each.deadline is not None and each.deadline <= now and not each.run.end
+                   and self._is_ours(t, each)}
+        assert set(done.timed_out) == overdue
+        if done.filed:
+            queuemodel.sweep(t, [(end.claim.id, end.claim.attempt, end.how, end.begun,
+                                  end.until if end.until > now else 0.0, end.failed)
+                                 for end in beat.ends], boot, now)
+        for claim in cancelled:
+            if t[claim.id].listed:
+                queuemodel.file(t, t[claim.id], now)
+        for claim in overdue:
+            queuemodel.time_out(t, t[claim.id], now)
+        if done.reconciled:
+            held = beat.held | {end.claim for end in beat.ends}
+            queuemodel.reconcile(t, {(claim.id, claim.attempt) for claim in held}, now)
+        self._model_periodic(t, slots or not t.get('paused'), now)
+        t.note('ghosts', 0)
+        queuemodel.take_in(t, now)
+        return queuemodel.claim(t, boot, slots, now)
+
+    def _was_cancelled(self, t, claim, boot):
+        call = t.get(claim.id)
+        return call is not None and call.listed and call.state == CANCELLED
+
+    def _is_ours(self, records, running):
+        call = records.get(running.claim.id)
+        return call is not None and call.is_owned_by(running.boot, running.claim.attempt)
+
+    def _model_periodic(self, t, awake, now):
+        periodic = t.get('periodic')
+        if periodic is None or not awake or not periodic.is_due(t.records, now):
+            return
+        last = t.get(periodic.last)
+        if last is not None and last.state == 'failed' and last.filed and last.aged_at is None:
+            t.note(last.id, last.let_age(now))
+            t.share('failed')
+            t.share('archive')
+        id, place = self.world.see(_last_periodic)
+        t[id] = Modelled(id=id, kind=JOB, user='admin', place=place, number=periodic.number,
+                         taken_in=True)
+        t['periodic'] = periodic._replace(served_at=now, last=id)
+
+    @act(when=lambda self: self.claims)
+    def take_back_what_has_not_begun(self):
+        for claim in self.claims:
+            self._note_end(End(claim, UNBEGUN, self.world.clock.now(),
+                               self.world.clock.monotonic(), 0.0, self.world.clock.now()))
+        self.claims = []
+
+    def _note_end(self, end):
+        self.ends.append(end)
+        self.just_ended.add(end.claim)
+
+    # the threads
+
+    @act(when=lambda self: self.claims and len(self.runs) < RUNNERS, number=PICK)
+    def start(self, number):
+        self._start(pick(number, self.claims))
+
+    def _start(self, claim):
+        self.claims.remove(claim)
+        thread = next(number for number in range(RUNNERS)
+                      if number not in {each.thread for each in self.runs})
+        deadline = None
+        if claim.timeout_seconds is not None:
+            deadline = self.world.clock.monotonic() + claim.timeout_seconds
+            deadline += self.world.clock.now() - self.world.clock.monotonic()
+        t = self.ledger.begin()
+        running = Running(self.world.run(thread, claim), self.world.lives,
+                          self.world.worker.boot, t, deadline, thread)
+        self.runs.append(running)
+        call = t.get(claim.id)
+        if not self._is_ours(t, running):
+            self._must_end(running, LOST)
+        elif call.state == CALLBACK:
+            self._call_back(running)
+        elif call.kind == JOB:
+            assert running.run.waiting
+            assert running.run.user == call.user, 'I8: it runs as somebody else'
+        else:
+            self._model_outcome(running, t, call)
+
+    def _model_outcome(self, running, t, call):
+        """Of an aggregate or a follower, which need nobody to tell them what to do."""
+        members = [t.get(id) for id in call.after]
+        if call.hurried and any(each.ended and each.failed for each in members):
+            self._store(running, t, failed=True)
+        elif any(each is None for each in members):  # its put was undone
+            self._store(running, t, failed=True)
+        elif not all(each.ended for each in members):
+            self._must_end(running, GIVE_BACK)
+        elif call.kind == 'follow':
+            self._store(running, t, members[0].failed, end='resolved')
+        else:
+            self._store(running, t, failed=False)
+
+    @act(when=lambda self: self.runs, number=PICK, word=st.sampled_from(WORDS))
+    def tell(self, number, word):
+        self._tell(pick(number, self.runs), word)
+
+    def _tell(self, running, word):
+        t, claim = running.transaction, running.claim
+        stopped = running.run.is_stopped()
+        if stopped:
+            assert not self._is_ours(self.ledger.records, running), 'told to stop for no reason'
+        running.run.tell(word)
+        call = t[claim.id]
+        if word in ('progress', 'raise') and stopped:
+            self._must_end(running, LOST)
+        elif word == 'progress':
+            assert running.run.waiting
+        elif word == 'raise':
+            self._model_failure(running, call)
+        elif self._would_commit(t, call) == REFUSED:
+            self._model_refusal(running, call)
+        elif word == 'return':
+            t[call.id] = replace(call, effects=call.effects + 1)
+            self._store(running, t, failed=False)
+        else:
+            assert running.run.waiting
+            t[call.id] = replace(call, steps=call.steps + 1)
+            self.committed(t)
+            running.transaction = self.ledger.begin()
+
+    def _would_commit(self, t, call):
+        t.write(call.id)
+        return t.fate()
+
+    def _model_refusal(self, running, call):
+        """Its commit met another's: so the call is not its own any more, or it begins again."""
+        if not self._is_ours(self.ledger.records, running):
+            self._must_end(running, LOST)
+        elif call.once:
+            self._store(running, self.ledger.begin(), failed=True)
+        else:
+            assert running.run.waiting
+            running.transaction = self.ledger.begin()
+
+    def _model_failure(self, running, call):
+        if call.next_delay() is not None:
+            self._must_end(running, GIVE_BACK)
+        elif self._is_ours(self.ledger.records, running):
+            self._store(running, self.ledger.begin(), failed=True)
+        else:
+            self._must_end(running, LOST)
+
+    def _store(self, running, t, failed, end='failed'):
+        """The outcome of its work is committed, then its callbacks run."""
+        now, call = self.world.clock.now(), t[running.claim.id]
+        t[call.id] = call.end_work(failed, now, end)
+        if t[call.id].ended:
+            queuemodel.release(t, call)
+        self.committed(t, known=t[call.id].ended)
+        self._call_back(running)
+
+    def _call_back(self, running):
+        """Its callbacks run, each in a transaction of its own."""
+        now = self.world.clock.now()
+        while (call := self.ledger.records[running.claim.id]).state == CALLBACK:
+            t = self.ledger.begin()
+            t[call.id] = call.call_back(now)
+            if t[call.id].ended:
+                queuemodel.release(t, call)
+            self.committed(t, known=t[call.id].ended)
+        self._must_end(running, ENDED)
+
+    def _must_end(self, running, how):
+        end = running.run.end
+        assert end is not None and end.how == how, (how, end)
+        self.runs.remove(running)
+        if running.life == self.world.lives:
+            self._note_end(end)
+
+    # the process, the clock, the database
+
+    @act(when=lambda self: self.beat is None and len(self.runs) <= RUNNERS - THREADS)
+    def kill_and_start_again(self):
+        """What ran goes on to run, as if it had only been frozen."""
+        self.world.restart()
+        self.claims, self.ends, self.just_ended = [], [], set()
+        t = self.ledger.begin()
+        queuemodel.reconcile(t, set(), self.world.clock.now(), interrupted=True)
+        t.write('desk')
+        self.committed(t, known=False)
+
+    @act(seconds=st.sampled_from([0.5, 3, 8, 30, 65]))
+    def let_time_pass(self, seconds):
+        self.world.clock.advance(seconds)
+
+    @act(when=lambda self: 'periodic' not in self.ledger.records and 'admin' not in self.open
+         and self.numbers < JOBS)
+    def set_periodic_call(self):
+        t = self.transaction_of('admin')
+        self.world.act('admin', lambda manager: manager.setPeriodicCall(
+            'minutely', '* * * * *', 'UTC', 'job', (self.numbers,)))
+        t['periodic'] = Periodic(self.numbers, self.world.clock.now())
+        self.numbers += 1
+        self.end_of('admin')
+
+    @act(when=lambda self: self.can_undo and not self.open and self.beat is None, number=PICK)
+    def undo(self, number):
+        """Take back one of the last commits, if nothing of what it wrote was written since."""
+        first = max(self.undoable_from, len(self.ledger.commits) - 3)
+        number = pick(number, [each for each in range(first, len(self.ledger.commits))
+                               if self.tids[each] is not None and self.ledger.can_undo(each)
+                               and not self._is_filed_since(each)])
+        if number is None:
+            return
+        commit, records = self.ledger.commits[number], dict(self.ledger.records)
+        self.world.undo(self.tids[number])
+        self.ledger.undo(number)
+        self.note_commits()
+        ghosts = sum(isinstance(after, Modelled) and before is None and records[key].taken_in
+                     for key, (before, after) in commit.changes.items())
+        self.ledger.records['ghosts'] = records.get('ghosts', 0) + ghosts
+
+    def _is_filed_since(self, number):
+        """Whether it ended a call that is filed: such a call stays as it is (see operations)."""
+        return any(self.ledger.records[key].filed
+                   for key, (before, after) in self.ledger.commits[number].changes.items()
+                   if isinstance(key, str) and isinstance(after, dict) and 'state' in after
+                   and before['state'] in (RUNS, CALLBACK))
+
+    @act(when=lambda self: self.can_undo and not self.open and self.beat is None)
+    def pack(self):
+        self.world.pack()
+        self.undoable_from = len(self.ledger.commits)
+
+
+def _drops(queue, now):
+    return any(slices and policy.slice_is_over(slices.minKey(), now, PERIOD)
+               for slices in (queue.archive, queue.withdrawn))
+
+
+def _last_periodic(manager):
+    from Products.zasync.places import place_of
+    last = manager.periodic['minutely'].last
+    return last.id, place_of(last)
