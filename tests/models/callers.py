@@ -4,15 +4,16 @@ Imports: ledger, calls, queuemodel, steps, world, zasync.
 """
 
 import datetime
+from dataclasses import dataclass
+from dataclasses import fields
 from dataclasses import replace
 
 from hypothesis import strategies as st
 from transaction.interfaces import TransientError
 
 from Products.zasync.errors import NotYours
-from Products.zasync.interfaces import CANCELLED
-from Products.zasync.interfaces import EXPIRED
 from Products.zasync.interfaces import FAILED
+from Products.zasync.interfaces import FINAL_STATES
 from Products.zasync.interfaces import NEW
 from Products.zasync.interfaces import RESOLVED
 from Products.zasync.options import Options
@@ -26,7 +27,7 @@ from .calls import JOB
 from .calls import Modelled
 from .ledger import ACCEPTED
 from .ledger import REFUSED
-from .steps import act
+from .steps import deed
 from .steps import pick
 from .world import JOBS
 
@@ -37,17 +38,71 @@ LANE = st.integers(0, 2)
 PAIRS = st.lists(st.sampled_from([
     ('good', None), ('good', 'good'), (None, 'good'), ('bad', 'good'), ('good', 'bad')]),
     max_size=2).map(tuple)
-WISH = st.fixed_dictionaries({
-    'priority': st.sampled_from([0, 0, 0, 1, -1]), 'delay': st.sampled_from([0, 0, 0, 5, 30]),
-    'expires': st.sampled_from([None, None, None, 2, 40]),
-    'timeout': st.sampled_from([None, None, None, 3]),
-    'retry': st.sampled_from([None, None, False, 3]),
-    'series': st.sampled_from([None, None, 's', 't']), 'key': st.sampled_from([None, None, 'k'])})
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The options of a put; delay and expires in seconds from then, from its time."""
+
+    priority: int = 0
+    delay: float = 0
+    expires: float | None = None
+    timeout: float | None = None
+    retry: object = None
+    series: str | None = None
+    key: str | None = None
+
+    def __repr__(self):
+        told = (f'{each.name}={getattr(self, each.name)!r}' for each in fields(self)
+                if getattr(self, each.name) != each.default)
+        return f'Wish({", ".join(told)})'
+
+
+WISH = st.builds(
+    Wish, priority=st.sampled_from([0, 0, 0, 1, -1]), delay=st.sampled_from([0, 0, 0, 5, 30]),
+    expires=st.sampled_from([None, None, None, 2, 40]),
+    timeout=st.sampled_from([None, None, None, 3]), retry=st.sampled_from([None, None, False, 3]),
+    series=st.sampled_from([None, None, 's', 't']), key=st.sampled_from([None, None, 'k']))
 CALLBACKS = {'good': 'nothing', 'bad': bad, None: None}
+
+REQUEST = st.lists(st.one_of(
+    *[deed('put', wish=WISH, pairs=PAIRS)] * 5, deed('put', wish=WISH, pairs=st.just(())),
+    deed('put_aggregate', members=st.integers(1, 3), hurried=st.booleans(),
+         priority=st.sampled_from([0, 0, 1]), delay=st.sampled_from([0, 0, 5])),
+    deed('add_callbacks', number=PICK, pairs=PAIRS), deed('cancel', number=PICK),
+    deed('look_at_anothers_call', number=PICK), deed('make_savepoint'), deed('roll_back')),
+    min_size=1, max_size=4)
+MANAGEMENT = st.one_of(
+    deed('retry', number=PICK), deed('retry_all', number=PICK), deed('cancel', number=PICK),
+    deed('purge', state=st.sampled_from(sorted(FINAL_STATES)), older=st.sampled_from([0, 10])),
+    deed('pause_or_resume', paused=st.sampled_from([True, False, False])),
+    deed('set_periodic_call'))
+ENDS = st.sampled_from([*['commit'] * 6, 'abort', 'stay', 'stay'])
+PUTS = st.lists(deed('put', wish=WISH, pairs=PAIRS), min_size=2, max_size=4)
+
+DEEDS = [*[deed('request', user=USER, lane=LANE, deeds=REQUEST, then=ENDS)] * 4,
+         deed('management', lane=LANE, deed=MANAGEMENT, then=ENDS),
+         deed('end_request', user=USER, then=ENDS)]
 
 
 class Callers:
-    """Rules for those who put calls: bob, eve and admin, who may see all."""
+    """Deeds of those who put calls: bob, eve and admin, who may see all."""
+
+    def request(self, user, lane, deeds, then):
+        for name, keywords in deeds:
+            getattr(self, name)(user, lane, **keywords)
+        self._then(user, then)
+
+    def management(self, lane, deed, then):
+        getattr(self, deed[0])('admin', lane, **deed[1])
+        self._then('admin', then)
+
+    def end_request(self, user, then):
+        self._then(user, then)
+
+    def _then(self, user, then):
+        if user in self.open and then != 'stay':
+            (self.end_of if then == 'commit' else self.abort)(user)
 
     def transaction_of(self, user):
         """The one that is open, or a new one."""
@@ -72,15 +127,16 @@ class Callers:
 
     # putting
 
-    @act(when=lambda self: self.numbers < JOBS - 4, user=USER, lane=LANE, wish=WISH, pairs=PAIRS)
     def put(self, user, lane, wish, pairs):
+        if self.numbers >= JOBS - 3:
+            return
         t, now = self.transaction_of(user), self.world.clock.now()
-        if wish['expires'] is not None and wish['series'] is not None:
+        if wish.expires is not None and wish.series is not None:
             pairs = ()
         put_at = round(now * 1000) / 1000
         options, fields = self._options(wish, put_at)
-        key = ('key', user, wish['key'])
-        joined = t.get(t.get(key)) if wish['key'] else None
+        key = ('key', user, wish.key)
+        joined = t.get(t.get(key)) if wish.key else None
         if joined is not None and (joined.gone or joined.state != NEW
                                    or joined.has_expired(put_at)):
             joined = None
@@ -91,25 +147,25 @@ class Callers:
                 t.rely(id)
         else:
             self._note_put(t, id, lane, kind=JOB, user=user, number=self.numbers, **fields)
-            if wish['key']:
+            if wish.key:
                 t[key] = id
                 t.share('keys')
         self.numbers += 1
         self._add_callbacks(user, lane, id, pairs)
 
     def _options(self, wish, put_at):
-        delay, expires = wish['delay'], wish['expires']
+        delay, expires = wish.delay, wish.expires
         if expires is not None:
             expires += delay
         options = Options(
-            priority=wish['priority'], timeout=wish['timeout'], retry=wish['retry'],
+            priority=wish.priority, timeout=wish.timeout, retry=wish.retry,
             not_before=datetime.timedelta(seconds=delay) if delay else None,
             expires=None if expires is None else datetime.timedelta(seconds=expires),
-            series=wish['series'], key=wish['key'])
+            series=wish.series, key=wish.key)
         return options, {
-            'priority': wish['priority'], 'time': put_at + delay if delay else 0.0,
+            'priority': wish.priority, 'time': put_at + delay if delay else 0.0,
             'expires_at': None if expires is None else put_at + expires,
-            'timeout': wish['timeout'], 'retry': wish['retry'], 'series': wish['series']}
+            'timeout': wish.timeout, 'retry': wish.retry, 'series': wish.series}
 
     def _note_put(self, t, id, lane, priority=0, **fields):
         number, put_at = parse_id(id)[1:]
@@ -118,15 +174,15 @@ class Callers:
         t.write(('lane', lane))
         t.share('lanes')
 
-    @act(when=lambda self: self.numbers < JOBS - 4, user=USER, lane=LANE,
-         members=st.integers(1, 3), hurried=st.booleans(),
-         priority=st.sampled_from([0, 0, 1]), delay=st.sampled_from([0, 0, 5]))
     def put_aggregate(self, user, lane, members, hurried, priority, delay):
+        if self.numbers >= JOBS - 3:
+            return
         t, put_at = self.transaction_of(user), round(self.world.clock.now() * 1000) / 1000
         numbers = range(self.numbers, self.numbers + members)
         ids = self.world.act(
             user, _put_aggregate, Options(
-                priority=priority, not_before=datetime.timedelta(seconds=delay) if delay else None),
+                priority=priority,
+                not_before=datetime.timedelta(seconds=delay) if delay else None),
             numbers, hurried, lane=lane)
         self.numbers += members
         common = {'priority': priority, 'user': user, 'time': put_at + delay if delay else 0.0}
@@ -137,7 +193,6 @@ class Callers:
 
     # to calls there are
 
-    @act(user=USER, lane=LANE, number=PICK, pairs=PAIRS)
     def add_callbacks(self, user, lane, number, pairs):
         call = pick(number, self.visible(user))
         if call is not None and self.found(user, call):
@@ -163,7 +218,6 @@ class Callers:
         self._note_put(t, id, lane, priority=-call.place[0], kind=FOLLOWER, user=user,
                        after=(call.id,), callbacks=pairs)
 
-    @act(user=USER, lane=LANE, number=PICK)
     def cancel(self, user, lane, number):
         call = pick(number, self.visible(user))
         if call is None or not self.found(user, call):
@@ -181,24 +235,22 @@ class Callers:
         if left:
             self._note_follower(t, newest, lane, call, call.user, left)
 
-    @act(lane=LANE, number=PICK)
-    def retry(self, lane, number):
-        call = pick(number, [call for call in self.visible('admin')
+    def retry(self, user, lane, number):
+        call = pick(number, [call for call in self.visible(user)
                              if call.aged_at is None and (call.state == FAILED or number == 9)])
-        if call is not None and self.found('admin', call):
+        if call is not None and self.found(user, call):
             expected = int(call.state == FAILED)
-            assert self.world.act('admin', lambda manager: manager.retry(call.id),
+            assert self.world.act(user, lambda manager: manager.retry(call.id),
                                   lane=lane) == expected
             if expected:
-                self._note_retried(self.open['admin'], call, lane)
+                self._note_retried(self.open[user], call, lane)
 
-    @act(lane=LANE)
-    def retry_all(self, lane):
-        failed = [call for call in self.visible('admin')
+    def retry_all(self, user, lane, number):
+        failed = [call for call in self.visible(user)
                   if call.state == FAILED and call.aged_at is None]
-        assert self.world.act('admin', lambda manager: manager.retry(), lane=lane) == len(failed)
+        assert self.world.act(user, lambda manager: manager.retry(), lane=lane) == len(failed)
         for call in failed:
-            self._note_retried(self.open['admin'], call, lane)
+            self._note_retried(self.open[user], call, lane)
 
     def _note_retried(self, t, call, lane):
         t[call.id] = call.again()
@@ -207,30 +259,26 @@ class Callers:
         if call.filed:
             t.share('failed')
 
-    @act(state=st.sampled_from([RESOLVED, FAILED, CANCELLED, EXPIRED]),
-         older=st.sampled_from([0, 10]))
-    def purge(self, state, older):
+    def purge(self, user, lane, state, older):
         now = self.world.clock.now()
-        old = [call for call in self.visible('admin')
+        old = [call for call in self.visible(user)
                if call.state == state and call.filed and call.ended_at <= now - older
-               and call.aged_at is None and self.found('admin', call)]
-        t = self.open['admin']
-        assert self.world.act('admin', lambda manager: manager.purge(state, older)) == len(old)
+               and call.aged_at is None and self.found(user, call)]
+        t = self.open[user]
+        assert self.world.act(user, lambda manager: manager.purge(state, older)) == len(old)
         for call in old:
             t.note(call.id, replace(call, gone=True))
             t.share({RESOLVED: 'archive', FAILED: 'failed'}.get(state, 'withdrawn'))
 
-    @act(paused=st.booleans())
-    def pause_or_resume(self, paused):
-        t = self.transaction_of('admin')
+    def pause_or_resume(self, user, lane, paused):
+        t = self.transaction_of(user)
         changed = self.world.act(
-            'admin', lambda manager: manager.pause() if paused else manager.resume())
+            user, lambda manager: manager.pause() if paused else manager.resume())
         assert changed == int(paused != t.get('paused', False))
         if changed:
             t['paused'] = paused
 
-    @act(user=USER, number=PICK)
-    def look_at_anothers_call(self, user, number):
+    def look_at_anothers_call(self, user, lane, number):
         """A caller sees its own calls and no others."""
         t = self.transaction_of(user)
         call = pick(number, [call for call in queuemodel.calls(t.records).values()
@@ -245,23 +293,15 @@ class Callers:
 
     # transactions
 
-    @act(when=lambda self: self.open, user=USER)
-    def make_savepoint(self, user):
-        if user in self.open:
-            self.savepoints[user] = (self.world.act(user, _savepoint),
-                                     self.open[user].savepoint())
+    def make_savepoint(self, user, lane):
+        t = self.transaction_of(user)
+        self.savepoints[user] = self.world.act(user, _savepoint), t.savepoint()
 
-    @act(when=lambda self: self.savepoints, user=USER)
-    def roll_back(self, user):
+    def roll_back(self, user, lane):
         if user in self.open and user in self.savepoints:
             real, modelled = self.savepoints[user]
             self.world.act(user, lambda manager: real.rollback())
             self.open[user].rollback(modelled)
-
-    @act(when=lambda self: self.open, user=USER)
-    def commit(self, user):
-        if user in self.open:
-            self.end_of(user)
 
     def end_of(self, user):
         """Commit; the model knows whether that may go through."""
@@ -275,11 +315,10 @@ class Callers:
         assert fate != REFUSED, 'of two transactions that meet both were committed'
         self.committed(t)
 
-    @act(when=lambda self: self.open, user=USER)
     def abort(self, user):
-        if user in self.open:
-            self.open.pop(user)
-            self.world.end(user, commit=False)
+        """Nothing of it was ever there."""
+        self.open.pop(user)
+        self.world.end(user, commit=False)
 
 
 # in the thread of the caller

@@ -26,7 +26,7 @@ from .calls import JOB
 from .calls import Modelled
 from .ledger import ACCEPTED
 from .ledger import REFUSED
-from .steps import act
+from .steps import deed
 from .steps import pick
 from .world import JOBS
 from .world import PERIOD
@@ -36,6 +36,13 @@ from .world import THREADS
 
 WORDS = ['return', 'return', 'return', 'raise', 'commit', 'checkpoint', 'progress']
 PICK = st.integers(0, 9)
+DEEDS = [*[deed('make_beat', how=st.sampled_from(['whole', 'whole', 'begin']),
+                hurry=st.booleans(), late=st.booleans())] * 5,
+         *[deed('work', number=PICK,
+                words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=3))] * 4,
+         deed('let_time_pass', seconds=st.sampled_from([0.5, 3, 8, 30, 65])),
+         deed('trouble', number=PICK, what=st.sampled_from(
+             ['undo', 'undo', 'take_back_what_has_not_begun', 'pack', 'kill_and_start_again']))]
 
 
 class Periodic(NamedTuple):
@@ -79,28 +86,47 @@ class OpenBeat:
 
 
 class Crew:
-    """Rules for the worker; and, of each history, its claims, runs and ends."""
+    """Deeds of the worker; and, of each history, its claims, runs and ends."""
+
+    def make_beat(self, how, hurry, late):
+        if self.beat is not None:
+            self._end_beat(hurry)
+        elif how == 'begin':
+            self.begin_beat(late)
+        else:
+            self.whole_beat(hurry)
+
+    def work(self, number, words):
+        """A claim is begun, or jobs that run are told what to do."""
+        if self.claims and len(self.runs) < RUNNERS:
+            self._start(pick(number, self.claims))
+        for word in words:
+            if self.runs:
+                self._tell(pick(number, self.runs), word)
+
+    def let_time_pass(self, seconds):
+        self.world.clock.advance(seconds)
+
+    def trouble(self, what, number):
+        getattr(self, what)(number)
 
     # the beat
 
-    @act(when=lambda self: self.beat is None, late=st.booleans())
     def begin_beat(self, late):
         """late -- threads that have told of their ends look as if they still ran."""
         ours = [each for each in self.runs if each.life == self.world.lives]
-        held = {claim for claim in self.claims} | {each.claim for each in ours}
+        held = set(self.claims) | {each.claim for each in ours}
         if late:
             held |= self.just_ended
         self.just_ended = set()
         self.world.begin_beat()
         self.beat = OpenBeat(self.ledger.begin(), list(self.ends), held, ours)
 
-    @act(when=lambda self: self.beat is not None, hurry=st.booleans())
-    def end_beat(self, hurry):
-        self._end_beat(hurry)
-
-    @act(when=lambda self: self.beat is None, hurry=st.booleans())
     def whole_beat(self, hurry):
+        """A beat that overlaps with nothing of its own process, and its threads begin."""
         self._whole_beat(hurry)
+        while self.claims and len(self.runs) < RUNNERS:
+            self._start(self.claims[0])
 
     def _whole_beat(self, hurry):
         self.just_ended = set()
@@ -187,8 +213,7 @@ class Crew:
                          taken_in=True)
         t['periodic'] = periodic._replace(served_at=now, last=id)
 
-    @act(when=lambda self: self.claims)
-    def take_back_what_has_not_begun(self):
+    def take_back_what_has_not_begun(self, number):
         for claim in self.claims:
             self._note_end(End(claim, UNBEGUN, self.world.clock.now(),
                                self.world.clock.monotonic(), 0.0, self.world.clock.now()))
@@ -199,10 +224,6 @@ class Crew:
         self.just_ended.add(end.claim)
 
     # the threads
-
-    @act(when=lambda self: self.claims and len(self.runs) < RUNNERS, number=PICK)
-    def start(self, number):
-        self._start(pick(number, self.claims))
 
     def _start(self, claim):
         self.claims.remove(claim)
@@ -240,10 +261,6 @@ class Crew:
             self._store(running, t, members[0].failed, end='resolved')
         else:
             self._store(running, t, failed=False)
-
-    @act(when=lambda self: self.runs, number=PICK, word=st.sampled_from(WORDS))
-    def tell(self, number, word):
-        self._tell(pick(number, self.runs), word)
 
     def _tell(self, running, word):
         t, claim = running.transaction, running.claim
@@ -320,9 +337,10 @@ class Crew:
 
     # the process, the clock, the database
 
-    @act(when=lambda self: self.beat is None and len(self.runs) <= RUNNERS - THREADS)
-    def kill_and_start_again(self):
+    def kill_and_start_again(self, number):
         """What ran goes on to run, as if it had only been frozen."""
+        if self.beat is not None or len(self.runs) > RUNNERS - THREADS:
+            return
         self.world.restart()
         self.claims, self.ends, self.just_ended = [], [], set()
         t = self.ledger.begin()
@@ -330,13 +348,10 @@ class Crew:
         t.write('desk')
         self.committed(t, known=False)
 
-    @act(seconds=st.sampled_from([0.5, 3, 8, 30, 65]))
-    def let_time_pass(self, seconds):
-        self.world.clock.advance(seconds)
-
-    @act(when=lambda self: 'periodic' not in self.ledger.records and 'admin' not in self.open
-         and self.numbers < JOBS)
-    def set_periodic_call(self):
+    def set_periodic_call(self, user, lane):
+        """One a history, in a transaction of its own."""
+        if 'periodic' in self.ledger.records or 'admin' in self.open or self.numbers >= JOBS:
+            return
         t = self.transaction_of('admin')
         self.world.act('admin', lambda manager: manager.setPeriodicCall(
             'minutely', '* * * * *', 'UTC', 'job', (self.numbers,)))
@@ -344,9 +359,10 @@ class Crew:
         self.numbers += 1
         self.end_of('admin')
 
-    @act(when=lambda self: self.can_undo and not self.open and self.beat is None, number=PICK)
     def undo(self, number):
         """Take back one of the last commits, if nothing of what it wrote was written since."""
+        if self.open or self.beat is not None or not self.can_undo:
+            return
         first = max(self.undoable_from, len(self.ledger.commits) - 3)
         number = pick(number, [each for each in range(first, len(self.ledger.commits))
                                if self.tids[each] is not None and self.ledger.can_undo(each)
@@ -368,8 +384,9 @@ class Crew:
                    if isinstance(key, str) and isinstance(after, dict) and 'state' in after
                    and before['state'] in (RUNS, CALLBACK))
 
-    @act(when=lambda self: self.can_undo and not self.open and self.beat is None)
-    def pack(self):
+    def pack(self, number):
+        if self.open or self.beat is not None or not self.can_undo:
+            return
         self.world.pack()
         self.undoable_from = len(self.ledger.commits)
 

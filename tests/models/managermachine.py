@@ -5,7 +5,10 @@ Imports: ledger, calls, queuemodel, callers, crew, world, zasync.
 
 from collections import Counter
 
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize
 from hypothesis.stateful import invariant
+from hypothesis.stateful import rule
 from hypothesis.stateful import RuleBasedStateMachine
 
 from Products.zasync import policy
@@ -14,14 +17,20 @@ from Products.zasync.interfaces import NEW
 from Products.zasync.interfaces import RESOLVED
 from Products.zasync.interfaces import STATES
 
+from . import callers
+from . import crew
 from . import queuemodel
 from .callers import Callers
+from .callers import PUTS
 from .calls import JOB
 from .crew import Crew
 from .ledger import Ledger
 from .world import PERIOD
 from .world import THREADS
 from .world import World
+
+
+DEEDS = [*callers.DEEDS, *crew.DEEDS]
 
 
 class ManagerMachine(Callers, Crew, RuleBasedStateMachine):
@@ -45,6 +54,16 @@ class ManagerMachine(Callers, Crew, RuleBasedStateMachine):
         # For each commit of the ledger its transaction id, where it is known.
         self.tids, self.undoable_from = [], 0
         self._writes, self._counted, self._serials = Counter(), 0, {}
+
+    @initialize(puts=PUTS)
+    def some_calls_are_put(self, puts):
+        self.request('bob', 0, puts, 'commit')
+
+    @rule(deed=st.one_of(*DEEDS))
+    def happens(self, deed):
+        self.sound = False
+        getattr(self, deed[0])(**deed[1])
+        self.sound = True
 
     def committed(self, t, known=True):
         """A transaction has been committed; known -- as the last one of the database."""

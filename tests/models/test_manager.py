@@ -1,13 +1,9 @@
-"""A manager in histories that nobody thought of: put, claimed, run, cancelled, undone and killed."""
+"""A manager in histories that nobody thought of: calls are put, run, cancelled, undone."""
 
-import itertools
 import shutil
 import tempfile
 
-import pytest
-from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
-from ZEO.ClientStorage import ClientStorage
 from ZODB.DB import DB
 from ZODB.FileStorage import FileStorage
 
