@@ -28,10 +28,10 @@ from zasync_client.worker import Worker
 
 
 class Bench:
-    """A manager, and workers for it whose beats this test makes."""
+    """A manager, and workers for it whose beats this test makes. storage -- in memory if None."""
 
-    def __init__(self):
-        self.db = ZODB.DB(DemoStorage())
+    def __init__(self, storage=None):
+        self.db = ZODB.DB(DemoStorage() if storage is None else storage)
         self.connection = self.db.open()
         root = self.connection.root()
         root['Application'] = Application()

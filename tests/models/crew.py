@@ -189,7 +189,13 @@ class Crew:
         self._model_periodic(t, slots or not t.get('paused'), now)
         t.note('ghosts', 0)
         queuemodel.take_in(t, now)
-        return queuemodel.claim(t, boot, slots, now)
+        claimed = queuemodel.claim(t, boot, slots, now)
+        known = {(claim.id, claim.attempt) for claim in beat.held} | {
+            (end.claim.id, end.claim.attempt) for end in beat.ends if end.how != UNBEGUN}
+        for id in claimed:  # the number of a claim that was undone is not given again
+            while (id, t[id].attempt) in known:
+                t[id] = replace(t[id], attempt=t[id].attempt + 1)
+        return claimed
 
     def _was_cancelled(self, t, claim, boot):
         call = t.get(claim.id)
