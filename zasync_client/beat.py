@@ -120,7 +120,8 @@ class Beat:
         if filing:
             self._filing.file(queue, ends, period, now)
         for id in cancelled:
-            queue.archive_ended(id, period)
+            if id in queue.desk.running:  # else its thread has ended just now
+                queue.archive_ended(id, period)
         for claim in overdue:
             self._filing.time_out(queue, claim, period, now)
         if reconciling:
