@@ -144,7 +144,8 @@ class Crew:
         done = self.world.beat_now(beat.ends, beat.held, hurry)
         if done is None:
             assert not slots or not any(queuemodel.claimable(t.records, now)), 'it claims nothing'
-            assert not any(end.how in (GIVE_BACK, UNBEGUN, LOST) for end in beat.ends)
+            assert not any(end.how in (GIVE_BACK, UNBEGUN, LOST)
+                           for end in beat.ends), 'it does not give back'
             self.world.end_beat(commit=False)
             return
         t.write('desk')
@@ -171,9 +172,9 @@ class Crew:
     def _model_beat(self, t, beat, done, boot, slots, now):
         cancelled = [claim for claim in beat.held if self._was_cancelled(t, claim, boot)]
         overdue = {each.claim for each in beat.runs
-                   if each.deadline is not None and each.deadline <= now and not each.run.end
-                   and self._is_ours(t, each)}
-        assert set(done.timed_out) == overdue
+                   if each.deadline is not None and not each.run.end and self._is_ours(t, each)
+                   and each.deadline <= self.world.clock.monotonic()}
+        assert set(done.timed_out) == overdue, 'not those that run too long time out'
         if done.filed:
             queuemodel.sweep(t, [(end.claim.id, end.claim.attempt, end.how, end.begun,
                                   end.until if end.until > now else 0.0, end.failed)
@@ -238,7 +239,6 @@ class Crew:
         deadline = None
         if claim.timeout_seconds is not None:
             deadline = self.world.clock.monotonic() + claim.timeout_seconds
-            deadline += self.world.clock.now() - self.world.clock.monotonic()
         t = self.ledger.begin()
         running = Running(self.world.run(thread, claim), self.world.lives,
                           self.world.worker.boot, t, deadline, thread)
@@ -249,7 +249,7 @@ class Crew:
         elif call.state == CALLBACK:
             self._call_back(running)
         elif call.kind == JOB:
-            assert running.run.waiting
+            assert running.run.waiting, running.run.end
             assert running.run.user == call.user, 'I8: it runs as somebody else'
         else:
             self._model_outcome(running, t, call)
@@ -278,7 +278,7 @@ class Crew:
         if word in ('progress', 'raise') and stopped:
             self._must_end(running, LOST)
         elif word == 'progress':
-            assert running.run.waiting
+            assert running.run.waiting, running.run.end
         elif word == 'raise':
             self._model_failure(running, call)
         elif self._would_commit(t, call) == REFUSED:
@@ -287,7 +287,7 @@ class Crew:
             t[call.id] = replace(call, effects=call.effects + 1)
             self._store(running, t, failed=False)
         else:
-            assert running.run.waiting
+            assert running.run.waiting, running.run.end
             t[call.id] = replace(call, steps=call.steps + 1)
             self.committed(t)
             running.transaction = self.ledger.begin()
@@ -303,7 +303,7 @@ class Crew:
         elif call.once:
             self._store(running, self.ledger.begin(), failed=True)
         else:
-            assert running.run.waiting
+            assert running.run.waiting, running.run.end
             running.transaction = self.ledger.begin()
 
     def _model_failure(self, running, call):

@@ -55,8 +55,8 @@ class World:
         self._reader = databases[0].open(self._tm)
         self.exits.callback(self._leave)
         self._build(name)
-        for user in USERS:
-            _actors[user].enter(databases[0])
+        for number, user in enumerate(USERS):
+            _actors[user].enter(databases[number % len(databases)])
             _actors[user].become(user)
         self._database = Database(databases[-1], self.target, RUNNERS + 2)
         self.lives = 0
