@@ -123,7 +123,7 @@ def job(number):
         elif word == 'return':
             effects['end'] = effects.get('end', 0) + 1
             return number
-        elif word == 'raise':
+        elif word in ('raise', 'leave'):
             effects['end'] = -1_000
             raise ValueError('as it was told')
         else:

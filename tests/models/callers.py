@@ -261,10 +261,11 @@ class Callers:
 
     def purge(self, user, lane, state, older):
         now = self.world.clock.now()
-        old = [call for call in self.visible(user)
-               if call.state == state and call.filed and call.ended_at <= now - older
-               and call.aged_at is None and self.found(user, call)]
-        t = self.open[user]
+        t = self.transaction_of(user)
+        old = [call for call in queuemodel.calls(t.records).values()
+               if call.state == state and call.filed and not call.gone
+               and call.ended_at <= now - older and call.aged_at is None
+               and self.found(user, call)]
         assert self.world.act(user, lambda manager: manager.purge(state, older)) == len(old)
         for call in old:
             t.note(call.id, replace(call, gone=True))

@@ -188,7 +188,7 @@ class Crew:
             held = beat.held | {end.claim for end in beat.ends}
             queuemodel.reconcile(t, {(claim.id, claim.attempt) for claim in held}, now)
         self._model_periodic(t, slots or not t.get('paused'), now)
-        t.note('ghosts', 0)
+        t.note('ghosts', frozenset())
         queuemodel.take_in(t, now)
         claimed = queuemodel.claim(t, boot, slots, now)
         known = {(claim.id, claim.attempt) for claim in beat.held} | {
@@ -271,7 +271,7 @@ class Crew:
     def _tell(self, running, word):
         t, claim = running.transaction, running.claim
         stopped = running.run.is_stopped()
-        if stopped:
+        if stopped and not self.has_undone:  # a cancellation may be undone
             assert not self._is_ours(self.ledger.records, running), 'told to stop for no reason'
         running.run.tell(word)
         call = t[claim.id]
@@ -375,13 +375,15 @@ class Crew:
                                and not self._is_filed_since(each)])
         if number is None:
             return
+        self.has_undone = True
         commit, records = self.ledger.commits[number], dict(self.ledger.records)
         self.world.undo(self.tids[number])
         self.ledger.undo(number)
         self.note_commits()
-        ghosts = sum(isinstance(after, Modelled) and before is None and records[key].taken_in
-                     for key, (before, after) in commit.changes.items())
-        self.ledger.records['ghosts'] = records.get('ghosts', 0) + ghosts
+        # What the worker has taken in it counts until it sees that they are not there.
+        self.ledger.records['ghosts'] = records.get('ghosts', frozenset()) | {
+            key for key, (before, after) in commit.changes.items()
+            if isinstance(after, Modelled) and before is None and records[key].taken_in}
 
     def _is_filed_since(self, number):
         """Whether it ended a call that is filed: such a call stays as it is (see operations)."""
