@@ -21,6 +21,7 @@ TEST = DEMO + SESSIONS + [
     'WebTest',
     'beautifulsoup4',
     'grimp',
+    'hypothesis',
     'import-linter >= 2.5',
     'mypy >= 1.15',
     'pytest >= 8',
