@@ -23,6 +23,7 @@ TEST = DEMO + SESSIONS + [
     'WebTest',
     'beautifulsoup4',
     'grimp',
+    'hypothesis',
     'import-linter >= 2.5',
     'mypy >= 1.15',
     'psycopg2-binary',

@@ -16,6 +16,7 @@ from Products.zasync.errors import Cancelled
 from Products.zasync.errors import NotOurs
 from Products.zasync.interfaces import CANCELLED
 
+from .claims import attempts
 from .claims import Claim
 from .claims import GIVE_BACK
 from .claims import LOST
@@ -131,7 +132,8 @@ class Beat:
         for id in cancelled:
             # crash point 23: a running call was cancelled and is not filed; the next life files
             # it.
-            queue.archive_ended(id, period)
+            if id in queue.desk.running:  # else its thread has ended just now
+                queue.archive_ended(id, period)
         for claim in overdue:
             self._filing.time_out(queue, claim, period, now)
         if reconciling:
@@ -143,7 +145,8 @@ class Beat:
         claims = ()
         if not self.draining and (holds or slots):
             offers = None if self.role == OWN else self._config.plugins
-            claims = tuple(self._claim(deferred) for deferred in queue.take_in_and_claim(
+            known = attempts(held, ends)
+            claims = tuple(self._claim(deferred, known) for deferred in queue.take_in_and_claim(
                 self._boot, now, slots, period, offers, self._config.max_interruptions))
         self.next_due = self._next_due(manager, now, slots > len(claims), idle)
         self._write_board(queue, reports, {claim.id for claim in claims})
@@ -306,8 +309,15 @@ class Beat:
 
     # what is done
 
-    def _claim(self, deferred):
+    def _claim(self, deferred, known):
+        """The Claim of a call.
+
+        known -- attempts that have a thread, or whose ends are filed now at the earliest. If this
+        one is of the same number, that claim was undone: its run must not own this one.
+        """
         # crash point 8: the claim is not committed; the call waits as before.
+        while (deferred.id, deferred.attempt) in known:
+            deferred.attempt += 1
         plugin = self._config.plugins.get(deferred.plugin)
         limit = policy.time_limit(deferred.timeout_seconds,
                                   None if plugin is None else plugin.timeout_seconds)

@@ -44,3 +44,9 @@ class End(NamedTuple):
     why: str = ''
     failed: bool = False
     begun: bool = False
+
+
+def attempts(held, ends):
+    """{(call id, attempt)} of claims that some thread has begun, or may begin."""
+    begun = {end.claim for end in ends if end.how != UNBEGUN}
+    return {(claim.id, claim.attempt) for claim in held | begun}

@@ -49,7 +49,8 @@ def page(queue, state=None, plugin=None, user=None, start=None, limit=100):
 
 def _fits(deferred, state, plugin, user):
     try:
-        return ((state is None or deferred.state == state)
+        found = deferred.state  # in each case: a page shows it
+        return (state in (None, found)
                 and (plugin is None or deferred.plugin == plugin)
                 and (user is None
                      or (deferred.caller.user_id or deferred.caller.special) == user))

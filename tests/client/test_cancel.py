@@ -162,6 +162,22 @@ def test_a_running_call_is_cancelled(fate):
     assert [attempt.outcome for attempt in deferred.attempts] == ['cancelled']
 
 
+def test_a_cancelled_call_whose_thread_ends_while_the_beat_looks_is_filed_once(fate, monkeypatch):
+    """The beat looks at the threads first, then at the ends: that call is among both."""
+    gate = Gate()
+    worker = fate.worker(plugins=[('waits', lambda run: gate.wait())])
+    deferred = fate.call('waits')
+    fate.step(worker)
+    gate.reached()
+    held = worker._pool.held()
+    assert cancel(fate, deferred) == 1
+    gate.open()
+    fate.settle(worker)
+    monkeypatch.setattr(worker._pool, 'held', lambda: held)
+    assert fate.step(worker) is True
+    assert_gone(fate, deferred)
+
+
 def jobs_marks(run):
     return run.app._p_jar.root()['marks']
 

@@ -30,11 +30,11 @@ from zasync_client.worker import Worker
 class Bench:
     """A manager, and workers for it whose beats this test makes.
 
-    db -- an empty database; None: one in memory.
+    storage -- an empty one, db -- a database on it; in memory if neither is given.
     """
 
-    def __init__(self, db=None):
-        self.db = ZODB.DB(self.make_storage()) if db is None else db
+    def __init__(self, storage=None, db=None):
+        self.db = db or ZODB.DB(self.make_storage() if storage is None else storage)
         self.connection = self.db.open()
         root = self.connection.root()
         root['Application'] = Application()

@@ -28,7 +28,7 @@ def test_the_zeo_server_goes_away_while_calls_run(caplog):
 
     with Stack() as stack:
         address = stack.start_zeo()
-        bench = Bench(ZODB.DB(ZEO.client(address, wait_timeout=WAIT_SECONDS)))
+        bench = Bench(db=ZODB.DB(ZEO.client(address, wait_timeout=WAIT_SECONDS)))
         try:
             worker = bench.worker(plugins=[('effect', effect_at_gate)])
             deferred = bench.put('effect')
@@ -53,7 +53,7 @@ def test_the_server_dies_between_two_databases(tmp_path, effects, result, done):
     databases = {}
     others, main = (ZODB.DB(FileStorage(str(tmp_path / name)), databases=databases,
                             database_name=name) for name in (effects, result))
-    bench = Bench(main)
+    bench = Bench(db=main)
     losses = [ClientDisconnected('gone')]
 
     def effect(run):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from Products.zasync import listing
 from Products.zasync.interfaces import ACCEPTED
 from tests.fakes import make_call
 from tests.fakes import NOW
@@ -41,6 +42,17 @@ def test_a_put_with_the_number_of_an_undone_one_that_was_taken_in_is_taken_in(
     claimed = worker.beat(LATE, 10)
     claimed += worker.beat(LATE, 10)
     assert claimed == [reused, next_one]
+
+
+def test_a_put_that_is_undone_after_it_was_taken_in_is_in_no_list(file_store):
+    """Whoever looked at a page of calls would see an error instead."""
+    caller, worker = file_store.client(), file_store.client()
+    kept = caller.put(make_call(100))
+    caller.put(make_call(200))
+    put = last_transaction_id(file_store)
+    worker.beat(LATE, 0)
+    undo(file_store, caller, put)
+    assert [deferred.id for deferred in listing.page(caller.begin())] == [kept]
 
 
 @pytest.mark.parametrize('before', [0, 1, 5])

@@ -1,0 +1,62 @@
+"""Transactions of a call that runs, or has ended, are undone in the ZMI."""
+
+import pytest
+import transaction
+from AccessControl.SecurityManagement import newSecurityManager
+from AccessControl.SecurityManagement import noSecurityManager
+from AccessControl.SpecialUsers import system
+from ZODB.FileStorage import FileStorage
+
+from tests.client.fate import Fate
+from tests.client.fate import Gate
+
+
+@pytest.fixture
+def fate(tmp_path):
+    """A Fate in a storage that can undo."""
+    newSecurityManager(None, system)
+    made = Fate(FileStorage(str(tmp_path / 'Data.fs')))
+    try:
+        yield made
+    finally:
+        made.close()
+        noSecurityManager()
+
+
+def undo(fate, number=0):
+    """Undo the last transaction but so many."""
+    transaction.begin()
+    fate.db.undo(fate.db.undoLog(number, number + 1)[0]['id'])
+    transaction.commit()
+
+
+def test_of_a_claim_that_is_undone_while_it_runs_and_made_again_one_run_alone_can_commit(fate):
+    """The second claim would be as the first: of the same worker life, by the same number."""
+    gates, runs = [Gate(), Gate()], []
+
+    def commits_on_its_way(run):
+        number = len(runs)
+        runs.append(run.attempt)
+        if number < 2:
+            gates[number].wait()
+        marks = run.app._p_jar.root()['marks']
+        marks[number] = marks.get(number, 0) + 1
+        transaction.commit()
+        return number
+
+    worker = fate.worker(threads=2, plugins=[('commits', commits_on_its_way)])
+    deferred = fate.put('commits')
+    fate.step(worker)
+    gates[0].reached()
+    undo(fate)
+    fate.step(worker)
+    gates[1].reached()
+    gates[0].open()
+    # It has ended, or it begins once more.
+    fate.wait(lambda: worker._own.ends() or len(runs) > 2)
+    gates[1].open()
+    fate.settle(worker)
+    fate.go(worker)
+    assert (deferred.state, deferred.result) == ('resolved', 1)
+    assert dict(fate.marks) == {1: 1}
+    assert len(runs) == 2

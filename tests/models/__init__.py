@@ -1,0 +1,1 @@
+"""Small pure models, and the state machines that hold the product against them."""

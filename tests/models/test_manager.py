@@ -1,0 +1,42 @@
+"""A manager in histories that nobody thought of: calls are put, run, cancelled, undone."""
+
+import itertools
+import shutil
+import tempfile
+
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
+from ZODB.DB import DB
+from ZODB.FileStorage import FileStorage
+
+from .managermachine import ManagerMachine
+
+
+class OnFile(ManagerMachine):
+    """In one process, which can undo and pack."""
+
+    can_undo = True
+
+    def databases(self):
+        self._place = tempfile.mkdtemp(prefix='zasync-models-')
+        self._db = DB(FileStorage(f'{self._place}/Data.fs'))
+        return [self._db], 'zam'
+
+    def close_databases(self):
+        self._db.close()
+        shutil.rmtree(self._place)
+
+
+def test_a_manager_does_what_its_model_says():
+    run_state_machine_as_test(OnFile)
+
+
+def test_callers_and_a_worker_at_a_server_do_what_the_model_says(two_clients):
+    numbers = itertools.count()
+
+    class AtServer(ManagerMachine):
+        def databases(self):
+            return two_clients, f'zam{next(numbers)}'
+
+    run_state_machine_as_test(AtServer, settings=settings(
+        max_examples=max(3, settings().max_examples // 5)))
