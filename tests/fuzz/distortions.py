@@ -97,7 +97,7 @@ class Distortion:
 
     def distorted(self, raw):
         """The Say in place of that answer."""
-        return getattr(self, '_' + self.kind)(raw)
+        return getattr(self, '_' + self.kind)(raw) if raw else Say(raw)
 
     def _number(self, raw):
         place, number = self.more
