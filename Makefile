@@ -1,6 +1,6 @@
 # make demo    a real mailbox is synchronised by two workers, and what was measured
 # make test    all tests; as root it also installs the Debian packages they use
-# make fuzz    the tests with made-up input, over and over, MINUTES=10
+# make fuzz    the tests with made-up input, over and over (MINUTES=5)
 # make check   what is quick: style, import rules, types, unit tests
 # make bench   the benchmarks (ONLY=name runs one, JSON=file writes the numbers there too)
 # make storm   a site under all the faults we can make (SEEDS="1 2 3" MINUTES=5 AT_ONCE=1)
@@ -73,7 +73,6 @@ test: debian-packages .venv .venv-zeo .venv-plone .venv/.ldap-complete
 	$(RUN) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 # Other examples in each round, 25 times as many as in `make test`.
-MINUTES ?= 10
 fuzz: export ZASYNC_FUZZ = 1
 fuzz: .venv .venv-zeo
 	@end=$$(($$(date +%s) + 60 * $(MINUTES))); until [ $$(date +%s) -ge $$end ]; do \

@@ -89,6 +89,7 @@ FORMS = (
     Form('POST', f'{TOOL}/manage_changeDefaults', {
         **{name: text for name, text in SETTINGS.items() if name not in ('login', 'password')},
         'HOST_flag': '1', 'PORT_flag': '0', 'CA_FILE_flag': '-1'}),
+    Form('POST', f'{TOOL}/manage_sealPasswords', {}),
     Form('POST', f'{TOOL}/manage_delObjects', {'ids': 'box_alice'}),
     Form('GET', f'{BOX}/manage_main', {'folder': 'INBOX', 'start': '0', 'outcome': 'done'}),
     Form('GET', f'{BOX}/manage_syncStatus', {}),
