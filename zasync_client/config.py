@@ -3,7 +3,7 @@
 The schema extends Zope's own, so whatever a zope.conf says may stand in a
 zasync.conf, directly or by ``%include``.
 
-Imports: handlers, reading, errors, zasync.
+Imports: handlers, reading, parsing, errors, zasync.
 """
 
 import os
@@ -17,8 +17,8 @@ from .errors import ConfigurationError
 from .handlers import built_in
 from .handlers import Plugin
 from .handlers import plugins_of
+from .parsing import Remark
 from .reading import read
-from .reading import Remark
 
 
 __all__ = ['Config', 'load', 'offered', 'Plugin', 'survey']

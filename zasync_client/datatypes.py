@@ -14,6 +14,14 @@ from ZConfig.components.logger.logger import LoggerFactory
 from Products.zasync.policy import HISTORY_MOST
 
 
+#: The most that a number of attempts, and of bytes, may be; it has a meaning far below.
+WHOLE_MOST = 2 ** 31
+BYTES_MOST = 2 ** 63
+#: Most threads of a worker: each has a connection to the database and a cache.
+THREADS_MOST = 1_000
+#: Ten years. A wait of centuries is refused by the system, in the middle of the work.
+SECONDS_MOST = 10 * 365 * 86_400
+
 _BYTES = ZConfig.datatypes.SuffixMultiplier({'kb': 1024, 'mb': 1024 ** 2, 'gb': 1024 ** 3})
 
 
@@ -27,9 +35,19 @@ def target(text):
 
 def positive_integer(text):
     """whole number, 1 or more"""
+    return _whole(text, WHOLE_MOST)
+
+
+def thread_count(text):
+    """whole number from 1 to 1,000"""
+    return _whole(text, THREADS_MOST)
+
+
+def _whole(text, most):
     text = text.strip()
-    if not (text.isascii() and text.isdecimal() and int(text)):
-        raise ValueError(f'must be a whole number, 1 or more, not {text!r}')
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and 1 <= int(text) <= most):
+        raise ValueError(f'must be a whole number, 1 or more and {most:,} at most, not '
+                         f'{text!r:.50}')
     return int(text)
 
 
@@ -48,14 +66,15 @@ def _number(text):
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f'must be a number, not {text!r}') from None
+        raise ValueError(f'must be a number, not {text!r:.50}') from None
 
 
 def seconds(text):
     """seconds, 0 or more"""
     number = _number(text)
-    if not 0 <= number < float('inf'):
-        raise ValueError(f'must be a number of seconds, 0 or more, not {text}')
+    if not 0 <= number <= SECONDS_MOST:
+        raise ValueError('must be a number of seconds, 0 or more and ten years at most, not '
+                         f'{text:.50}')
     return number
 
 
@@ -71,17 +90,17 @@ def growth(text):
     """factor, 1 or more"""
     number = _number(text)
     if not 1 <= number < float('inf'):
-        raise ValueError(f'must be 1 (constant) or more, not {text}')
+        raise ValueError(f'must be 1 (constant) or more, not {text:.50}')
     return number
 
 
 def byte_size(text):
     """bytes, more than 0; KB, MB and GB are understood"""
-    if not re.fullmatch(r'[0-9]+ *(?:kb|mb|gb)?', text.strip(), re.I | re.A):
-        raise ValueError(f'must be a number of bytes, like 500KB or 10MB, not {text!r}')
+    if not re.fullmatch(r'[0-9]{1,19} *(?:kb|mb|gb)?', text.strip(), re.I | re.A):
+        raise ValueError(f'must be a number of bytes, like 500KB or 10MB, not {text!r:.50}')
     number = _BYTES(text.strip())
-    if not number:
-        raise ValueError('must be more than 0 bytes')
+    if not 0 < number < BYTES_MOST:
+        raise ValueError('must be more than 0 bytes, and fewer than there are anywhere')
     return number
 
 

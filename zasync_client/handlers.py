@@ -1,6 +1,6 @@
 """From <plugin> sections to Plugins: each handler imported and looked at, all mistakes named.
 
-Imports: plugins, reading, historic, zasync.
+Imports: plugins, parsing, historic, zasync.
 """
 
 import inspect
@@ -17,8 +17,9 @@ from Products.zasync.builtin import NAMES
 from Products.zasync.options import class_name
 
 from . import historic
+from .parsing import Remark
+from .parsing import sentence
 from .plugins import HANDLERS
-from .reading import Remark
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class _Judge:
 
     def _remark(self, key, text):
         where = self._section.given.get(key) or self._section.where or (None, None)
-        return Remark(text, *where)
+        return Remark(sentence(text), *where)
 
 
 def _checking(name):

@@ -18,18 +18,23 @@ from imapclient import IMAPClient
 from imapclient.exceptions import CapabilityError
 from imapclient.exceptions import IMAPClientError
 from imapclient.exceptions import LoginError
+from imapclient.exceptions import ProtocolError
 
 from . import errors
 from .headers import FIELDS
+from .imapanswers import agreed
 from .imapanswers import by_uid
 from .imapanswers import flags_in
+from .imapanswers import MODSEQ_MOST
 from .imapanswers import number
+from .imapanswers import NUMBER_MOST
 from .imapanswers import quoted
 from .imapanswers import remote_folder
 from .imapanswers import remote_message
 from .imapanswers import section
 from .imapanswers import uid_set
 from .imapanswers import uid_sets
+from .imapanswers import within
 from .imaptrouble import Trouble
 from .imaptrouble import Wire
 from .syncplan import is_complete
@@ -52,6 +57,9 @@ HEADER_BYTES = 16384
 
 #: At most so many bytes of a body are fetched and stored; the page says when there was more.
 BODY_BYTES = 10_000_000
+
+#: Most folders that are followed. Each takes a command or two in every full run.
+FOLDERS_MOST = 10_000
 
 _HEADER_ITEM = 'BODY.PEEK[HEADER.FIELDS (%s)]<0.%d>' % (' '.join(FIELDS), HEADER_BYTES)
 
@@ -111,12 +119,10 @@ class ImapSession:
         if client is None:
             return
         if exc_type is None:
-            try:
+            # The work is done and a rude end of the conversation changes nothing.
+            with contextlib.suppress(errors.MailError), self._errors('log out'):
                 client.logout()
                 return
-            except (IMAPClientError, OSError):
-                # The work is done and a rude end of the conversation changes nothing.
-                pass
         self._client = client
         self._hang_up()
 
@@ -187,6 +193,10 @@ class ImapSession:
         """All folders, RFC 3501 6.3.8 LIST; names with control characters are left out."""
         with self._errors('list the folders'):
             listed = self._client.list_folders()
+            if len(listed) > FOLDERS_MOST:
+                raise errors.ProtocolGarbage('%s lists %d folders; %d are the most that can be '
+                                             'followed.' % (self._trouble.server, len(listed),
+                                                            FOLDERS_MOST))
             folders = [remote_folder(*item) for item in listed]
         return tuple({folder.server_name: folder for folder in folders if folder}.values())
 
@@ -202,12 +212,13 @@ class ImapSession:
             except UnicodeEncodeError:
                 raise errors.FolderUnreadable(
                     'The folder has a name that can not be sent to the server.') from None
+            told = self._client._imap.untagged_responses
             state = FolderState(
-                uidvalidity=number(answer.get(b'UIDVALIDITY')),
+                uidvalidity=within(agreed(told.get('UIDVALIDITY', ())), NUMBER_MOST),
                 uidnext=number(answer.get(b'UIDNEXT')),
                 # Required (RFC 3501 7.3.1): an answer without it is garbage, not an empty folder.
-                exists=number(answer[b'EXISTS']),
-                modseq=number(answer.get(b'HIGHESTMODSEQ')) or None)
+                exists=max(map(int, told['EXISTS'])),
+                modseq=within(number(answer.get(b'HIGHESTMODSEQ')), MODSEQ_MOST))
         if state.uidvalidity is None:
             raise errors.FolderUnreadable('The folder came without UIDVALIDITY.')
         return state
@@ -222,8 +233,11 @@ class ImapSession:
             if not state.exists:
                 return Snapshot(state)
             uids = frozenset(self._client.search(['ALL']))
+            if not all(1 <= uid <= NUMBER_MOST for uid in uids):
+                raise ProtocolError('no UIDs')
             told = self._client._imap.untagged_responses
-            expunged = len(told.pop('EXPUNGE', ()))
+            # What tells of no message of the folder tells of no deletion.
+            expunged = sum(1 <= int(place) <= state.exists for place in told.pop('EXPUNGE', ()))
             # What came since is announced too, and is in the list or the list is not all.
             exists = max([state.exists, *(int(count) for count in told.get('EXISTS', ()))])
         return Snapshot(state, uids, is_complete(len(uids), exists, expunged))
@@ -252,7 +266,8 @@ class ImapSession:
             fetched = self._fetch(
                 uids, '(UID FLAGS RFC822.SIZE INTERNALDATE %s)' % _HEADER_ITEM)
             # Unsolicited answers have FLAGS only; a message counts when its size came too.
-            return {uid: remote_message(uid, items) for uid, items in fetched.items()
+            return {uid: remote_message(uid, items, HEADER_BYTES)
+                    for uid, items in fetched.items()
                     if b'RFC822.SIZE' in items and b'FLAGS' in items}
 
     def body(self, uid):
@@ -263,7 +278,7 @@ class ImapSession:
             raw = section(items, b'BODY[]')
             if raw is None:
                 raise errors.MessageGone('The message is not on the mail server any more.')
-        return raw, len(raw) < BODY_BYTES
+        return raw[:BODY_BYTES], len(raw) < BODY_BYTES
 
     def _fetch(self, uids, items, sets=None, *modifier):
         """{uid: {ITEM: value}} of what was answered for `uids`, asked for by `sets`."""

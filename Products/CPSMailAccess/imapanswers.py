@@ -18,6 +18,16 @@ from .values import RemoteMessage
 _UNSELECTABLE = {b'\\noselect', b'\\nonexistent'}
 
 
+#: Longest name of a folder, in bytes, and most levels of a tree. No person makes longer ones, and
+#: the names above a folder take room in the square of its depth.
+NAME_MOST, DEPTH_MOST = 1000, 50
+
+#: Most flags of a message, and longest flag, that are kept.
+FLAGS_MOST, FLAG_LENGTH = 100, 100
+
+#: UIDs and UIDVALIDITY end here (RFC 3501 9: nz-number), modification sequences there (RFC 7162).
+NUMBER_MOST, MODSEQ_MOST = 2 ** 32 - 1, 2 ** 63 - 1
+
 #: Most runs of UIDs in one command: its line has at most 8 kB, which servers take (RFC 7162 4).
 RUNS_MOST = 350
 
@@ -66,19 +76,22 @@ def by_uid(data):
     return found
 
 
-def remote_message(uid, items):
+def remote_message(uid, items, most_bytes):
+    """The RemoteMessage; most_bytes -- of its header, whatever the server sent."""
     return RemoteMessage(
         uid=uid,
         flags=flags_in(items),
-        size=number(items[b'RFC822.SIZE']) or 0,
+        size=within(number(items[b'RFC822.SIZE']), MODSEQ_MOST) or 0,
         internal_at=internal_at(items.get(b'INTERNALDATE')),
-        envelope=parse_envelope(section(items, b'BODY[HEADER') or b''))
+        envelope=parse_envelope((section(items, b'BODY[HEADER') or b'')[:most_bytes]))
 
 
 def flags_in(items):
     """The flags as text, without \\Recent: it is about sessions, not messages."""
     flags = items[b'FLAGS'] or ()
-    return frozenset(text for text in (as_text(flag) for flag in flags)
+    if not isinstance(flags, tuple):
+        raise ProtocolError('bad FLAGS')
+    return frozenset(text for text in (as_text(flag)[:FLAG_LENGTH] for flag in flags[:FLAGS_MOST])
                      if text.lower() != '\\recent')
 
 
@@ -100,17 +113,20 @@ def internal_at(value):
 
 
 def remote_folder(flags, delimiter, name):
+    """The RemoteFolder of an answer to LIST; None for a name that can't be used."""
+    if not isinstance(name, (bytes, str)) or not isinstance(flags, tuple):
+        raise ProtocolError('bad LIST answer')
     raw = name if isinstance(name, bytes) else str(name).encode('utf-8')
     server_name = raw.decode('latin-1')
-    if not server_name or any(ord(character) < 32 for character in server_name):
+    if not 0 < len(raw) <= NAME_MOST or any(ord(character) < 32 for character in server_name):
         # A line break in a name would end our next command in the middle.
         return None
     if server_name.upper() == 'INBOX':
         server_name = 'INBOX'
     separator = as_text(delimiter) if delimiter else None
     parts = server_name.split(separator) if separator else [server_name]
-    if not all(parts):
-        # A leading, trailing or double separator makes no tree.
+    if not all(parts) or len(parts) > DEPTH_MOST:
+        # A leading, trailing or double separator makes no tree, and so many make none.
         parts = [server_name]
     if parts[0].upper() == 'INBOX':
         parts[0] = 'INBOX'
@@ -146,6 +162,18 @@ def number(value):
     if isinstance(value, (list, tuple)):
         value = value[0] if value else None
     return int(value) if value is not None else None
+
+
+def within(value, most):
+    """That number, or None if it is none from 1 to `most`."""
+    return value if value is not None and 1 <= value <= most else None
+
+
+def agreed(told):
+    """The one value that a server told, however often: it can't mean two. None if it told none."""
+    if len(set(told)) > 1:
+        raise ProtocolError('contradicts itself')
+    return number(list(told))
 
 
 def quoted(text):

@@ -82,6 +82,12 @@ class Wire(imaplib.IMAP4):
             raise self._too_much()
         return line
 
+    def _command(self, name, *args):
+        # What was told before is of no use to who begins with this one (which a SEARCH does not);
+        # kept, what nobody asks for would fill the memory.
+        self.untagged_responses.clear()
+        return super()._command(name, *args)
+
     def shutdown(self):
         self.sock.close()
 
@@ -129,6 +135,8 @@ class Wire(imaplib.IMAP4):
             try:
                 sock.settimeout(self._patience())
                 sock.connect(address)
+                # What imaplib sends in two pieces would else wait 40 ms for the first's receipt.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return sock
             except BaseException as error:
                 sock.close()
@@ -226,8 +234,8 @@ class Trouble:
             raise errors.ConnectionLost('The connection to %s:%d was lost (to %s): %s.' % (
                 self.account.host, self.account.port, action,
                 clean(error.strerror or type(error).__name__))) from None
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError,
-                RecursionError):
+        except (ValueError, TypeError, LookupError, AttributeError, AssertionError,
+                ArithmeticError, RuntimeError):
             # The parsers of imaplib and IMAPClient fall over garbage in all these ways.
             logger.debug('garbage from %s: %s', self.server,
                          self.without_password(traceback.format_exc()))

@@ -208,6 +208,19 @@ class MailBox(BoxPages, MailFolder):
 
     @zpublish(False)
     @security.private
+    def place_folder(self, remote):
+        """Have the folder of a RemoteFolder stand where it stands on the server now: another
+        separator makes another tree of the same names."""
+        child, parent_name = self._by_name[remote.server_name]
+        child.show_as(remote)
+        wanted = remote.parents[-1] if remote.parents else None
+        if wanted != parent_name:
+            aq_parent(aq_inner(self.folder(remote.server_name))).drop_child(child.id)
+            (self if wanted is None else self.folder(wanted)).adopt(child)
+            self._by_name[remote.server_name] = (child, wanted)
+
+    @zpublish(False)
+    @security.private
     def remove_folder(self, server_name):
         """Forget a folder; its sub-folders were removed before."""
         folder = self.folder(server_name)

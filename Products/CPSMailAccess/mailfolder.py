@@ -248,10 +248,24 @@ class MailFolder(SimpleItem):
     @security.private
     def add_child(self, remote):
         """Make the sub-folder for a RemoteFolder; the new MailFolder, not wrapped."""
-        child_id = folder_id(remote.path[-1], self._is_taken)
-        child = MailFolder(child_id, remote.server_name, remote.path, remote.selectable)
-        self._children[child_id] = child
+        child = MailFolder('', remote.server_name, remote.path, remote.selectable)
+        self.adopt(child)
         return child
+
+    @zpublish(False)
+    @security.private
+    def adopt(self, child):
+        """Take a MailFolder as a sub-folder, under an id that is free here."""
+        child.id = folder_id(child.name, self._is_taken)
+        self._children[child.id] = child
+
+    @zpublish(False)
+    @security.private
+    def show_as(self, remote):
+        """Take over what the server's list says of the folder itself."""
+        if (self.path, self.selectable) != (remote.path, remote.selectable):
+            self.path, self.name = remote.path, remote.path[-1]
+            self.selectable = remote.selectable
 
     @zpublish(False)
     @security.private

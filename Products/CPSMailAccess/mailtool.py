@@ -132,9 +132,10 @@ class MailTool(ToolPages, Folder):
     @security.protected('Delete objects')
     def manage_delObjects(self, ids=(), REQUEST=None):
         """Delete mailboxes; nothing changes on the mail server."""
-        ids = [ids] if isinstance(ids, str) else list(ids)
-        if not ids or not all(id in self._boxes for id in ids):
+        ids = ids if isinstance(ids, (list, tuple)) else [ids]
+        if not ids or not all(isinstance(id, str) and id in self._boxes for id in ids):
             raise BadRequest('Choose mailboxes that exist.')
+        ids = set(ids)  # one may be named twice
         for id in ids:
             self._delObject(id)
         if REQUEST is not None:
@@ -292,10 +293,12 @@ def _user_problem(tool, user_id):
 
 
 def _id_problem(container, id):
-    if hasattr(aq_base(container), id):
-        return 'There is a %s here already.' % id
     try:
+        if hasattr(aq_base(container), id):
+            return 'There is a %s here already.' % id
         checkValidId(container, id)
+    except UnicodeEncodeError:  # bytes that are no UTF-8 were sent
+        return 'No id can be made of this: it is no text.'
     except BadRequest as error:
         return 'No id can be made of this: %s' % error
     return ''

@@ -125,6 +125,8 @@ def _checked(parameter, value):
     text = str(value) if parameter.kind == 'secret' else str(value).strip()
     if any(ord(character) < 32 or ord(character) == 127 for character in text):
         raise ValueError('No control characters or line breaks here.')
+    if any('\ud800' <= character <= '\udfff' for character in text):
+        raise ValueError('This is no text in UTF-8.')
     if len(text) > 500:
         raise ValueError('At most 500 characters.')
     if parameter.kind in ('integer', 'seconds'):

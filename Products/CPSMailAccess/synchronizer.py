@@ -139,6 +139,8 @@ class Synchronizer:
             plan = syncplan.plan_folders(listed, self.box.server_names(), light)
             for remote in plan.create:
                 self._create(remote)
+            for remote in plan.keep:
+                self.box.place_folder(remote)
             work = [found for found in (self._survey(session, remote)
                                         for remote in plan.scan) if found]
             self.total = self.done + sum(messages.to_fetch for _f, _s, messages in work)
@@ -173,7 +175,8 @@ class Synchronizer:
             self.log.append('%s: skipped, %s' % (folder.shown_path(), error))
             return None
         self.counts['folders'] += 1
-        if syncplan.is_unchanged(folder.state() if folder.exists is not None else None, state):
+        stored = folder.state() if folder.exists is not None else None
+        if syncplan.is_unchanged(stored, folder.message_count(), state):
             return None
         snapshot = session.list_messages(state)
         if not snapshot.complete:

@@ -35,10 +35,11 @@ FLAGS_NONE, FLAGS_SINCE, FLAGS_ALL = 'none', 'since', 'all'
 
 @dataclass(frozen=True)
 class FolderPlan:
-    """create -- RemoteFolders to make, parents first. scan -- RemoteFolders to look into.
-    remove -- server names to drop, children first."""
+    """create -- RemoteFolders to make, parents first. keep -- those there are, likewise.
+    scan -- RemoteFolders to look into. remove -- server names to drop, children first."""
 
     create: tuple = ()
+    keep: tuple = ()
     scan: tuple = ()
     remove: tuple = ()
 
@@ -78,13 +79,14 @@ def plan_folders(listed, local_names, light):
     local_names = set(local_names)
     ordered = sorted(wanted.values(), key=lambda folder: (len(folder.path), folder.path))
     create = tuple(folder for folder in ordered if folder.server_name not in local_names)
+    keep = tuple(folder for folder in ordered if folder.server_name in local_names)
     # INBOX first: it is what people wait for.
     scan = sorted((folder for folder in ordered if folder.selectable),
                   key=lambda folder: (folder.server_name != INBOX, folder.path))
     gone = () if light or not listed else local_names - set(wanted)
     # A child's name is its parent's and more, so longest first is children first.
     remove = tuple(sorted(gone, key=lambda name: (-len(name), name)))
-    return FolderPlan(create, tuple(scan), remove)
+    return FolderPlan(create, keep, tuple(scan), remove)
 
 
 def _implied_parents(folder):
@@ -93,13 +95,14 @@ def _implied_parents(folder):
         yield RemoteFolder(name, folder.path[:depth + 1], folder.parents[:depth], False)
 
 
-def is_unchanged(stored, remote):
-    """Whether a folder can be skipped: nothing came, went or changed since `stored`.
+def is_unchanged(stored, count, remote):
+    """Whether a folder can be skipped: nothing came, went or changed since `stored`, and of its
+    messages there are `count`: a server may have told that one went which did not.
 
     Sound only with modification sequences: new mail moves UIDNEXT, a deletion changes the
     number of messages (or both, when something came too), a flag moves HIGHESTMODSEQ.
     """
-    return (stored is not None and stored == remote
+    return (stored is not None and stored == remote and count == remote.exists
             and None not in (remote.modseq, remote.uidnext, remote.uidvalidity))
 
 

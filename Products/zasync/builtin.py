@@ -26,6 +26,7 @@ from .errors import BadCall
 from .errors import MemberFailed
 from .errors import SealingError
 from .errors import StillRuns
+from .errors import told
 from .failure import Failure
 from .failure import Relayed
 from .paths import at
@@ -124,7 +125,7 @@ def reference(target):
     functions, methods of objects that have no path, and texts.
     """
     if not callable(target):
-        raise BadCall(f'{target!r} can not be called')
+        raise BadCall(f'{told(target)} can not be called')
     # Restricted code makes classes, and says what it likes of their objects: of their path,
     # their module and who may call them. So a method is a real one, of an object that is in
     # the ZODB, and a function is found where it says it comes from.
@@ -146,7 +147,7 @@ def reference(target):
     if isinstance(module, str) and isinstance(qualified, str) and module != '__main__':
         if _found(module, qualified) is target:
             return Reference('function', module, qualified)
-    raise BadCall(f'{target!r} can not be found again by its name: give a bound method of an '
+    raise BadCall(f'{told(target)} can not be found again by its name: give a bound method of an '
                   'object in the ZODB or a function of a module')
 
 
@@ -201,15 +202,15 @@ def as_path(path):
     """A path as a tuple that starts with ''; takes texts and sequences of ids."""
     parts = path.split('/') if isinstance(path, str) else path
     if not isinstance(parts, (tuple, list)) or not all(isinstance(p, str) for p in parts):
-        raise BadCall(f'{path!r} is no path: give a text or a tuple of ids')
+        raise BadCall(f'{told(path)} is no path: give a text or a tuple of ids')
     if not parts or parts[0] != '':
-        raise BadCall(f'the path {path!r} does not start at the root')
+        raise BadCall(f'the path {told(path)} does not start at the root')
     return ('', *(part for part in parts if part))
 
 
 def _as_names(mapping, what):
     if not hasattr(mapping, 'items') or not all(isinstance(key, str) for key in mapping):
-        raise BadCall(f'{what} are no mapping of names, but {mapping!r}')
+        raise BadCall(f'{what} are no mapping of names, but {told(mapping)}')
     return dict(mapping.items())
 
 

@@ -26,6 +26,7 @@ from .builtin import zope_call
 from .call import Call
 from .deferred import Chain
 from .errors import BadCall
+from .errors import told
 from .errors import ZAsyncError
 from .failure import Failure
 from .options import bare
@@ -110,7 +111,7 @@ def made(callback, kind):
         return callback
     if not callable(callback):
         raise BadCall(f'the {kind} callback is a TALES expression or a callable, '
-                      f'not {callback!r}')
+                      f'not {told(callback)}')
     return reference(callback)
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from cronsim import CronSim
 
 from .errors import BadCall
+from .errors import told
 
 
 #: Longest expression, in characters.
@@ -69,27 +70,28 @@ def check_expression(expression):
     """Raise BadCall if that is no cron expression, or one that names no time."""
     if not isinstance(expression, str) or len(expression) > LONGEST:
         raise BadCall(f'a cron expression is a text of at most {LONGEST} characters, '
-                      f'not {expression!r:.300}')
+                      f'not {told(expression, 300)}')
     if expression.strip().startswith('@') and expression.strip().lower() not in SHORT:
-        raise BadCall(f'{expression!r} is no short form of a cron expression; there are '
+        raise BadCall(f'{told(expression)} is no short form of a cron expression; there are '
                       f"{', '.join(SHORT)}")
     number = len(_full(expression).split())
     if number != len(FIELDS):
-        raise BadCall(f'{expression!r} is no cron expression: it has {number} fields, not the '
+        raise BadCall(f'{told(expression)} is no cron expression: it has {number} fields, not the '
                       f"five {', '.join(FIELDS)}")
     try:
         for _ in _walls(expression, _SOME_DAY):
             return
     except Exception as reason:  # the parser has assertions, and meets mixed types in some
-        raise BadCall(f'{expression!r} is no cron expression: {reason or "it makes no sense"}. '
+        why = reason or 'it makes no sense'
+        raise BadCall(f'{told(expression)} is no cron expression: {why}. '
                       f"The fields are {', '.join(FIELDS)}") from None
-    raise BadCall(f'the cron expression {expression!r} names no time: there is no such day')
+    raise BadCall(f'the cron expression {told(expression)} names no time: there is no such day')
 
 
 def check_zone(zone):
     """Raise BadCall if no time zone has that name."""
     if not isinstance(zone, str) or zone not in zones():
-        raise BadCall(f"there is no time zone {zone!r:.100}; names are as 'Europe/Berlin' or "
+        raise BadCall(f"there is no time zone {told(zone, 100)}; names are as 'Europe/Berlin' or "
                       "'UTC'")
 
 

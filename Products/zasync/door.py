@@ -15,6 +15,7 @@ from .builtin import NAMES
 from .builtin import SCHEDULE
 from .call import Call
 from .errors import BadCall
+from .errors import told
 from .errors import UnknownPlugin
 from .options import bare
 from .options import Options
@@ -39,7 +40,7 @@ def make_call(offered, session, plugin, args, kwargs, options=PLAIN):
     """
     if not isinstance(options, Options):
         raise BadCall('the first argument of putCallWith is an Options, then come the plugin and '
-                      f'its arguments; got {options!r:.100}')
+                      f'its arguments; got {told(options, 100)}')
     door = _Door(offered, session, capture(), _put_time())
     return door.call(plugin, args, kwargs, options)
 
@@ -102,11 +103,11 @@ class _Door:
     def _known(self, plugin):
         """The name of a plugin that is known."""
         if not isinstance(plugin, str):
-            raise UnknownPlugin(f'the name of a plugin is a text, not {plugin!r:.100}')
+            raise UnknownPlugin(f'the name of a plugin is a text, not {told(plugin, 100)}')
         plugin = bare(plugin)
         known = {*NAMES, *self._offered}.difference(INTERNAL)
         if plugin not in known:
-            raise UnknownPlugin(f'there is no plugin {plugin!r:.100}; known are: '
+            raise UnknownPlugin(f'there is no plugin {told(plugin, 100)}; known are: '
                                 f'{", ".join(sorted(known))}')
         return plugin
 
@@ -123,14 +124,14 @@ class _Door:
             raise BadCall('schedule takes a number of seconds, a plugin and its arguments')
         seconds, plugin, *rest = args
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-            raise BadCall(f'schedule takes a number of seconds, not {seconds!r:.100}')
+            raise BadCall(f'schedule takes a number of seconds, not {told(seconds, 100)}')
         if seconds < 0:
-            raise BadCall(f'schedule can not go back in time: {seconds!r:.100} seconds')
+            raise BadCall(f'schedule can not go back in time: {told(seconds, 100)} seconds')
         moment = options.times(self._put_at)[0] or self._put_at
         try:
             later = _moment(moment) + datetime.timedelta(seconds=seconds)
         except (OverflowError, ValueError):  # infinity, not a number, the year 10,000
-            raise BadCall(f'schedule can not wait {seconds!r:.100} seconds') from None
+            raise BadCall(f'schedule can not wait {told(seconds, 100)} seconds') from None
         if seconds:
             options = replace(options, not_before=later)
         return self.call(plugin, tuple(rest), kwargs, options)
@@ -146,7 +147,8 @@ class _Door:
                           f'got {len(args)} arguments and the keywords {sorted(kwargs)}')
         given = {'calls': None, 'first_failure': False, **given, **kwargs}
         if not isinstance(given['first_failure'], bool):
-            raise BadCall(f'first_failure is true or false, not {given["first_failure"]!r:.100}')
+            raise BadCall('first_failure is true or false, not '
+                          f'{told(given["first_failure"], 100)}')
         call = self._made(AGGREGATE, (given['first_failure'],), {}, options)
         theirs = Options(priority=options.priority,
                          not_before=_moment(call.not_before) if call.not_before else None)

@@ -15,6 +15,16 @@ else:
     from transaction.interfaces import TransientError
 
 
+def told(value: object, most: int = 200) -> str:
+    """`value` in a sentence, in so many characters at most, whatever it is."""
+    try:
+        return f'{value!r:.{most}}'
+    except Exception:  # it is foreign code that says how a value is written
+        if isinstance(value, int):
+            return 'a number of thousands of digits'
+        return f'something of the type {type(value).__name__}'
+
+
 class ZAsyncError(Exception):
     """Root of all errors raised by zasync."""
 

@@ -13,6 +13,7 @@ from Products.PageTemplates.Expressions import getEngine
 from Products.PageTemplates.Expressions import SecureModuleImporter
 
 from .errors import BadCall
+from .errors import told
 
 
 def check(text):
@@ -27,7 +28,8 @@ def _compiled(text):
     try:
         return getEngine().compile(text)
     except Exception as reason:  # the engine runs several parsers, each with errors of its own
-        raise BadCall(f'the expression {text!r} can not be compiled: {reason}') from reason
+        raise BadCall(f'the expression {told(text)} can not be compiled: {reason!s:.500}'
+                      ) from reason
 
 
 def evaluate(text, names):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from dataclasses import field
 
 from .errors import BadCall
+from .errors import told
 from .sealed import Sealed
 
 
@@ -118,7 +119,7 @@ def _query(plugin, scheme, schemes, args, kwargs):
     _check_login(query)
     _check_limits(query)
     if query.scope not in SCOPES:
-        raise BadCall(f'the scope is one of {", ".join(SCOPES)}, not {query.scope!r}')
+        raise BadCall(f'the scope is one of {", ".join(SCOPES)}, not {told(query.scope)}')
     check_filter(query.filter)
     return Query(**{**vars(query), 'server': _server(plugin, query.server, scheme, schemes),
                     'attributes': _attributes(query.attributes)})
@@ -131,7 +132,7 @@ def _check_texts(query):
 
 def _check_text(name, value):
     if not isinstance(value, str):
-        raise BadCall(f'the {name} is a text, not {value!r:.100}')
+        raise BadCall(f'the {name} is a text, not {told(value, 100)}')
     if len(value) > TEXT_MOST:
         raise BadCall(f'the {name} has {len(value):,} characters; the limit is {TEXT_MOST:,}')
     if '\0' in value:
@@ -180,16 +181,16 @@ def _server(plugin, text, scheme, schemes):
     match = _SERVER.fullmatch(text)
     if match is None:
         raise BadCall('the server is a host, host:port, ldap://host or ldaps://host, '
-                      f'not {text!r:.200}')
+                      f'not {told(text, 200)}')
     given, host, port = match[1], match[2], match[3]
     scheme = given.lower() if given else scheme
     if scheme not in PORTS:
-        raise BadCall(f'the server {text!r} is asked by ldap:// or ldaps://, not by {given}://')
+        raise BadCall(f'the server {told(text)} is asked by ldap:// or ldaps://, not by {given}://')
     if scheme not in schemes:
-        raise BadCall(f'{plugin} does not ask {text!r}: use protected_ldap for ldaps://')
+        raise BadCall(f'{plugin} does not ask {told(text)}: use protected_ldap for ldaps://')
     number = int(port) if port else PORTS[scheme]
     if not 1 <= number <= 65535:
-        raise BadCall(f'the port of {text!r} is a number from 1 to 65535')
+        raise BadCall(f'the port of {told(text)} is a number from 1 to 65535')
     return f'{scheme}://{host}:{number}'
 
 
@@ -197,12 +198,12 @@ def _attributes(names):
     if names is None:
         return None
     if not isinstance(names, (list, tuple)) or not names:
-        raise BadCall(f'attributes are a list of names, or None for all, not {names!r:.100}')
+        raise BadCall(f'attributes are a list of names, or None for all, not {told(names, 100)}')
     if len(names) > ATTRIBUTES_MOST:
         raise BadCall(f'there are {len(names):,} attributes; the limit is {ATTRIBUTES_MOST}')
     for name in names:
         if not isinstance(name, str) or not _WANTED.fullmatch(name):
-            raise BadCall(f'{name!r:.100} is no name of an attribute')
+            raise BadCall(f'{told(name, 100)} is no name of an attribute')
     return tuple(names)
 
 
@@ -251,4 +252,4 @@ def _skip(text, position):
 
 
 def _bad_filter(text, position, why):
-    return BadCall(f'the filter {text!r:.200} is wrong at character {position + 1}: {why}')
+    return BadCall(f'the filter {told(text, 200)} is wrong at character {position + 1}: {why}')

@@ -3,11 +3,12 @@
 A list loads no call but those it shows, and those it must look at to see whether they
 fit: where a call hangs tells its place and when it was put.
 
-Imports: interfaces, queue.
+Imports: interfaces, queue, errors.
 """
 
 from ZODB.POSException import POSKeyError
 
+from .errors import told
 from .interfaces import CALLBACK
 from .interfaces import CANCELLED
 from .interfaces import EXPIRED
@@ -27,9 +28,9 @@ MOST = 10_000
 def page(queue, state=None, plugin=None, user=None, start=None, limit=100):
     """See IAsynchronousCallManager.calls. Raises ValueError for what is no state, no limit."""
     if state is not None and state not in STATES:
-        raise ValueError(f'{state!r} is no state of a call; they are {", ".join(STATES)}')
+        raise ValueError(f'{told(state)} is no state of a call; they are {", ".join(STATES)}')
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST:
-        raise ValueError(f'a page of calls holds 1 to {MOST:,} of them, not {limit!r}')
+        raise ValueError(f'a page of calls holds 1 to {MOST:,} of them, not {told(limit)}')
     found, shown = [], set()
     before = None if start is None else _mark_of(
         queue.find(start) if isinstance(start, str) else None)
@@ -125,9 +126,9 @@ def purge(queue, state, older_than, now):
     """See IAsynchronousCallManager.purge; MOST at a time."""
     if not isinstance(state, str) or state not in FINAL_STATES:
         raise ValueError(f'only calls that have ended can be purged, not those that are '
-                         f'{state!r}: {", ".join(sorted(FINAL_STATES))}')
+                         f'{told(state)}: {", ".join(sorted(FINAL_STATES))}')
     slices = queue.archive if state == RESOLVED else queue.withdrawn
-    before, dropped = now - older_than, 0
+    before, dropped = now - min(older_than, now), 0
     for tree in [queue.failed] if state == FAILED else list(slices.values()):
         for id, deferred in list(tree.items()):
             if dropped == MOST:

@@ -3,7 +3,7 @@
 Here is security, publication and the door; the queue behind it is `queue`.
 
 Imports: zmi, scheduling, callbacks, door, putting, listing, queue, security, sessions, clock,
-permissions.
+permissions, errors.
 """
 
 import math
@@ -29,6 +29,7 @@ from . import putting
 from . import sessions
 from .door import make_call
 from .errors import NotYours
+from .errors import told
 from .interfaces import FAILED
 from .interfaces import IAsynchronousCallManager
 from .places import parse_id
@@ -229,7 +230,8 @@ class AsynchronousCallManager(ManagerPages, CallPages, PeriodicPages, SimpleItem
     def purge(self, state, older_than):
         """See IAsynchronousCallManager."""
         if not isinstance(older_than, (int, float)) or not 0 <= older_than < math.inf:
-            raise ValueError(f'older_than is a number of seconds, 0 or more, not {older_than!r}')
+            raise ValueError('older_than is a number of seconds, 0 or more, not '
+                             f'{told(older_than)}')
         return listing.purge(self.queue, state, older_than, clock.SYSTEM.now())
 
     # signs of life
@@ -312,7 +314,7 @@ def refuse_to_change_names_with_open_calls(manager, event):
 
 def _not_found(id):
     # Escaped: somebody's page may show it as it is. Zope does.
-    shown = escape(id if isinstance(id, str) else repr(id), quote=False)[:100]
+    shown = escape(id if isinstance(id, str) else told(id, 100), quote=False)[:100]
     try:
         age = clock.SYSTEM.now() - parse_id(id)[2]
     except (ValueError, AttributeError, OverflowError, TypeError):

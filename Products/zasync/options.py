@@ -17,6 +17,7 @@ from typing import TypedDict
 from typing import TypeGuard
 
 from .errors import BadCall
+from .errors import told
 
 
 #: Longest key or series, in characters.
@@ -50,17 +51,17 @@ class Retry:
 
     def __post_init__(self) -> None:
         if not _is_whole(self.attempts) or self.attempts < 1:
-            raise BadCall(f'attempts is a whole number, 1 or more, not {_shown(self.attempts)}')
+            raise BadCall(f'attempts is a whole number, 1 or more, not {told(self.attempts)}')
         _keep(self, 'attempts', int)
         for name, least in (('delay', 0), ('growth', 1), ('longest', 0)):
             value = getattr(self, name)
             if not _is_number(value) or value < least:
                 raise BadCall(f'{name} of a retry is a number, {least} or more, not '
-                              f'{_shown(value)}')
+                              f'{told(value)}')
             _keep(self, name, float)
         on = (self.on,) if isinstance(self.on, (str, type)) else self.on
         if not isinstance(on, (tuple, list)):
-            raise BadCall(f'the exceptions to retry on are a tuple, not {_shown(self.on)}')
+            raise BadCall(f'the exceptions to retry on are a tuple, not {told(self.on)}')
         object.__setattr__(self, 'on', tuple(_exception_name(kind) for kind in on))
 
     def as_tuple(self) -> tuple[Any, ...]:
@@ -92,24 +93,24 @@ class Options:
 
     def __post_init__(self) -> None:
         if not _is_whole(self.priority):
-            raise BadCall(f'the priority is a whole number, not {_shown(self.priority)}')
+            raise BadCall(f'the priority is a whole number, not {told(self.priority)}')
         _keep(self, 'priority', int)
         for name in ('not_before', 'expires'):
             _check_moment(name, getattr(self, name))
         if self.timeout is not None and not (_is_number(self.timeout) and self.timeout > 0):
             raise BadCall('the timeout is a number of seconds, more than 0, not '
-                          f'{_shown(self.timeout)}')
+                          f'{told(self.timeout)}')
         _keep(self, 'timeout', float)
         if _is_whole(self.retry):
             object.__setattr__(self, 'retry', Retry(self.retry))
         elif not (self.retry is None or self.retry is False or isinstance(self.retry, Retry)):
             raise BadCall('retry is a Retry, a number of attempts, False or None, not '
-                          f'{_shown(self.retry)}')
+                          f'{told(self.retry)}')
         for name in ('key', 'series'):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and 0 < len(value) <= NAME_MOST):
                 raise BadCall(f'the {name} is a text of 1 to {NAME_MOST} characters, '
-                              f'not {_shown(value)}')
+                              f'not {told(value)}')
             _keep(self, name, str)
 
     def times(self, put_at: float) -> tuple[float, float | None]:
@@ -156,13 +157,6 @@ def bare(text: str) -> str:
     return str.__str__(text)
 
 
-def _shown(value: object) -> str:
-    try:
-        return f'{value!r:.200}'
-    except ValueError:  # a whole number of more digits than Python writes
-        return 'a number of thousands of digits'
-
-
 def _is_whole(value: object) -> TypeGuard[int]:
     return (isinstance(value, int) and not isinstance(value, bool)
             and abs(value) <= WHOLE_MOST)
@@ -184,9 +178,9 @@ def _check_moment(name: str, value: object) -> None:
         if value < datetime.timedelta(0):
             raise BadCall(f'{name} is a negative delay: {value}')
     elif not isinstance(value, datetime.datetime):
-        raise BadCall(f'{name} is an aware datetime or a timedelta, not {_shown(value)}')
+        raise BadCall(f'{name} is an aware datetime or a timedelta, not {told(value)}')
     elif value.tzinfo is None or value.utcoffset() is None:
-        raise BadCall(f'{name} is a datetime without a time zone: {value!r}')
+        raise BadCall(f'{name} is a datetime without a time zone: {told(value)}')
 
 
 def _seconds(name: str, value: datetime.datetime | datetime.timedelta | None,
@@ -207,7 +201,7 @@ def _exception_name(kind: object) -> str:
         return class_name(kind)
     if isinstance(kind, str) and kind:
         return bare(kind).removeprefix('builtins.')
-    raise BadCall(f'{_shown(kind)} is no exception class and no dotted name of one')
+    raise BadCall(f'{told(kind)} is no exception class and no dotted name of one')
 
 
 def class_name(kind: type) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from zope.interface import implementer
 
 from .board import Progress
+from .errors import told
 from .errors import ZAsyncError
 from .interfaces import IRun
 
@@ -75,7 +76,7 @@ def _plain(value: float) -> float:
             return kind(value)
     except OverflowError:  # an int that no float can hold: pages could not show it
         pass
-    raise ValueError(f'progress is told in numbers, not {value!r:.100}')
+    raise ValueError(f'progress is told in numbers, not {told(value, 100)}')
 
 
 def current() -> Run | None:

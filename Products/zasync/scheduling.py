@@ -16,6 +16,7 @@ from . import permissions
 from .cron import Timetable
 from .door import make_call
 from .errors import BadCall
+from .errors import told
 from .interfaces import IPeriodicCalls
 from .options import Options
 from .periodic import PeriodicCall
@@ -52,10 +53,10 @@ class PeriodicCalls:
     def _periodic_call(self, plugin, args, kwargs, options):
         """The Call to be made at each tick. Raises BadCall."""
         if not isinstance(args, (list, tuple)):
-            raise BadCall(f'the arguments are a tuple, not {args!r:.300}')
+            raise BadCall(f'the arguments are a tuple, not {told(args, 300)}')
         if not isinstance(kwargs or {}, dict) or not all(
                 isinstance(name, str) for name in kwargs or {}):
-            raise BadCall(f'the keywords are a mapping of names, not {kwargs!r:.300}')
+            raise BadCall(f'the keywords are a mapping of names, not {told(kwargs, 300)}')
         options = Options() if options is None else options
         call = make_call(self.queue.card.plugins, None, plugin, tuple(args), kwargs or {},
                          options)
@@ -119,11 +120,11 @@ def check_id(id):
     if not isinstance(id, str) or not _ID.fullmatch(id):
         raise BadCall('the id of a periodic call has 1 to 100 letters of a to z, digits, dots, '
                       'dashes and underscores, and begins with a letter or a digit; not '
-                      f'{id!r:.150}')
+                      f'{told(id, 150)}')
 
 
 def check_title(title):
     """Raise BadCall if that can't be the title of a periodic call."""
     if not isinstance(title, str) or len(title) > TITLE_MOST:
         raise BadCall(f'the title is a text of at most {TITLE_MOST} characters, not '
-                      f'{title!r:.300}')
+                      f'{told(title, 300)}')

@@ -41,6 +41,8 @@ from .zmi.dispatcherforms import DispatcherPages
 #: Shortest max_idle_time that a form accepts: two and a half beats of a worker, else
 #: a live idle one looks dead.
 LEAST_IDLE_SECONDS = 25.0
+#: Longest: after a day nobody waits for a worker any more.
+MOST_IDLE_SECONDS = 86_400.0
 
 
 @implementer(IAsynchronousCallDispatcher)
@@ -83,9 +85,10 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
             raise BadRequest(f'no_worker is one of {", ".join(NO_WORKER_CHOICES)}.')
         if id == 'balance' and value not in BALANCE_CHOICES:
             raise BadRequest(f'balance is one of {", ".join(BALANCE_CHOICES)}.')
-        if id == 'max_idle_time' and not float(value) >= LEAST_IDLE_SECONDS:
+        if id == 'max_idle_time' and not _is_idle_time(value):
             raise BadRequest(f'max_idle_time is a number of seconds, {LEAST_IDLE_SECONDS:.0f} at '
-                             'least: a worker gives a sign of life each 10 seconds.')
+                             'least, for a worker gives a sign of life each 10 seconds, and '
+                             f'{MOST_IDLE_SECONDS:.0f} at most.')
         super()._setPropValue(id, value)
 
     # Zope's own answer to GET as well: a link on any page would change our settings.
@@ -175,6 +178,13 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
 
 
 InitializeClass(ZAsyncDispatcher)
+
+
+def _is_idle_time(value):
+    try:
+        return LEAST_IDLE_SECONDS <= float(value) <= MOST_IDLE_SECONDS
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def start_without_names(dispatcher, event):

@@ -109,7 +109,12 @@ def test_no_known_message_no_flags_asked():
     (FolderState(1, None, 5, 7), FolderState(1, None, 5, 7), False),
     (None, FolderState(1, 10, 5, 7), False)])
 def test_when_a_folder_can_be_skipped(stored, now, unchanged):
-    assert syncplan.is_unchanged(stored, now) is unchanged
+    assert syncplan.is_unchanged(stored, 5, now) is unchanged
+
+
+def test_a_folder_that_lacks_messages_is_never_skipped():
+    state = FolderState(1, 10, 5, 7)
+    assert not syncplan.is_unchanged(state, 4, state)
 
 
 @pytest.mark.parametrize('listed, exists, expunged, complete', [

@@ -235,7 +235,7 @@ def _message_row(message):
 def _integer(value):
     try:
         return int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0
 
 

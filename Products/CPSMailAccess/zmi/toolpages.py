@@ -55,7 +55,7 @@ class ToolPages:
         ids = self.objectIds()
         try:
             start = max(0, int(start))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             start = 0
         start = min(start - start % PAGE_SIZE, max(len(ids) - 1, 0) // PAGE_SIZE * PAGE_SIZE)
         chosen = ids[start:start + PAGE_SIZE]

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 from AccessControl.class_init import InitializeClass
 from AccessControl.SecurityInfo import ClassSecurityInfo
+from zExceptions import BadRequest
 from zExceptions import NotFound
 from ZPublisher import zpublish
 
@@ -47,6 +48,8 @@ class CallPages:
     def manage_calls(self, REQUEST, state='', plugin='', user='', start='',
                      manage_tabs_message=None):
         """A page of calls, newest first in each state."""
+        if not all(isinstance(text, str) for text in (state, plugin, user, start)):
+            raise BadRequest('Each field is a text, and is there once.')
         found = self.calls(state if state in STATES else None, plugin.strip() or None,
                            user.strip() or None, start or None, PAGE + 1)
         asked = {'state': state, 'plugin': plugin, 'user': user}
@@ -104,7 +107,7 @@ class CallPages:
         """Drop ended calls of one state and of some age."""
         try:
             number = self.purge(state, float(hours) * 3600)
-        except ValueError:
+        except (ValueError, TypeError):  # a field that is there twice is a list
             return self._back_to_calls(REQUEST, 'Choose a final state and an age; nothing was '
                                        'dropped.', state)
         return self._back_to_calls(REQUEST, f'{_calls(number)} dropped.', state)

@@ -1,0 +1,1 @@
+"""Tests with input that Hypothesis makes up; see tests/profiles.py."""
