@@ -4,7 +4,7 @@ Tests call ``step``, which makes one beat; ``run`` only repeats it, and signals 
 flags. What a beat does is `beat`; serving siblings is `guests`.
 
 Imports: pool, beat, guests, service, siblings, holding, runs, pace, database, wakeup,
-execution, zasync.
+execution, work, fence, zasync.
 """
 
 import logging
@@ -34,12 +34,14 @@ from .errors import PoolBroken
 from .errors import TargetAway
 from .errors import WorkerError
 from .execution import Execution
+from .fence import Fence
 from .guests import Guests
 from .pace import Pace
 from .pool import Pool
 from .runs import Runs
 from .service import Service
 from .siblings import Siblings
+from .work import Work
 
 
 log = logging.getLogger('zasync')
@@ -283,8 +285,10 @@ class Worker:
             self._pace.note(end.seconds, end.monotonic)
 
     def _make_runner(self):
-        return Execution(self._database, self._config, self.boot, self._clock, self.stopping,
-                         self._wakeup.notify_own, self._runs)
+        wake = self._wakeup.notify_own
+        work = Work(self._database, self._config, self.boot, self._clock, self._runs)
+        return Execution(work, Fence(wake), self._config, self.boot, self._clock, self.stopping,
+                         wake, self._runs)
 
     def _seconds_to_sleep(self, now):
         """How long nothing has to be done unless somebody wakes us."""
