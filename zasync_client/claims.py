@@ -16,6 +16,7 @@ class Claim(NamedTuple):
     """A call this worker has claimed; database_name and oid are of its deferred.
 
     timeout_seconds -- how long its run may take, or None. target -- path of its manager.
+    groupable -- it may share a transaction with others.
     """
 
     id: str
@@ -24,6 +25,7 @@ class Claim(NamedTuple):
     attempt: int
     timeout_seconds: float | None = None
     target: tuple = ()
+    groupable: bool = False
 
 
 class End(NamedTuple):
@@ -33,6 +35,7 @@ class End(NamedTuple):
     monotonic -- monotonic seconds of the end. seconds -- how long it took.
     failed -- it goes back because it raised an exception, by its retry policy.
     begun -- its plugin had begun, and what it did is not stored.
+    commit_seconds -- what of `seconds` it would not have taken in a group.
     """
 
     claim: Claim
@@ -44,3 +47,4 @@ class End(NamedTuple):
     why: str = ''
     failed: bool = False
     begun: bool = False
+    commit_seconds: float = 0.0

@@ -31,7 +31,8 @@ class Config:
     Plugin}, the built-in ones included. pid_path -- the file that says which process
     serves. zope -- Zope's own configuration object, handlers -- what ZConfig wants
     called with it. max_result_bytes -- of a pickled result. verbose_traceback -- whether
-    the log shows values with tracebacks. warnings -- sentences for the log.
+    the log shows values with tracebacks. batch_seconds -- how long groups of calls run that
+    share a transaction; 0: no calls do. warnings -- sentences for the log.
     """
 
     path: str
@@ -48,6 +49,7 @@ class Config:
     pid_path: str = ''
     max_result_bytes: int = LARGEST_BYTES
     verbose_traceback: bool = False
+    batch_seconds: float = 0.05
     warnings: tuple = ()
 
 
@@ -89,7 +91,7 @@ def _config(path, found, plugins):
         max_total_retry_seconds=root.max_total_retry, drain_seconds=root.drain_seconds,
         plugins=plugins, pid_path=root.worker_pid_filename or _pid_path(root, path), zope=root,
         handlers=found.handlers, max_result_bytes=root.max_result_size,
-        verbose_traceback=root.verbose_traceback,
+        verbose_traceback=root.verbose_traceback, batch_seconds=root.batch_seconds,
         warnings=tuple(str(warning) for warning in found.warnings))
 
 

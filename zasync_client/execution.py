@@ -126,7 +126,7 @@ class Execution:
         if how == LOST:
             delay = LOST_SECONDS
         return End(call.claim, how, now, monotonic, monotonic - call.started, now + delay, why,
-                   failed, call.begun)
+                   failed, call.begun, call.commit_seconds)
 
     def _advance(self, call):
         """Do what is next in the life of the call, in a transaction; → whether it has ended.
@@ -186,8 +186,10 @@ class Execution:
                 deferred = self._work.ours(call.claim)
                 self._work.store(deferred, outcome)
                 # A data manager of the plugin may refuse the commit: its failure, too.
+                began = self._clock.monotonic()
                 # crash point 16, at the vote: as 15; the servers drop what was voted for.
                 commit()
+                call.commit_seconds = self._clock.monotonic() - began
                 return deferred
             call.outcome = self._run_apart(call, deferred, plugin)
         except (TransientError, TransactionFailedError):
@@ -261,7 +263,8 @@ class _Progress:
 
     outcome -- an Outcome that is not stored yet. step -- which part of the call is under
     way, and has that outcome; see Deferred.step. begun -- its plugin has begun, and what it
-    did is not stored. once -- it may not run twice.
+    did is not stored. once -- it may not run twice. commit_seconds -- how long its work took
+    to be committed.
     """
 
     def __init__(self, claim, started, config):
@@ -270,6 +273,7 @@ class _Progress:
         self.tries = _Tries(config)
         self.outcome = self.step = None
         self.begun = self.once = False
+        self.commit_seconds = 0.0
         self._config = config
 
     def begins(self, handler):

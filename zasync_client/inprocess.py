@@ -75,7 +75,7 @@ def section(found):
         initial_retry_seconds=found.initial_retry_delay,
         retry_growth=found.retry_exponential_backoff, max_total_retry_seconds=0.0,
         drain_seconds=found.drain_seconds, plugins=plugins, zope=None, handlers=None,
-        max_result_bytes=found.max_result_size,
+        max_result_bytes=found.max_result_size, batch_seconds=found.batch_seconds,
         warnings=tuple(str(warning) for warning in warnings)))
 
 

@@ -15,21 +15,26 @@ class Pace:
 
     def __init__(self):
         self.seconds_a_call = None
+        #: What a call costs a thread that has more of them.
+        self.seconds_ahead = None
         self._ended = 0
         self._since = None
         self._rate = 0.0
 
-    def note(self, seconds, at):
-        """A call ended at `at` after so many seconds."""
-        old = seconds if self.seconds_a_call is None else self.seconds_a_call
-        self.seconds_a_call = old + self.WEIGHT * (seconds - old)
+    def note(self, seconds, at, commit_seconds=0.0):
+        """A call ended at `at` after so many seconds; commit_seconds -- see End."""
+        self.seconds_a_call = self._smoothed(self.seconds_a_call, seconds)
+        self.seconds_ahead = self._smoothed(self.seconds_ahead, seconds - commit_seconds)
         self._ended += 1
         if self._since is None:
             self._since = at
 
     def forget(self):
         """Calls are not as short as they were: claim no more than there are threads for."""
-        self.seconds_a_call = None
+        self.seconds_a_call = self.seconds_ahead = None
+
+    def _smoothed(self, old, new):
+        return new if old is None else old + self.WEIGHT * (new - old)
 
     def possible(self, threads):
         """Calls a second that so many threads can do; 0 when nothing is known."""

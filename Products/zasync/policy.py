@@ -101,17 +101,17 @@ def slice_is_over(end: float, now: float, rotation_period: float) -> bool:
 #: wait for a beat each. Longer would take work from a sibling that has nothing to do.
 AHEAD_SECONDS = 0.05
 #: Most calls claimed ahead for each thread.
-AHEAD_MOST = 25
+AHEAD_MOST = 100
 
 
 def claim_ahead(seconds_a_call: float | None, threads: int) -> int:
     """How many calls to claim beyond the number of threads.
 
-    seconds_a_call -- how long calls took of late; None before the first ended.
+    seconds_a_call -- what calls cost a thread of late; None before the first ended.
     """
     if seconds_a_call is None:
         return 0
-    return threads * min(AHEAD_MOST, int(AHEAD_SECONDS / max(seconds_a_call, 0.001)))
+    return threads * min(AHEAD_MOST, int(AHEAD_SECONDS / max(seconds_a_call, 0.0005)))
 
 
 #: Longest wait between two attempts of a call, unless its caller says otherwise; seconds.
@@ -153,7 +153,11 @@ def time_limit(asked: float | None, ceiling: float | None) -> float | None:
 
 
 #: How an attempt ended whose worker was lost: found by its next life, or by a sibling's.
-INTERRUPTED, WORKER_GONE = 'interrupted', 'its worker was gone'
+LOSSES = INTERRUPTED, WORKER_GONE = 'interrupted', 'its worker was gone'
+
+#: What is added to that where the attempt may have shared a transaction: another call may have
+#: been what ended the worker, so such an attempt is not held against the call.
+SHARED = ', maybe by a call beside it'
 
 #: So many attempts in a row that ended so, and the call fails: it may be what kills its
 #: workers, and would kill them for ever.
@@ -164,4 +168,4 @@ def is_suspect(outcomes: Sequence[str | None]) -> bool:
     """Whether a call may be what kills its workers; outcomes -- of its attempts, oldest first."""
     last = list(outcomes)[-MAX_INTERRUPTIONS:]
     return len(last) == MAX_INTERRUPTIONS and all(
-        outcome in (INTERRUPTED, WORKER_GONE) for outcome in last)
+        outcome in LOSSES for outcome in last)

@@ -111,10 +111,11 @@ def _watch_commit(deferred):
     except KeyError:
         current.set_data(_watch_commit, True)
         # crash point 2, at the vote: as 1; the servers drop what was voted for.
-        current.addAfterCommitHook(_after_commit, (deferred,))
+        current.addAfterCommitHook(note_commit, (deferred,))
 
 
-def _after_commit(committed, deferred):
+def note_commit(committed, deferred):
+    """The hook of a transaction that puts calls. It does no harm if they were rolled back."""
     if not committed:
         lanes.move()
         if is_stale_oid(sys.exc_info()[1]):

@@ -12,10 +12,10 @@ from zasync_client.config import Plugin
 class Fate(Bench):
     """A Bench whose calls have options and callbacks, and whose plugins are given in full."""
 
-    def config(self, threads=1, plugins=()):
+    def config(self, threads=1, plugins=(), **more):
         """plugins -- (name, zope-aware handler), or config.Plugin."""
         full = [plugin for plugin in plugins if isinstance(plugin, Plugin)]
-        config = super().config(threads, [each for each in plugins if each not in full])
+        config = super().config(threads, [each for each in plugins if each not in full], **more)
         config.plugins.update((plugin.name, plugin) for plugin in full)
         return config
 

@@ -110,6 +110,7 @@ def test_every_directive_reaches_the_configuration(conf, tmp_path):
 target /zad/zam1
 threads 2
 max-conflict-resolution-attempts 7
+batch-seconds 0.2
 max-result-size 500KB
 initial-retry-delay 0.5
 retry-exponential-backoff 2
@@ -129,7 +130,7 @@ verbose-traceback on
             'max_conflict_attempts': 7, 'initial_retry_seconds': 0.5, 'retry_growth': 2.0,
             'max_total_retry_seconds': 0.0, 'drain_seconds': 3.5, 'plugins': {}, 'zope': None,
             'handlers': None, 'pid_path': '/run/zasync.pid', 'max_result_bytes': 500 * 1024,
-            'verbose_traceback': True, 'warnings': ()}
+            'verbose_traceback': True, 'batch_seconds': 0.2, 'warnings': ()}
     import os.path
     assert loaded.plugins['join'].handler is os.path.join
     assert loaded.plugins['join'].description == 'joins'

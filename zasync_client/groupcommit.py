@@ -1,0 +1,312 @@
+"""Group commit: several short calls in one transaction, because a commit costs more than they do.
+
+A thread that has a groupable claim goes on with groupable claims that wait, for
+`batch-seconds` at most, and commits all of them together. Each has a savepoint, its own user,
+request and site, and its own end. So that nobody can tell such a call from one that ran alone,
+the transaction is compared with what it was after each of them. Whatever can not be undone
+for one alone (a commit, a hook, a data manager without savepoints, a savepoint that fails), and
+a conflict at the commit, aborts the whole, and its members run one by one.
+
+Imports: execution, work, claims, database, zasync.
+"""
+
+import logging
+from typing import NamedTuple
+
+import transaction
+from transaction._transaction import Status
+from transaction.interfaces import TransactionFailedError
+from transaction.interfaces import TransientError
+
+from Products.zasync.builtin import Reference
+from Products.zasync.errors import CommitRefused
+from Products.zasync.errors import NotOurs
+from Products.zasync.failure import Relayed
+from Products.zasync.putting import note_commit
+
+from .claims import End
+from .claims import ENDED
+from .claims import GIVE_BACK
+from .database import commit
+from .database import unit_of_work
+from .work import LaterAgain
+from .work import Outcome
+from .work import tell_end
+from .work import tell_later
+
+
+log = logging.getLogger('zasync')
+
+#: Most calls in a group; its commit is that much longer, and others wait for it.
+MOST = 100
+
+
+class Unfit(Exception):
+    """A call has done what can not be undone for it alone, or can not be committed with others."""
+
+
+class GroupCommit:
+    """Runs claims in the thread that made it, in groups where it may. See Pool.
+
+    habits -- the Habits of this process.
+    """
+
+    def __init__(self, execution, work, fence, config, database, clock, runs, habits):
+        self._execution = execution
+        self._work = work
+        self._fence = fence
+        self._config = config
+        self._database = database
+        self._clock = clock
+        self._runs = runs
+        self._habits = habits
+        #: Calls of the next group: twice as many after a group, half after one that failed.
+        self._room = MOST
+        #: Whether calls that might share a transaction did so of late.
+        self._is_useful = True
+
+    def run(self, claim, pool):
+        """Run the call, and with it such as wait in the pool; yields an End for each."""
+        if not (claim.groupable and pool.gather()):
+            yield self._alone(claim)
+            return
+        group = _Group(self._work, self._fence, self._database, self._clock, self._runs,
+                       self._habits)
+        taken = self._fill(group, claim, pool)
+        yield from group.ends
+        for each in taken[len(group.ends):]:
+            if pool.go_on_with(each):
+                end = self._alone(each)
+                if each is group.refused and end.how == ENDED and group.kind is not None:
+                    self._habits.note_alone(group.kind, end.seconds)
+                yield end
+
+    def _alone(self, claim):
+        end = self._execution.run(claim)
+        useful = claim.groupable and self._is_useful
+        return end if useful else end._replace(commit_seconds=0.0)
+
+    def _fill(self, group, claim, pool):
+        """Run and commit a group; → the claims it took: the first ones have an end, or none has.
+        """
+        until = self._clock.monotonic() + self._config.batch_seconds
+        taken = []
+        try:
+            with unit_of_work('zasync calls') as unit:
+                unit.abandon()  # the group commits for itself
+                group.begin()
+                while claim is not None:
+                    taken.append(claim)
+                    fits = group.add(claim)
+                    pool.put_aside(claim)
+                    claim = None
+                    if fits and len(taken) < self._room and self._clock.monotonic() < until:
+                        claim = pool.take_groupable()
+                pool.gathered()
+                group.commit()
+        except BaseException as reason:
+            pool.gathered()
+            for each in taken[-1:]:
+                pool.put_aside(each)
+            self._room = max(1, len(taken) // 2)
+            self._is_useful = False
+            if isinstance(reason, Unfit):
+                self._habits.note_unfit(group.kind, reason)
+            log.info('a group of %d calls was not committed, they run one by one: %s: %s',
+                     len(taken), type(reason).__name__, reason)
+        else:
+            self._room = min(MOST, 2 * self._room)
+            self._is_useful = len(group.ends) > 1 or not self._habits.is_known(group.kind)
+        return taken
+
+
+class _Member(NamedTuple):
+    """A call that has run in a group. seconds -- how long it took; later -- a LaterAgain or None.
+    """
+
+    claim: object
+    seconds: float
+    state: str = ''
+    failure: object = None
+    later: object = None
+
+
+class _Group:
+    """Calls that have run in one transaction, this thread's.
+
+    ends -- their Ends, once it is committed. kind -- what the last call was a call of; see
+    Habits. refused -- the claim that was not let in, or None.
+    """
+
+    def __init__(self, work, fence, database, clock, runs, habits):
+        self._work = work
+        self._fence = fence
+        self._database = database
+        self._clock = clock
+        self._runs = runs
+        self._habits = habits
+        self._members = []
+        self.ends = []
+        self.kind = self.refused = None
+
+    def begin(self):
+        """To be called when the transaction has begun."""
+        self._began = self._clock.monotonic()
+        self._watch = _Watch(self._database.connection())
+
+    def add(self, claim):
+        """Run one more call; → whether it is in the group now. If not it has to run alone.
+
+        Raises Unfit, or what has broken the transaction: then the group can't be committed.
+        """
+        began = self._clock.monotonic()
+        self._watch.save()
+        with self._runs.of(claim):
+            try:
+                member = self._run(claim)
+            except LaterAgain as later:
+                member = _Member(claim, 0.0, later=later)
+        if member is None:
+            self.refused = claim
+            return False
+        seconds = self._clock.monotonic() - began
+        self._habits.note(self.kind, seconds)
+        self._members.append(member._replace(seconds=seconds))
+        return True
+
+    def _run(self, claim):
+        """→ its _Member, without times; None: it has to run alone."""
+        try:
+            deferred = self._work.ours(claim)
+            plugin = self._work.plugin(deferred)
+            args, kwargs = deferred.arguments()
+        except Exception:  # its own run will tell
+            self.kind = None
+            return None
+        self.kind = kind_of(deferred.plugin, args)
+        if not self._habits.may_share(self.kind):
+            return None
+        asked, failures = deferred.retry, deferred.failures + 1
+        try:
+            with self._fence.closed():
+                step = self._work.make_run(claim, deferred, self._watch.refuse_checkpoint)
+                outcome = self._work.run_as(deferred.caller, step, plugin.handler, *args,
+                                            **kwargs)
+            self._watch.check()
+        except Unfit:
+            raise
+        except BaseException as error:
+            if isinstance(error, (TransientError, TransactionFailedError)) \
+                    and not self._runs.is_stopped(claim):
+                self._watch.check()
+                raise
+            self._watch.roll_back()
+            if isinstance(error, Relayed):
+                outcome = Outcome(failure=error.failure, relayed=True)
+            else:
+                try:
+                    outcome = self._work.outcome_of_error(claim, error, asked, failures, plugin)
+                except NotOurs:
+                    return None
+        self._work.store(deferred, outcome)
+        return _Member(claim, 0.0, deferred.state, deferred.failure)
+
+    def commit(self):
+        """Commit the group; its Ends are there then."""
+        if any(member.later is None for member in self._members):
+            current = transaction.get()
+            # Members have added to it what they like.
+            current.user = 'zasync'
+            ids = ' '.join(member.claim.id for member in self._members)
+            current.description = f'zasync calls {ids}'
+            # crash point: calls of a group have run, nothing is committed; they run again, alone.
+            commit()
+            # crash point: a group is committed and not filed; the next life files its calls.
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        each = sum(member.seconds for member in self._members)
+        share = (monotonic - self._began - each) / max(1, len(self._members))
+        for member in self._members:
+            claim, later, seconds = member.claim, member.later, member.seconds + share
+            if later is None:
+                tell_end(claim.id, member.state, member.failure, seconds)
+                end = End(claim, ENDED, now, monotonic, seconds, now)
+            else:
+                tell_later(claim.id, later)
+                end = End(claim, GIVE_BACK, now, monotonic, seconds, now + later.delay, later.why,
+                          failed=True)
+            self.ends.append(end)
+
+
+class _Watch:
+    """Compares a transaction with what it was before a call ran in it.
+
+    connection -- of this thread.
+    """
+
+    def __init__(self, connection):
+        self._connection = connection
+        self._transaction = transaction.get()
+        self._has_checkpoint = False
+
+    def save(self):
+        """What was done so far stays, whatever the next call does. Raises Unfit."""
+        try:
+            # Not the other kind: it would raise for the data managers that `check` finds, and
+            # doom the transaction.
+            self._savepoint = transaction.savepoint(optimistic=True)
+        except Exception as error:
+            raise Unfit(f'what it changed can not be stored ({type(error).__name__}: {error})'
+                        ) from error
+        self._hooks = self._count_hooks()
+        self._guarded = {each: dict(each._readCurrent) for each in self._connections()}
+
+    def refuse_checkpoint(self, memo):
+        """What the call gets for a checkpoint. It can not hide that it asked for one."""
+        self._has_checkpoint = True
+        raise CommitRefused('a call that shares a transaction with others has no checkpoints')
+
+    def check(self):
+        """Raise Unfit if what the call did can not be told from what others do."""
+        current = self._transaction
+        if transaction.get() is not current or current.status is not Status.ACTIVE:
+            raise Unfit('it committed or aborted its transaction, or tried to')
+        if self._has_checkpoint:
+            raise Unfit('it makes checkpoints')
+        if self._count_hooks() != self._hooks:
+            raise Unfit('it has something called at the end of its transaction')
+        for resource in current._resources:
+            if not hasattr(resource, 'savepoint'):
+                raise Unfit(f'its data manager {type(resource).__name__} has no savepoints')
+
+    def roll_back(self):
+        """Undo what the call did. Raises Unfit."""
+        if transaction.get() is self._transaction:
+            try:
+                self._savepoint.rollback()
+            except Exception as error:
+                raise Unfit(f'it could not be rolled back ({type(error).__name__}: {error})'
+                            ) from error
+        self.check()
+        # The objects which calls before it rely on not having changed; a rollback leaves some
+        # out that it stored by a savepoint of its own.
+        for each in self._connections():
+            each._readCurrent.clear()
+            each._readCurrent.update(self._guarded.get(each, {}))
+
+    def _connections(self):
+        return self._connection.connections.values()
+
+    def _count_hooks(self):
+        current = self._transaction
+        return [sum(hook is not note_commit for hook, _args, _kwargs in hooks) for hooks in (
+            current.getBeforeCommitHooks(), current.getAfterCommitHooks(),
+            current.getBeforeAbortHooks(), current.getAfterAbortHooks())]
+
+
+def kind_of(plugin, args):
+    """What a call is a call of, for Habits: its plugin, or the function behind that."""
+    target = args[0] if args else None
+    if type(target) is not Reference:
+        return (plugin,)
+    module = target.where if target.kind == 'function' else '…'
+    return plugin, module, target.name
