@@ -35,7 +35,7 @@ class End(NamedTuple):
     monotonic -- monotonic seconds of the end. seconds -- how long it took.
     failed -- it goes back because it raised an exception, by its retry policy.
     begun -- its plugin had begun, and what it did is not stored.
-    commit_seconds -- what of `seconds` it would not have taken in a group.
+    shared_seconds -- how much of `seconds` is shared by all calls of a group.
     """
 
     claim: Claim
@@ -47,4 +47,4 @@ class End(NamedTuple):
     why: str = ''
     failed: bool = False
     begun: bool = False
-    commit_seconds: float = 0.0
+    shared_seconds: float = 0.0

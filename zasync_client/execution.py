@@ -125,8 +125,10 @@ class Execution:
         now, monotonic = self._clock.now(), self._clock.monotonic()
         if how == LOST:
             delay = LOST_SECONDS
-        return End(call.claim, how, now, monotonic, monotonic - call.started, now + delay, why,
-                   failed, call.begun, call.commit_seconds)
+        seconds = monotonic - call.started
+        shared = seconds - call.own_seconds if call.own_seconds is not None else 0.0
+        return End(call.claim, how, now, monotonic, seconds, now + delay, why, failed, call.begun,
+                   shared)
 
     def _advance(self, call):
         """Do what is next in the life of the call, in a transaction; → whether it has ended.
@@ -178,7 +180,9 @@ class Execution:
         try:
             if plugin.zope_aware:
                 with self._fence.around(deferred, self._boot, call.claim.attempt):
+                    began = self._clock.monotonic()
                     outcome = self._run_aware(call, deferred, plugin)
+                    call.own_seconds = self._clock.monotonic() - began
                 # A plugin may have committed behind our back: look again, in the
                 # snapshot this transaction has now.
                 # crash point 15: the plugin has run, effects and result are not committed; it runs
@@ -186,10 +190,8 @@ class Execution:
                 deferred = self._work.ours(call.claim)
                 self._work.store(deferred, outcome)
                 # A data manager of the plugin may refuse the commit: its failure, too.
-                began = self._clock.monotonic()
                 # crash point 16, at the vote: as 15; the servers drop what was voted for.
                 commit()
-                call.commit_seconds = self._clock.monotonic() - began
                 return deferred
             call.outcome = self._run_apart(call, deferred, plugin)
         except (TransientError, TransactionFailedError):
@@ -263,8 +265,8 @@ class _Progress:
 
     outcome -- an Outcome that is not stored yet. step -- which part of the call is under
     way, and has that outcome; see Deferred.step. begun -- its plugin has begun, and what it
-    did is not stored. once -- it may not run twice. commit_seconds -- how long its work took
-    to be committed.
+    did is not stored. once -- it may not run twice. own_seconds -- how long its plugin has run,
+    if it has and is zope-aware.
     """
 
     def __init__(self, claim, started, config):
@@ -273,7 +275,7 @@ class _Progress:
         self.tries = _Tries(config)
         self.outcome = self.step = None
         self.begun = self.once = False
-        self.commit_seconds = 0.0
+        self.own_seconds = None
         self._config = config
 
     def begins(self, handler):

@@ -84,7 +84,7 @@ class GroupCommit:
     def _alone(self, claim):
         end = self._execution.run(claim)
         useful = claim.groupable and self._is_useful
-        return end if useful else end._replace(commit_seconds=0.0)
+        return end if useful else end._replace(shared_seconds=0.0)
 
     def _fill(self, group, claim, pool):
         """Run and commit a group; → the claims it took: the first ones have an end, or none has.
@@ -251,8 +251,6 @@ class _Watch:
     def save(self):
         """What was done so far stays, whatever the next call does. Raises Unfit."""
         try:
-            # Not the other kind: it would raise for the data managers that `check` finds, and
-            # doom the transaction.
             self._savepoint = transaction.savepoint(optimistic=True)
         except Exception as error:
             raise Unfit(f'what it changed can not be stored ({type(error).__name__}: {error})'

@@ -290,7 +290,7 @@ class Worker:
     def _on_end(self, end):
         with self._lock:
             self._service_of(end.claim).add([end])
-            self._pace.note(end.seconds, end.monotonic, end.commit_seconds)
+            self._pace.note(end.seconds, end.monotonic, end.shared_seconds)
 
     def _make_runner(self):
         wake = self._wakeup.notify_own

@@ -177,6 +177,7 @@ def test_what_is_odd_about_a_call_keeps_it_alone(group, options):
     assert_together(*deferreds)
     assert_apart(odd, deferreds[0])
     assert odd.state == 'resolved'
+    assert (times_run(group, odd), len(odd.attempts)) == (1, 1)
 
 
 def test_an_attempt_after_the_first_is_alone(group):
@@ -714,7 +715,19 @@ def test_a_call_that_is_cancelled_meanwhile_is_cancelled_and_the_others_are_not(
     assert times_run(group, deferreds[1]) == 1
 
 
-def test_a_call_that_is_told_to_stop_leaves_its_group(group):
+def cancelled(group, deferred):
+    group.do(group.manager.cancel, deferred.id)
+    return 'cancelled'
+
+
+def taken_over(group, deferred):
+    deferred.owner = 'somebody else'
+    transaction.commit()
+    return 'accepted'
+
+
+@pytest.mark.parametrize('lost', [cancelled, taken_over], ids=lambda lost: lost.__name__)
+def test_a_call_that_is_told_to_stop_leaves_its_group(group, lost):
     gate = Gate()
 
     def tell(run):
@@ -728,12 +741,13 @@ def test_a_call_that_is_told_to_stop_leaves_its_group(group):
     group.step(worker)
     worker._pool.start()
     gate.reached()
-    group.do(group.manager.cancel, deferreds[1].id)
+    transaction.begin()
+    state = lost(group, deferreds[1])
     group.step(worker)
     gate.open()
     group.settle(worker)
     group.go(worker)
-    assert states(deferreds) == ['resolved', 'cancelled', 'resolved']
+    assert states(deferreds) == ['resolved', state, 'resolved']
     assert times_run(group, deferreds[0]) == times_run(group, deferreds[1]) == 1
     assert group.marks_of() == [0, 1]
 
@@ -787,7 +801,7 @@ def test_progress_of_a_call_in_a_group_is_seen(group):
 
 # long calls, and workers that are lost
 
-def test_calls_beside_one_that_takes_long_do_not_wait_for_it(group):
+def test_calls_beside_one_that_takes_long_do_not_wait_for_it(group, caplog):
     gate = Gate()
     group.actions['odd'] = lambda run: gate.wait() or group.mark(run, 9)
     worker = group.worker(threads=2)
@@ -807,6 +821,8 @@ def test_calls_beside_one_that_takes_long_do_not_wait_for_it(group):
     group.settle(worker)
     group.go(worker)
     assert hung.state == 'resolved'
+    assert [times_run(group, deferred) for deferred in deferreds] == [2, 2]
+    assert 'was dropped' not in caplog.text
     assert states(deferreds) == ['resolved', 'resolved']
     assert group.marks_of() == [0, 1, 2, 9]
     assert [len(deferred.attempts) for deferred in deferreds] == [2, 2]
@@ -838,6 +854,18 @@ def test_a_kind_runs_alone_before_it_is_known_to_be_short(group):
     assert_apart(*deferreds[:2])
     assert_together(*deferreds[1:])
     assert group.marks_of() == list(range(6))
+
+
+def test_calls_of_a_marked_method_share_a_transaction(group):
+    app = group.connection.root()['Application']
+    app._setObject('visits', jobs.Visits('visits'))
+    transaction.commit()
+    worker = group.worker()
+    deferreds = [group.put('zope_call', app.visits.count) for number in range(4)]
+    group.go(worker)
+    assert_together(*deferreds[1:])
+    assert [deferred.result for deferred in deferreds] == [1, 2, 3, 4]
+    assert app.visits.n == 4
 
 
 @groupable

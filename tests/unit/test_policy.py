@@ -142,6 +142,8 @@ def test_the_timeout_of_a_plugin_is_a_ceiling_for_that_of_a_call(asked, ceiling,
     (['conflicts'] + ['interrupted'] * 5, True),
     (['interrupted'] * 4 + ['failed: ValueError', 'interrupted'], False),
     (['interrupted'] * 5 + ['nobody ran it'], False),
+    (['interrupted, maybe by a call beside it'] + ['interrupted'] * 4, False),
+    (['interrupted, maybe by a call beside it'] + ['interrupted'] * 5, True),
 ])
 def test_a_call_is_suspect_after_five_attempts_in_a_row_whose_workers_were_lost(outcomes, suspect):
     assert policy.is_suspect(outcomes) is suspect
