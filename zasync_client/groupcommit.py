@@ -27,8 +27,8 @@ from Products.zasync.putting import note_commit
 from .claims import End
 from .claims import ENDED
 from .claims import GIVE_BACK
-from .database import commit
 from .database import unit_of_work
+from .work import commit
 from .work import LaterAgain
 from .work import Outcome
 from .work import tell_end
@@ -68,22 +68,24 @@ class GroupCommit:
     def run(self, claim, pool):
         """Run the call, and with it such as wait in the pool; yields an End for each."""
         if not (claim.groupable and pool.gather()):
-            yield self._alone(claim)
+            yield self._weighed(self._execution.run(claim))
             return
         group = _Group(self._work, self._fence, self._database, self._clock, self._runs,
                        self._habits)
         taken = self._fill(group, claim, pool)
         yield from group.ends
-        for each in taken[len(group.ends):]:
+        left = taken[len(group.ends):]
+        for number, each in enumerate(left, 1):
             if pool.go_on_with(each):
-                end = self._alone(each)
+                pool.wait_on(left[number:])
+                end = self._execution.run(each)
                 if each is group.refused and end.how == ENDED and group.kind is not None:
-                    self._habits.note_alone(group.kind, end.seconds)
-                yield end
+                    self._habits.note_alone(group.kind, end.seconds, end.shared_seconds)
+                yield self._weighed(end)
 
-    def _alone(self, claim):
-        end = self._execution.run(claim)
-        useful = claim.groupable and self._is_useful
+    def _weighed(self, end):
+        """The End of a call that ran alone: nothing is shared by those that always will."""
+        useful = end.claim.groupable and self._is_useful
         return end if useful else end._replace(shared_seconds=0.0)
 
     def _fill(self, group, claim, pool):

@@ -17,7 +17,8 @@ class Habits:
     groupcommit.kind_of.
     """
 
-    #: A call is short if so many of its kind fit into a group.
+    #: A call is short if so many of its kind fit into a group; or if it is no longer than what
+    #: it can share: on a busy machine all takes longer.
     FIT = 4
 
     #: Weight of the newest call.
@@ -26,7 +27,8 @@ class Habits:
     PATIENCE = 0.95
 
     def __init__(self, batch_seconds):
-        self._short_seconds = batch_seconds / self.FIT
+        self._batch_seconds = batch_seconds
+        self._shared_seconds = 0.0
         self._lock = threading.Lock()
         self._seconds = {}
         self._unfit = set()
@@ -36,7 +38,8 @@ class Habits:
         with self._lock:
             if kind in self._unfit or kind not in self._seconds:
                 return False
-            if self._seconds[kind] <= self._short_seconds:
+            short = max(self._batch_seconds / self.FIT, self._shared_seconds)
+            if self._seconds[kind] <= min(short, self._batch_seconds):
                 return True
             self._seconds[kind] *= self.PATIENCE
             return False
@@ -52,10 +55,11 @@ class Habits:
             old = self._seconds.get(kind, seconds)
             self._seconds[kind] = old + self.WEIGHT * (seconds - old)
 
-    def note_alone(self, kind, seconds):
-        """A call of that kind has run alone, for so long, its commit included."""
+    def note_alone(self, kind, seconds, shared_seconds=0.0):
+        """A call of that kind has run alone; see End."""
         with self._lock:
-            self._seconds.setdefault(kind, seconds)
+            self._seconds.setdefault(kind, seconds - shared_seconds)
+            self._shared_seconds += self.WEIGHT * (shared_seconds - self._shared_seconds)
 
     def note_unfit(self, kind, why):
         """Calls of that kind can't share a transaction: never again in this process."""

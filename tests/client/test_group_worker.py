@@ -9,7 +9,7 @@ from tests.client import jobs
 
 
 #: Calls of each worker.
-CALLS = 100
+CALLS = 60
 
 
 def test_a_group_whose_worker_is_killed_never_was_and_all_of_it_runs_once(site, gate):
