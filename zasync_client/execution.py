@@ -3,7 +3,7 @@
 What is lost when the process dies on the way is told at each crash point; all of them are
 listed in docs/failure-modes.rst.
 
-Imports: work, claims, database, fence, rules, zasync.
+Imports: course, work, claims, database, rules, zasync.
 """
 
 import logging
@@ -20,7 +20,6 @@ from Products.zasync import payload
 from Products.zasync import policy
 from Products.zasync.deferred import OUTCOME_MOST
 from Products.zasync.errors import BadResult
-from Products.zasync.errors import Interrupted
 from Products.zasync.errors import NotOurs
 from Products.zasync.errors import ZAsyncError
 from Products.zasync.failure import Failure
@@ -31,6 +30,7 @@ from .claims import End
 from .claims import ENDED
 from .claims import GIVE_BACK
 from .claims import LOST
+from .course import Course
 from .database import unit_of_work
 from .rules import may_run_twice
 from .work import commit
@@ -68,7 +68,7 @@ class Execution:
         """Run the call until it ends, in whatever way; → End. Conflicts and lost servers included.
         """
         with self._runs.of(claim):
-            return self._go_on(_Progress(claim, self._clock.monotonic(), self._config))
+            return self._go_on(Course(claim, self._clock.monotonic(), self._config))
 
     def _go_on(self, call):
         claim = call.claim
@@ -258,70 +258,6 @@ class Execution:
             call.outcome = Outcome(failure=Failure.from_exception(error))
             return None
         return deferred
-
-
-class _Progress:
-    """How far the run of a call is.
-
-    outcome -- an Outcome that is not stored yet. step -- which part of the call is under
-    way, and has that outcome; see Deferred.step. begun -- its plugin has begun, and what it
-    did is not stored. once -- it may not run twice. own_seconds -- how long its plugin has run,
-    if it has and is zope-aware.
-    """
-
-    def __init__(self, claim, started, config):
-        self.claim = claim
-        self.started = started
-        self.tries = _Tries(config)
-        self.outcome = self.step = None
-        self.begun = self.once = False
-        self.own_seconds = None
-        self._config = config
-
-    def begins(self, handler):
-        """The same handler, which notes that it has begun."""
-        def begin(*args, **kwargs):
-            self.begun = True
-            return handler(*args, **kwargs)
-
-        return begin
-
-    def start_afresh(self):
-        """The next transaction has tries of its own."""
-        self.tries = _Tries(self._config)
-
-    def stop_if_once(self, reason):
-        """A transaction was lost: a call that may not run twice fails."""
-        if self.once and self.begun and self.outcome is None:
-            self.outcome = Outcome(failure=Failure.from_exception(Interrupted(
-                f'the call may not run twice, and its end could not be stored '
-                f'({type(reason).__name__}: {reason})')))
-
-
-class _Tries:
-    """How often a run met conflicts and lost servers, and how long to wait after each."""
-
-    def __init__(self, config):
-        self._config = config
-        self._conflicts = self._disconnects = 0
-
-    def after_disconnect(self):
-        """Seconds to wait after one more lost server."""
-        self._disconnects += 1
-        return policy.reconnect_delay(self._disconnects, self._config.initial_retry_seconds,
-                                      self._config.retry_growth)
-
-    def after_conflict(self):
-        """Seconds to wait after one more conflict, or None after too many."""
-        self._conflicts += 1
-        if self._conflicts >= self._config.max_conflict_attempts:
-            return None
-        return policy.conflict_delay(self._conflicts, random.random())
-
-    def to_store(self):
-        """Seconds until what is known of a call's end is stored once more, after too many."""
-        return policy.give_back_delay(self._conflicts - self._config.max_conflict_attempts + 1,
-                                      random.random())
 
 
 def _no_checkpoint(memo):

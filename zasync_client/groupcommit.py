@@ -7,27 +7,26 @@ the transaction is compared with what it was after each of them. Whatever can no
 for one alone (a commit, a hook, a data manager without savepoints, a savepoint that fails), and
 a conflict at the commit, aborts the whole, and its members run one by one.
 
-Imports: execution, work, claims, database, zasync.
+Imports: execution, watch, work, claims, database, zasync.
 """
 
 import logging
 from typing import NamedTuple
 
 import transaction
-from transaction._transaction import Status
 from transaction.interfaces import TransactionFailedError
 from transaction.interfaces import TransientError
 
 from Products.zasync.builtin import Reference
-from Products.zasync.errors import CommitRefused
 from Products.zasync.errors import NotOurs
 from Products.zasync.failure import Relayed
-from Products.zasync.putting import note_commit
 
 from .claims import End
 from .claims import ENDED
 from .claims import GIVE_BACK
 from .database import unit_of_work
+from .watch import Unfit
+from .watch import Watch
 from .work import commit
 from .work import LaterAgain
 from .work import Outcome
@@ -39,10 +38,6 @@ log = logging.getLogger('zasync')
 
 #: Most calls in a group; its commit is that much longer, and others wait for it.
 MOST = 100
-
-
-class Unfit(Exception):
-    """A call has done what can not be undone for it alone, or can not be committed with others."""
 
 
 class GroupCommit:
@@ -154,7 +149,7 @@ class _Group:
     def begin(self):
         """To be called when the transaction has begun."""
         self._began = self._clock.monotonic()
-        self._watch = _Watch(self._database.connection())
+        self._watch = Watch(self._database.connection())
 
     def add(self, claim):
         """Run one more call; → whether it is in the group now. If not it has to run alone.
@@ -237,70 +232,6 @@ class _Group:
                 end = End(claim, GIVE_BACK, now, monotonic, seconds, now + later.delay, later.why,
                           failed=True)
             self.ends.append(end)
-
-
-class _Watch:
-    """Compares a transaction with what it was before a call ran in it.
-
-    connection -- of this thread.
-    """
-
-    def __init__(self, connection):
-        self._connection = connection
-        self._transaction = transaction.get()
-        self._has_checkpoint = False
-
-    def save(self):
-        """What was done so far stays, whatever the next call does. Raises Unfit."""
-        try:
-            self._savepoint = transaction.savepoint(optimistic=True)
-        except Exception as error:
-            raise Unfit(f'what it changed can not be stored ({type(error).__name__}: {error})'
-                        ) from error
-        self._hooks = self._count_hooks()
-        self._guarded = {each: dict(each._readCurrent) for each in self._connections()}
-
-    def refuse_checkpoint(self, memo):
-        """What the call gets for a checkpoint. It can not hide that it asked for one."""
-        self._has_checkpoint = True
-        raise CommitRefused('a call that shares a transaction with others has no checkpoints')
-
-    def check(self):
-        """Raise Unfit if what the call did can not be told from what others do."""
-        current = self._transaction
-        if transaction.get() is not current or current.status is not Status.ACTIVE:
-            raise Unfit('it committed or aborted its transaction, or tried to')
-        if self._has_checkpoint:
-            raise Unfit('it makes checkpoints')
-        if self._count_hooks() != self._hooks:
-            raise Unfit('it has something called at the end of its transaction')
-        for resource in current._resources:
-            if not hasattr(resource, 'savepoint'):
-                raise Unfit(f'its data manager {type(resource).__name__} has no savepoints')
-
-    def roll_back(self):
-        """Undo what the call did. Raises Unfit."""
-        if transaction.get() is self._transaction:
-            try:
-                self._savepoint.rollback()
-            except Exception as error:
-                raise Unfit(f'it could not be rolled back ({type(error).__name__}: {error})'
-                            ) from error
-        self.check()
-        # The objects which calls before it rely on not having changed; a rollback leaves some
-        # out that it stored by a savepoint of its own.
-        for each in self._connections():
-            each._readCurrent.clear()
-            each._readCurrent.update(self._guarded.get(each, {}))
-
-    def _connections(self):
-        return self._connection.connections.values()
-
-    def _count_hooks(self):
-        current = self._transaction
-        return [sum(hook is not note_commit for hook, _args, _kwargs in hooks) for hooks in (
-            current.getBeforeCommitHooks(), current.getAfterCommitHooks(),
-            current.getBeforeAbortHooks(), current.getAfterAbortHooks())]
 
 
 def kind_of(plugin, args):

@@ -881,6 +881,23 @@ def test_calls_of_a_function_that_is_not_marked_run_alone(group):
     assert_apart(*deferreds)
 
 
+def test_other_threads_leave_groupable_calls_to_the_group_and_take_the_rest(group):
+    gate = Gate()
+    group.actions['wait'] = lambda run, number: gate.wait() or group.mark(run, number)
+    worker = group.worker(threads=2, plugins=[('plain', group._do)])
+    deferreds = [group.put('do', 'wait', 0), *group.put_marks(1, 2)]
+    plain = group.put('plain', 'mark', 3)
+    group.step(worker)
+    worker._pool.start()
+    gate.reached()
+    group.wait(lambda: plain.ended)
+    assert {id for id, _attempt in group.runs} == {deferreds[0].id, plain.id}
+    gate.open()
+    group.settle(worker)
+    assert_together(*deferreds)
+    assert group.marks_of() == [0, 1, 2, 3]
+
+
 def test_what_seemed_long_is_tried_again():
     habits = Habits(0.05)
     assert not habits.may_share(('kind',))
