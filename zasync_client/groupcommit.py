@@ -210,18 +210,22 @@ class _Group:
 
     def commit(self):
         """Commit the group; its Ends are there then."""
+        if not self._members:
+            return
         if any(member.later is None for member in self._members):
+            # crash point 46: calls of a group have run, nothing is committed; they run again, each
+            # alone.
             current = transaction.get()
             # Members have added to it what they like.
             current.user = 'zasync'
             ids = ' '.join(member.claim.id for member in self._members)
             current.description = f'zasync calls {ids}'
-            # crash point: calls of a group have run, nothing is committed; they run again, alone.
+            # crash point 47, at the vote: as 46; the servers drop what was voted for.
             commit()
-            # crash point: a group is committed and not filed; the next life files its calls.
+        # crash point 48: a group is committed and not filed; the next life files its calls.
         now, monotonic = self._clock.now(), self._clock.monotonic()
         each = sum(member.seconds for member in self._members)
-        share = (monotonic - self._began - each) / max(1, len(self._members))
+        share = (monotonic - self._began - each) / len(self._members)
         for member in self._members:
             claim, later, seconds = member.claim, member.later, member.seconds + share
             if later is None:

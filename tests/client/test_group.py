@@ -202,7 +202,7 @@ def test_an_attempt_after_the_first_is_alone(group):
 
 # a member that fails
 
-def test_a_failed_call_harms_nobody(group):
+def test_a_call_of_a_group_fails(group):
     def fail(run, number):
         group.mark(run, number)
         raise KeyError(f'number {number}')
@@ -396,7 +396,7 @@ SENDS = (calls_before_commit, calls_after_commit, joins_without_savepoints)
 
 @pytest.mark.parametrize('at', [0, 1, 2])
 @pytest.mark.parametrize('action', ALONE, ids=lambda action: action.__name__)
-def test_what_can_not_be_undone_for_one_call_makes_all_run_alone(group, action, at, caplog):
+def test_a_call_of_a_group_does_what_can_not_be_undone_for_it_alone(group, action, at, caplog):
     sent = Sent()
 
     def odd(run, number):
@@ -678,7 +678,7 @@ def run_beside(group, worker, action):
     return waiting
 
 
-def test_a_conflict_makes_all_run_alone(group):
+def test_a_call_of_a_group_meets_a_conflict(group):
     worker = group.worker()
     deferreds = group.put_marks(0, 1, 2)
     deferreds.append(run_beside(group, worker, lambda: group.elsewhere(
@@ -706,7 +706,7 @@ def test_a_conflict_inside_a_call_makes_all_run_alone_and_is_not_held_against_it
     assert worker._habits.may_share(('odd',))
 
 
-def test_a_call_that_is_cancelled_meanwhile_is_cancelled_and_the_others_are_not(group):
+def test_a_call_of_a_group_is_cancelled(group):
     worker = group.worker()
     deferreds = group.put_marks(0, 1, 2)
     waiting = run_beside(group, worker, lambda: group.do(group.manager.cancel, deferreds[1].id))
@@ -752,7 +752,7 @@ def test_a_call_that_is_told_to_stop_leaves_its_group(group, lost):
     assert group.marks_of() == [0, 1]
 
 
-def test_a_call_that_runs_too_long_has_timed_out_and_the_others_are_well(group):
+def test_a_call_of_a_group_runs_longer_than_its_time_out(group):
     gate = Gate()
 
     def hang(run):
@@ -801,7 +801,7 @@ def test_progress_of_a_call_in_a_group_is_seen(group):
 
 # long calls, and workers that are lost
 
-def test_calls_beside_one_that_takes_long_do_not_wait_for_it(group, caplog):
+def test_a_call_of_a_group_takes_long(group, caplog):
     gate = Gate()
     group.actions['odd'] = lambda run: gate.wait() or group.mark(run, 9)
     worker = group.worker(threads=2)

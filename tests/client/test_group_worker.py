@@ -12,6 +12,11 @@ from tests.client import jobs
 CALLS = 60
 
 
+def start_worker(site, name):
+    """Its groups have some calls on slow machines, too."""
+    return site.stack.start_worker(name, f'/{name}', threads=1, settings='batch-seconds 0.5\n')
+
+
 def test_a_group_whose_worker_is_killed_never_was_and_all_of_it_runs_once(site, gate):
     managers = ('zam1', 'zam2')
     site.root['own'] = PersistentMapping({
@@ -24,7 +29,7 @@ def test_a_group_whose_worker_is_killed_never_was_and_all_of_it_runs_once(site, 
             site.app[name].putCall('zope_call', jobs.count_in_group, name, number, gate)
             for number in range(CALLS)]
         transaction.commit()
-    first = site.start_worker('zam1', threads=1)
+    first = start_worker(site, 'zam1')
     site.wait(lambda: os.path.exists(f'{gate}.running'), what='a group')
     site.stack.kill(first)
     transaction.begin()
@@ -38,7 +43,7 @@ def test_a_group_whose_worker_is_killed_never_was_and_all_of_it_runs_once(site, 
     with open(gate, 'w', encoding='ascii'):
         pass
     first.start()
-    site.start_worker('zam2', threads=1)  # both count on one object: their groups meet
+    start_worker(site, 'zam2')  # both count on one object: their groups meet
     site.ended(*deferreds['zam1'], *deferreds['zam2'])
     transaction.begin()
     for name in managers:
