@@ -18,6 +18,7 @@ from zope.component.hooks import getSite
 from zope.globalrequest import getRequest
 
 from Products.zasync import groupable
+from Products.zasync import wakeup
 from Products.zasync.options import Retry
 from Products.zasync.running import checkpoint
 from Products.zasync.running import progress
@@ -591,6 +592,26 @@ def test_calls_put_calls_and_failed_ones_have_not(group):
     assert_together(*deferreds)
     found = [each.result for each in group.manager.calls('resolved') if each.plugin == 'echo']
     assert sorted(found) == [1, 3, 4]
+
+
+def test_a_put_is_told_though_the_first_one_of_its_transaction_was_rolled_back(
+        group, monkeypatch):
+    told = []
+    monkeypatch.setattr(wakeup, 'tell', told.append)
+    transaction.begin()
+    savepoint = transaction.savepoint()
+    group.manager.putCall('echo', 1)
+    transaction.savepoint()
+    savepoint.rollback()
+    group.manager.putCall('echo', 2)
+    transaction.commit()
+    assert told == [group.db]
+    transaction.begin()
+    savepoint = transaction.savepoint()
+    group.manager.putCall('echo', 3)
+    savepoint.rollback()
+    transaction.commit()
+    assert told == [group.db]
 
 
 def test_what_a_failed_call_relied_on_may_have_changed(group):
