@@ -4,7 +4,7 @@ It takes in what is new, claims what there are threads for, archives what ended,
 ran too long, shows progress, makes the calls that are due by the calendar, and writes the
 pulse. It only decides and writes; what has to be done once that is committed it returns.
 
-Imports: filing, claims, runs, pace, errors, zasync.
+Imports: filing, claims, rules, runs, pace, errors, zasync.
 """
 
 import logging
@@ -24,6 +24,8 @@ from .claims import UNBEGUN
 from .errors import DeskLost
 from .filing import Filing
 from .filing import timed_out
+from .rules import may_share
+from .rules import time_limit
 
 
 log = logging.getLogger('zasync')
@@ -226,7 +228,7 @@ class Beat:
     def _free_slots(self, busy):
         ahead = 0
         if self.role == OWN:
-            ahead = policy.claim_ahead(self._pace.seconds_a_call, self._config.threads)
+            ahead = policy.claim_ahead(self._pace.seconds_ahead, self._config.threads)
         return max(0, self._config.threads + ahead - busy)
 
     def _must_sweep(self, queue, ends, hurry):
@@ -319,10 +321,9 @@ class Beat:
         while (deferred.id, deferred.attempt) in known:
             deferred.attempt += 1
         plugin = self._config.plugins.get(deferred.plugin)
-        limit = policy.time_limit(deferred.timeout_seconds,
-                                  None if plugin is None else plugin.timeout_seconds)
+        groupable = self._config.batch_seconds > 0 and may_share(deferred, plugin)
         return Claim(deferred.id, deferred._p_jar.db().database_name, deferred._p_oid,
-                     deferred.attempt, limit, self.target)
+                     deferred.attempt, time_limit(deferred, plugin), self.target, groupable)
 
     def _write_board(self, queue, reports, claimed):
         """Write progress, and forget that of calls which run no more or have only been claimed."""

@@ -16,6 +16,7 @@ class Claim(NamedTuple):
     """A call this worker has claimed; database_name and oid are of its deferred.
 
     timeout_seconds -- how long its run may take, or None. target -- path of its manager.
+    groupable -- it may share a transaction with others.
     """
 
     id: str
@@ -24,6 +25,7 @@ class Claim(NamedTuple):
     attempt: int
     timeout_seconds: float | None = None
     target: tuple = ()
+    groupable: bool = False
 
 
 class End(NamedTuple):
@@ -33,6 +35,7 @@ class End(NamedTuple):
     monotonic -- monotonic seconds of the end. seconds -- how long it took.
     failed -- it goes back because it raised an exception, by its retry policy.
     begun -- its plugin had begun, and what it did is not stored.
+    shared_seconds -- how much of `seconds` is shared by all calls of a group.
     """
 
     claim: Claim
@@ -44,6 +47,7 @@ class End(NamedTuple):
     why: str = ''
     failed: bool = False
     begun: bool = False
+    shared_seconds: float = 0.0
 
 
 def attempts(held, ends):

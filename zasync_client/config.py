@@ -34,8 +34,9 @@ class Config:
     called with it. max_interruptions -- of a call, in a row, before it fails.
     max_hung_threads, max_memory_bytes -- with so many or so much the worker replaces itself;
     None: half the threads; any amount. max_result_bytes -- of a pickled result.
-    verbose_traceback -- whether the log shows values with tracebacks. warnings -- sentences for
-    the log.
+    verbose_traceback -- whether the log shows values with tracebacks. batch_seconds -- how long
+    groups of calls run that share a transaction; 0: no calls do. warnings -- sentences for the
+    log.
     """
 
     path: str
@@ -55,6 +56,7 @@ class Config:
     pid_path: str = ''
     max_result_bytes: int = LARGEST_BYTES
     verbose_traceback: bool = False
+    batch_seconds: float = 0.05
     warnings: tuple = ()
 
 
@@ -98,7 +100,7 @@ def _config(path, found, plugins):
         handlers=found.handlers, max_interruptions=root.max_interruptions,
         max_hung_threads=root.max_hung_threads, max_memory_bytes=root.max_memory,
         max_result_bytes=root.max_result_size,
-        verbose_traceback=root.verbose_traceback,
+        verbose_traceback=root.verbose_traceback, batch_seconds=root.batch_seconds,
         warnings=tuple(str(warning) for warning in found.warnings))
 
 

@@ -3,50 +3,45 @@
 What is lost when the process dies on the way is told at each crash point; all of them are
 listed in docs/failure-modes.rst.
 
-Imports: claims, database, fence, rules, runs, zasync.
+Imports: course, work, claims, database, rules, zasync.
 """
 
 import logging
 import random
 import threading
-from typing import NamedTuple
 
 import transaction
 from transaction.interfaces import TransactionFailedError
 from transaction.interfaces import TransientError
 from ZEO.Exceptions import ClientDisconnected
-from ZODB.POSException import POSKeyError
 
 from Products.zasync import callbacks
 from Products.zasync import payload
 from Products.zasync import policy
 from Products.zasync.deferred import OUTCOME_MOST
 from Products.zasync.errors import BadResult
-from Products.zasync.errors import Interrupted
 from Products.zasync.errors import NotOurs
 from Products.zasync.errors import ZAsyncError
 from Products.zasync.failure import Failure
 from Products.zasync.failure import Relayed
 from Products.zasync.interfaces import CALLBACK
-from Products.zasync.options import class_names
-from Products.zasync.running import Run
-from Products.zasync.running import running
-from Products.zasync.security import restored
 
 from .claims import End
 from .claims import ENDED
 from .claims import GIVE_BACK
 from .claims import LOST
-from .database import commit
-from .database import is_storage_trouble
+from .course import Course
 from .database import unit_of_work
-from .fence import Fence
 from .rules import may_run_twice
-from .rules import retry_of
+from .work import commit
+from .work import LaterAgain
+from .work import NoPlugin
+from .work import Outcome
+from .work import tell_end
+from .work import tell_later
 
 
 log = logging.getLogger('zasync')
-plugin_log = logging.getLogger('plugins')
 
 #: A call whose run was dropped though it is still ours waits so long, in seconds.
 LOST_SECONDS = 5.0
@@ -56,53 +51,26 @@ LOST_SECONDS = 5.0
 NO_PLUGIN_SECONDS = 60.0
 
 
-class CommitFailed(ZAsyncError, TransientError):
-    """The storage did not take a commit, for a reason that may pass."""
-
-
-class NoPlugin(ZAsyncError, TransientError):
-    """The worker's configuration does not name the plugin of a call."""
-
-
-class _Outcome(NamedTuple):
-    """What is known of a call's end and not yet stored: pickled result, or failure.
-
-    relayed -- the failure is another call's, which tells of it.
-    """
-
-    result: bytes | None = None
-    failure: Failure | None = None
-    relayed: bool = False
-
-
-class _LaterAgain(Exception):
-    """The call has failed, and its retry policy gives it another attempt."""
-
-    def __init__(self, delay, reason):
-        super().__init__(reason)
-        self.delay = delay
-
-
 class Execution:
     """Runs calls in the thread that made it."""
 
-    def __init__(self, database, config, boot, clock, stopping, wake, runs):
-        self._database = database
+    def __init__(self, work, fence, config, boot, clock, stopping, wake, runs):
+        self._work = work
+        self._fence = fence
         self._config = config
         self._boot = boot
         self._clock = clock
         self._stopping = stopping
         self._wake = wake
-        self._fence = Fence(wake)
         self._runs = runs
 
     def run(self, claim):
         """Run the call until it ends, in whatever way; → End. Conflicts and lost servers included.
         """
         with self._runs.of(claim):
-            return self._run(_Progress(claim, self._clock.monotonic(), self._config))
+            return self._go_on(Course(claim, self._clock.monotonic(), self._config))
 
-    def _run(self, call):
+    def _go_on(self, call):
         claim = call.claim
         while True:
             try:
@@ -117,11 +85,9 @@ class Execution:
                 log.error('call %s goes back to the queue for %.0f s: %s', claim.id,
                           NO_PLUGIN_SECONDS, reason)
                 return self._end(call, GIVE_BACK, NO_PLUGIN_SECONDS, str(reason))
-            except _LaterAgain as later:
-                log.warning('call %s failed and runs again in %.1f s: %s', claim.id, later.delay,
-                            later)
-                return self._end(call, GIVE_BACK, later.delay,
-                                 f'failed: {later}'[:OUTCOME_MOST], failed=True)
+            except LaterAgain as later:
+                tell_later(claim.id, later)
+                return self._end(call, GIVE_BACK, later.delay, later.why, failed=True)
             except ClientDisconnected as reason:
                 call.stop_if_once(reason)
                 delay = call.tries.after_disconnect()
@@ -143,7 +109,7 @@ class Execution:
                 # conflict, it may be, so try again; but not for ever.
                 call.stop_if_once(reason)
                 if call.tries.after_conflict() is None:
-                    call.outcome = _Outcome(failure=Failure.from_exception(reason))
+                    call.outcome = Outcome(failure=Failure.from_exception(reason))
             except BaseException as reason:  # a bug of ours, or no memory left
                 log.critical('call %s: the worker met an error it can not handle', claim.id,
                              exc_info=True)
@@ -159,8 +125,10 @@ class Execution:
         now, monotonic = self._clock.now(), self._clock.monotonic()
         if how == LOST:
             delay = LOST_SECONDS
-        return End(call.claim, how, now, monotonic, monotonic - call.started, now + delay, why,
-                   failed, call.begun)
+        seconds = monotonic - call.started
+        shared = seconds - call.own_seconds if call.own_seconds is not None else 0.0
+        return End(call.claim, how, now, monotonic, seconds, now + delay, why, failed, call.begun,
+                   shared)
 
     def _advance(self, call):
         """Do what is next in the life of the call, in a transaction; → whether it has ended.
@@ -170,7 +138,7 @@ class Execution:
         """
         with unit_of_work(f'zasync call {call.claim.id}') as work:
             try:
-                deferred = self._ours(call.claim)
+                deferred = self._work.ours(call.claim)
                 call.once = not may_run_twice(deferred, self._config.plugins.get(deferred.plugin))
                 if call.outcome is None:
                     call.step = deferred.step()
@@ -178,14 +146,14 @@ class Execution:
                     # The commit whose answer was lost had arrived.
                     pass
                 elif call.outcome is not None:
-                    self._store(deferred, call.outcome)
+                    self._work.store(deferred, call.outcome)
                     # crash point 17: a known end, such as a failure, is not committed; the call
                     # runs again.
-                    _commit()
+                    commit()
                 elif deferred.state == CALLBACK:
                     deferred = self._call_back(call, deferred)
                 else:
-                    deferred = self._work(call, deferred)
+                    deferred = self._run(call, deferred)
             finally:
                 work.abandon()
         return False if deferred is None else self._note(call, deferred)
@@ -199,100 +167,65 @@ class Execution:
             self._wake()  # of our own commits a storage tells us nothing
             return False
         # crash point 18: the end is committed and not filed; the next life files it.
-        seconds = self._clock.monotonic() - call.started
-        if deferred.failure is None:
-            log.info('call %s resolved in %.2f s', deferred.id, seconds)
-        else:
-            log.warning('call %s %s: %s', deferred.id, deferred.state, deferred.failure)
+        tell_end(deferred.id, deferred.state, deferred.failure,
+                 self._clock.monotonic() - call.started)
         return True
 
     # the work of the call
 
-    def _work(self, call, deferred):
+    def _run(self, call, deferred):
         """Run its plugin; → the deferred, committed, or None: the outcome is in `call`."""
-        plugin = self._config.plugins.get(deferred.plugin)
-        if plugin is None:
-            raise NoPlugin(f'this worker offers no plugin {deferred.plugin!r}')
+        plugin = self._work.plugin(deferred)
         asked, failures = deferred.retry, deferred.failures + 1
         try:
             if plugin.zope_aware:
                 with self._fence.around(deferred, self._boot, call.claim.attempt):
+                    began = self._clock.monotonic()
                     outcome = self._run_aware(call, deferred, plugin)
+                    call.own_seconds = self._clock.monotonic() - began
                 # A plugin may have committed behind our back: look again, in the
                 # snapshot this transaction has now.
                 # crash point 15: the plugin has run, effects and result are not committed; it runs
                 # again.
-                deferred = self._ours(call.claim)
-                self._store(deferred, outcome)
+                deferred = self._work.ours(call.claim)
+                self._work.store(deferred, outcome)
                 # A data manager of the plugin may refuse the commit: its failure, too.
                 # crash point 16, at the vote: as 15; the servers drop what was voted for.
-                _commit()
+                commit()
                 return deferred
             call.outcome = self._run_apart(call, deferred, plugin)
         except (TransientError, TransactionFailedError):
             raise
         except Relayed as other:
-            call.outcome = _Outcome(failure=other.failure, relayed=True)
+            call.outcome = Outcome(failure=other.failure, relayed=True)
         except BaseException as error:  # SystemExit too: a call must not stop its worker
-            self._check_not_stopped(call, error)
-            plugin_log.log(
-                logging.WARNING if self._config.verbose_traceback else logging.DEBUG,
-                'call %s raised an exception', call.claim.id, exc_info=error)
-            delay = policy.next_try(retry_of(asked, plugin), failures, class_names(type(error)))
-            if delay is not None:
-                raise _LaterAgain(delay, f'{type(error).__name__}: {error}') from error
-            call.outcome = _Outcome(failure=Failure.from_exception(error))
+            call.outcome = self._work.outcome_of_error(call.claim, error, asked, failures, plugin)
         return None
 
     def _run_aware(self, call, deferred, plugin):
-        """Run a plugin as the caller, in the current transaction; → its _Outcome."""
-        def commit(memo):
-            self._check(call.claim, deferred)
+        """Run a plugin as the caller, in the current transaction; → its Outcome."""
+        def checkpoint(memo):
+            self._work.check(call.claim, deferred)
             deferred.checkpoint(payload.dumps(memo, BadResult, 'the memo'))
             # crash point 12: the checkpoint is not committed; the call starts again at the last
             # one.
-            _commit()
+            commit()
             # crash point 13: the checkpoint is committed; the call starts again with its memo.
             transaction.begin()
 
-        step = Run(deferred, commit, self._reporter(call))
+        step = self._work.make_run(call.claim, deferred, checkpoint)
         args, kwargs = deferred.arguments()
-        with restored(deferred.caller, self._database.application()) as app, running(step):
-            step.app = app
-            call.begun = True
-            return self._outcome_of(plugin.handler(step, *args, **kwargs))
+        return self._work.run_as(deferred.caller, step, call.begins(plugin.handler), *args,
+                                 **kwargs)
 
     def _run_apart(self, call, deferred, plugin):
-        """Run a plugin that knows nothing of Zope, no connection open; → its _Outcome."""
+        """Run a plugin that knows nothing of Zope, no connection open; → its Outcome."""
         args, kwargs = deferred.arguments()
-        step = Run(deferred, _no_checkpoint, self._reporter(call))
-        step.awaited = ()
-        self._database.close()
-        with running(step):
-            call.begun = True
-            outcome = self._outcome_of(plugin.handler(*args, **kwargs))
+        step = self._work.make_run(call.claim, deferred, _no_checkpoint)
+        outcome = self._work.run_apart(step, call.begins(plugin.handler), *args, **kwargs)
         # crash point 14: only this process knows what a plugin that is not zope-aware has
         # returned; it runs again.
         return outcome
-
-    def _reporter(self, call):
-        return lambda progress: self._runs.report(call.claim, progress)
-
-    def _outcome_of(self, result):
-        """What a plugin or a callback has returned: a Failure is one, as in Twisted."""
-        if result is None or isinstance(result, Failure):
-            return _Outcome(failure=result)
-        return _Outcome(payload.dumps(result, BadResult, 'the result',
-                                      self._config.max_result_bytes))
-
-    def _store(self, deferred, outcome):
-        now = self._clock.now()
-        if outcome.failure is None:
-            deferred.succeed(outcome.result, now)
-        elif outcome.relayed:
-            deferred.relay(outcome.failure, now)
-        else:
-            deferred.fail(outcome.failure, now)
 
     # its callbacks
 
@@ -303,113 +236,28 @@ class Execution:
         chosen = success if value is None else failure
         if chosen is None:
             deferred.pass_callback(self._clock.now())
-            _commit()
+            commit()
             return deferred
 
+        def run(step):
+            return callbacks.run(step, chosen, deferred.result if value is None else value)
+
         try:
-            step = Run(deferred, callbacks.no_checkpoint, self._reporter(call))
-            with (self._fence.around(deferred, self._boot, call.claim.attempt),
-                  restored(caller, self._database.application()) as app, running(step)):
-                step.app = app
-                value = deferred.result if value is None else value
-                outcome = self._outcome_of(callbacks.run(step, chosen, value))
+            with self._fence.around(deferred, self._boot, call.claim.attempt):
+                step = self._work.make_run(call.claim, deferred, callbacks.no_checkpoint)
+                outcome = self._work.run_as(caller, step, run)
             # crash point 19: a callback has run and is not committed; it runs again, and no other.
-            deferred = self._ours(call.claim)
-            self._store(deferred, outcome)
-            _commit()
+            deferred = self._work.ours(call.claim)
+            self._work.store(deferred, outcome)
+            commit()
         except (TransientError, TransactionFailedError):
             raise
         except BaseException as error:
-            self._check_not_stopped(call, error)
+            self._work.check_not_stopped(call.claim, error)
             log.warning('a callback of call %s failed: %s', call.claim.id, error)
-            call.outcome = _Outcome(failure=Failure.from_exception(error))
+            call.outcome = Outcome(failure=Failure.from_exception(error))
             return None
         return deferred
-
-    # ours?
-
-    def _ours(self, claim):
-        """The deferred of the claim; raises NotOurs if the call is not ours any more."""
-        try:
-            deferred = self._database.deferred(claim.database_name, claim.oid)
-        except POSKeyError:  # its manager was deleted, and the database packed
-            raise NotOurs(f'the call {claim.id} is not in the database any more') from None
-        self._check(claim, deferred)
-        return deferred
-
-    def _check(self, claim, deferred):
-        if not deferred.is_owned_by(self._boot, claim.attempt):
-            raise NotOurs(f'the call {claim.id} has gone to another run')
-
-    def _check_not_stopped(self, call, error):
-        if self._runs.is_stopped(call.claim):
-            raise NotOurs(str(error)) from error
-
-
-class _Progress:
-    """How far the run of a call is.
-
-    outcome -- an _Outcome that is not stored yet. step -- which part of the call is under
-    way, and has that outcome; see Deferred.step. begun -- its plugin has begun, and what it
-    did is not stored. once -- it may not run twice.
-    """
-
-    def __init__(self, claim, started, config):
-        self.claim = claim
-        self.started = started
-        self.tries = _Tries(config)
-        self.outcome = self.step = None
-        self.begun = self.once = False
-        self._config = config
-
-    def start_afresh(self):
-        """The next transaction has tries of its own."""
-        self.tries = _Tries(self._config)
-
-    def stop_if_once(self, reason):
-        """A transaction was lost: a call that may not run twice fails."""
-        if self.once and self.begun and self.outcome is None:
-            self.outcome = _Outcome(failure=Failure.from_exception(Interrupted(
-                f'the call may not run twice, and its end could not be stored '
-                f'({type(reason).__name__}: {reason})')))
-
-
-class _Tries:
-    """How often a run met conflicts and lost servers, and how long to wait after each."""
-
-    def __init__(self, config):
-        self._config = config
-        self._conflicts = self._disconnects = 0
-
-    def after_disconnect(self):
-        """Seconds to wait after one more lost server."""
-        self._disconnects += 1
-        return policy.reconnect_delay(self._disconnects, self._config.initial_retry_seconds,
-                                      self._config.retry_growth)
-
-    def after_conflict(self):
-        """Seconds to wait after one more conflict, or None after too many."""
-        self._conflicts += 1
-        if self._conflicts >= self._config.max_conflict_attempts:
-            return None
-        return policy.conflict_delay(self._conflicts, random.random())
-
-    def to_store(self):
-        """Seconds until what is known of a call's end is stored once more, after too many."""
-        return policy.give_back_delay(self._conflicts - self._config.max_conflict_attempts + 1,
-                                      random.random())
-
-
-def _commit():
-    """Commit; trouble of the storage that may pass becomes a TransientError."""
-    try:
-        commit()
-    except TransientError:
-        raise
-    except Exception as error:
-        if is_storage_trouble(error):
-            raise CommitFailed(str(error)) from error
-        raise
 
 
 def _no_checkpoint(memo):

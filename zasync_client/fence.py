@@ -14,6 +14,7 @@ import transaction
 from transaction._transaction import Status
 from zope.interface import implementer
 
+from Products.zasync.errors import CommitRefused
 from Products.zasync.errors import NotOurs
 
 
@@ -27,6 +28,7 @@ class Fence:
     def __init__(self, wake):
         self._wake = wake
         self._call = None
+        self._closed = False
         transaction.manager.registerSynch(self)
 
     @contextmanager
@@ -38,13 +40,27 @@ class Fence:
         finally:
             self._call = None
 
+    @contextmanager
+    def closed(self):
+        """Refuse all commits of the body: its transaction is not its own."""
+        self._closed = True
+        try:
+            yield
+        finally:
+            self._closed = False
+
     def beforeCompletion(self, current):
         """Commit and abort both come here; only a commit looks at what is joined.
 
         Raising here would break the abort as well. The status tells a live
         transaction from one whose commit was refused already.
         """
-        if self._call is None or current.status is not Status.ACTIVE:
+        if current.status is not Status.ACTIVE:
+            return
+        if self._closed:
+            current.join(_Refusal(CommitRefused(
+                'a call that shares a transaction with others can not commit')))
+        if self._call is None:
             return
         deferred, boot, attempt = self._call
         try:

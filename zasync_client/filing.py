@@ -15,6 +15,7 @@ from Products.zasync.options import class_names
 from .claims import ENDED
 from .claims import UNBEGUN
 from .rules import may_run_twice
+from .rules import may_share
 from .rules import retry_of
 
 
@@ -101,6 +102,8 @@ class Filing:
                    failed=False):
         """Give out a call again; one that may not run twice, and has begun, fails."""
         id, plugin = deferred.id, self._config.plugins.get(deferred.plugin)
+        if outcome in policy.LOSSES and may_share(deferred, plugin):
+            outcome += policy.SHARED
         outcomes = [*(attempt.outcome for attempt in deferred.attempts[:-1]), outcome]
         if policy.is_suspect(outcomes, self._config.max_interruptions):
             many = policy.interruptions(outcomes)

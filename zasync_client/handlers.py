@@ -27,7 +27,8 @@ class Plugin:
     """A kind of call the worker runs: its name, an IPlugin and a sentence about it.
 
     timeout_seconds -- the longest a run may take, or None. zope_aware -- see IPlugin. retry --
-    whether it may run twice. attempts and the following -- see options.Retry.
+    whether it may run twice. attempts and the following -- see options.Retry. groupable --
+    whether its calls may share a transaction.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Plugin:
     retry_delay_seconds: float = 5.0
     retry_growth: float = 2.0
     retry_on: tuple[str, ...] = ()
+    groupable: bool = False
 
 
 class BadHandler(ValueError):
@@ -49,7 +51,7 @@ class BadHandler(ValueError):
 def built_in():
     """{name: Plugin} of those that are always there."""
     return {name: Plugin(name, builtin.run or HANDLERS[name], builtin.description,
-                         zope_aware=builtin.run is not None)
+                         zope_aware=builtin.run is not None, groupable=builtin.groupable)
             for name, builtin in {**BUILTIN, **INTERNAL}.items()}
 
 
@@ -116,9 +118,12 @@ class _Judge:
         if not said.retry and said.attempts > 1:
             self._wrong('attempts', f'the plugin {name} has retry off, so it never runs again: '
                                     f'attempts {said.attempts} contradicts that')
+        if found is not None:
+            self._judge_groupable(name, found)
         if found is None:
             if name in NAMES and not self.problems and set(self._section.given) & {
-                    'timeout', 'retry', 'attempts', 'retry-delay', 'retry-growth', 'retry-on'}:
+                    'timeout', 'retry', 'attempts', 'retry-delay', 'retry-growth', 'retry-on',
+                    'groupable'}:
                 self._warn(None, f'the plugin {name} puts another call and does not run itself: '
                                  'time-out and retries are those of that call')
             return None
@@ -126,7 +131,20 @@ class _Judge:
             found, description=said.description or found.description,
             timeout_seconds=said.timeout, retry=said.retry, attempts=said.attempts,
             retry_delay_seconds=said.retry_delay, retry_growth=said.retry_growth,
-            retry_on=retry_on)
+            retry_on=retry_on,
+            groupable=found.groupable if said.groupable is None else said.groupable)
+
+    def _judge_groupable(self, name, plugin):
+        if not self._said.groupable:
+            return
+        if not plugin.zope_aware:
+            self._wrong('groupable', f'the plugin {name} is not zope-aware, so it has no '
+                                     'transaction that it could share: groupable on contradicts '
+                                     'that')
+        elif not self._said.retry:
+            self._wrong('groupable', f'the plugin {name} has retry off, so it never runs again: '
+                                     'groupable on contradicts that, for a call that shared a '
+                                     'transaction may have to')
 
     def _name(self):
         section, given = self._section.section_name, self._said.name

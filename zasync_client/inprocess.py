@@ -76,7 +76,7 @@ def section(found):
         retry_growth=found.retry_exponential_backoff, max_total_retry_seconds=0.0,
         drain_seconds=found.drain_seconds, plugins=plugins, zope=None, handlers=None,
         max_interruptions=found.max_interruptions, max_hung_threads=found.max_hung_threads,
-        max_result_bytes=found.max_result_size,
+        max_result_bytes=found.max_result_size, batch_seconds=found.batch_seconds,
         warnings=tuple(str(warning) for warning in warnings)))
 
 

@@ -1,10 +1,9 @@
 """The pool: threads that run claimed calls, each with a connection of its own.
 
-Imports: execution.
+Imports: groupcommit.
 """
 
 import logging
-import queue
 import threading
 
 
@@ -14,22 +13,29 @@ log = logging.getLogger('zasync')
 class Pool:
     """A fixed number of threads and the claims that wait for them.
 
-    make_runner -- callable() → object whose run(claim) → End; called in each thread.
+    make_runner -- callable() → object whose run(claim, pool) yields an End for each claim it
+    ran: that one, and those it took of the pool. Called in each thread, as are the next three:
     on_end -- callable(End), while the claim is still held. on_free -- callable(), after
-    that. on_exit -- callable(), at a thread's end. All are called in that thread.
+    that. on_exit -- callable(), at a thread's end.
+    batch_seconds -- how long a thread may go on taking claims that share a transaction.
     """
 
-    def __init__(self, threads, make_runner, on_end, on_free, on_exit, clock):
+    def __init__(self, threads, make_runner, on_end, on_free, on_exit, clock, batch_seconds):
         self._threads = threads
+        self._batch_seconds = batch_seconds
         self._make_runner = make_runner
         self._on_end = on_end
         self._on_free = on_free
         self._on_exit = on_exit
         self._clock = clock
-        self._claims = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._held = {}
+        self._changed = threading.Condition(threading.Lock())
+        self._held = set()
+        # {claim: monotonic seconds at which it came}, oldest first: no thread has it; a
+        # thread has it, but does not run it.
         self._waiting = {}
+        self._aside = {}
+        self._gathers_until = float('-inf')
+        self._stopped = False
         self._started = []
         #: Why a thread could not even begin, or None. Its worker can't go on.
         self.broken = None
@@ -41,37 +47,49 @@ class Pool:
             self._started.append(thread)
             thread.start()
 
-    def submit(self, claim):
-        """Have a call run."""
-        with self._lock:
-            self._held[claim] = claim
-            self._waiting[claim] = self._clock.monotonic()
-        self._claims.put(claim)
+    def submit(self, claims):
+        """Have these calls run."""
+        now = self._clock.monotonic()
+        with self._changed:
+            self._held.update(claims)
+            self._waiting.update(dict.fromkeys(claims, now))
+            self._changed.notify(len(claims))
 
     def held(self):
         """The Claims that wait or run here: a call may have two, of which one hangs."""
-        with self._lock:
+        with self._changed:
             return set(self._held)
 
     def oldest_waiting(self):
-        """Monotonic seconds at which the oldest claim no thread has begun came, or None."""
-        with self._lock:
-            return min(self._waiting.values(), default=None)
+        """Monotonic seconds since when a claim waits here that does not run, or None."""
+        with self._changed:
+            return min((*self._waiting.values(), *self._aside.values()), default=None)
 
     def take_back(self):
-        """Take away the claims no thread has begun; → list of Claims.
+        """Take away the claims no thread has begun; → list of Claims."""
+        with self._changed:
+            taken = list(self._waiting)
+            self._waiting.clear()
+            self._held.difference_update(taken)
+        return taken
+
+    def take_back_aside(self, since):
+        """Take away the claims that threads have put aside, at `since` or before; → list.
 
         A thread that comes to one later finds that it is gone.
         """
-        with self._lock:
-            taken = [self._held.pop(claim) for claim in self._waiting]
-            self._waiting.clear()
+        with self._changed:
+            taken = [claim for claim, at in self._aside.items() if at <= since]
+            for claim in taken:
+                del self._aside[claim]
+            self._held.difference_update(taken)
         return taken
 
     def stop(self):
-        """Let the threads end after what they run now."""
-        for _ in range(self._threads):
-            self._claims.put(None)
+        """Let the threads end after what waits here now."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
 
     def join(self, seconds):
         """Wait for the ends of the threads after a stop, so long at most; → whether all ended."""
@@ -80,11 +98,51 @@ class Pool:
             thread.join(max(0.0, until - self._clock.monotonic()))
         return not any(thread.is_alive() for thread in self._started)
 
-    def _begin(self, claim):
-        """Whether this thread may run the claim: it was not taken back."""
-        with self._lock:
-            return (self._held.get(claim) is claim
-                    and self._waiting.pop(claim, None) is not None)
+    # for the runners
+
+    def gather(self):
+        """Whether claims wait that may share a transaction; they are left to the thread that asks.
+
+        Until it says that it has done, or for `batch_seconds`: the more in a group the better.
+        """
+        with self._changed:
+            found = any(claim.groupable for claim in self._waiting)
+            if found:
+                self._gathers_until = self._clock.monotonic() + self._batch_seconds
+            return found
+
+    def gathered(self):
+        """It takes no more."""
+        with self._changed:
+            self._gathers_until = float('-inf')
+            self._changed.notify_all()
+
+    def take_groupable(self):
+        """One more claim for the thread that gathers, or None."""
+        with self._changed:
+            claim = next((claim for claim in self._waiting if claim.groupable), None)
+            if claim is not None:
+                del self._waiting[claim]
+            return claim
+
+    def put_aside(self, claim):
+        """The thread has not done with that claim, and does not run it now."""
+        with self._changed:
+            self._aside[claim] = self._clock.monotonic()
+
+    def wait_on(self, claims):
+        """The thread comes to these soon, as far as they are its own: they are not taken back yet.
+        """
+        now = self._clock.monotonic()
+        with self._changed:
+            self._aside.update((claim, now) for claim in claims if claim in self._aside)
+
+    def go_on_with(self, claim):
+        """Whether what the thread has put aside is still its own; it is aside no more."""
+        with self._changed:
+            return self._aside.pop(claim, None) is not None
+
+    # in the threads
 
     def _work(self):
         try:
@@ -94,18 +152,39 @@ class Pool:
                 self.broken = reason
                 self._on_free()
                 raise
-            while (claim := self._claims.get()) is not None:
-                if self._begin(claim):
-                    # crash point 10: as 9, in the thread.
-                    self._run(runner, claim)
+            while (claim := self._next()) is not None:
+                # crash point 10: as 9, in the thread.
+                self._run(runner, claim)
         finally:
             self._on_exit()
 
+    def _next(self):
+        """The next claim to run; None: there will be no more."""
+        with self._changed:
+            while (claim := self._first()) is None:
+                if self._stopped and not self._waiting:
+                    return None
+                self._changed.wait(self._batch_seconds if self._waiting else None)
+            del self._waiting[claim]
+            return claim
+
+    def _first(self):
+        gathers = self._clock.monotonic() < self._gathers_until
+        return next((claim for claim in self._waiting if not (gathers and claim.groupable)), None)
+
     def _run(self, runner, claim):
         try:
-            # In this order the beat never sees a call that is neither held nor ended.
-            self._on_end(runner.run(claim))
+            for end in runner.run(claim, self):
+                # In this order the beat never sees a call that is neither held nor ended.
+                self._on_end(end)
+                self._let_go(end.claim)
         finally:
-            with self._lock:
-                self._held.pop(claim, None)
+            self._let_go(claim)
+
+    def _let_go(self, claim):
+        with self._changed:
+            held = claim in self._held
+            self._held.discard(claim)
+            self._aside.pop(claim, None)
+        if held:
             self._on_free()

@@ -1,9 +1,10 @@
-"""What a call and its plugin together say of running it again. Pure.
+"""What a call and its plugin together say of how it runs. Pure.
 
-Imports: zasync.options, zasync.policy.
+Imports: zasync.interfaces, zasync.options, zasync.policy.
 """
 
 from Products.zasync import policy
+from Products.zasync.interfaces import ACCEPTED
 from Products.zasync.options import Retry
 
 
@@ -24,3 +25,28 @@ def retry_of(asked, plugin):
 def may_run_twice(deferred, plugin):
     """Whether a call that was interrupted may run again: its plugin and its caller agree."""
     return deferred.retry != () and (plugin is None or plugin.retry)
+
+
+def time_limit(deferred, plugin):
+    """Seconds a run of the call may take, or None."""
+    return policy.time_limit(deferred.timeout_seconds,
+                             None if plugin is None else plugin.timeout_seconds)
+
+
+#: A call with a shorter time-out does not share a transaction, in seconds.
+GROUPABLE_TIMEOUT = 1.0
+
+
+def may_share(deferred, plugin):
+    """Whether a call that is claimed may share a transaction with others.
+
+    Its code must be fit for that, and all that is odd about a call runs alone: what has run
+    before, what may not run twice, what other calls wait for with a series or a callback.
+    """
+    if plugin is None or not plugin.zope_aware:
+        return False
+    limit = time_limit(deferred, plugin)
+    return ((plugin.groupable or deferred.groupable) and deferred.state == ACCEPTED
+            and deferred.attempt == 1 and deferred.series is None
+            and not deferred.has_callbacks() and may_run_twice(deferred, plugin)
+            and (limit is None or limit >= GROUPABLE_TIMEOUT))

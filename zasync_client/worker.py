@@ -4,7 +4,7 @@ Tests call ``step``, which makes one beat; ``run`` only repeats it, and signals 
 flags. What a beat does is `beat`; serving siblings is `guests`.
 
 Imports: pool, beat, guests, service, siblings, holding, replacing, runs, pace, database, wakeup,
-execution, zasync.
+execution, work, fence, zasync.
 """
 
 import logging
@@ -27,6 +27,7 @@ from .beat import DeskFree
 from .beat import Done
 from .beat import SWEEP_SECONDS
 from .claims import End
+from .claims import GIVE_BACK
 from .claims import UNBEGUN
 from .database import AWAY_SECONDS
 from .database import is_storage_trouble
@@ -37,13 +38,17 @@ from .errors import PoolBroken
 from .errors import TargetAway
 from .errors import WorkerError
 from .execution import Execution
+from .fence import Fence
+from .groupcommit import GroupCommit
 from .guests import Guests
+from .habits import Habits
 from .pace import Pace
 from .pool import Pool
 from .replacing import Replacing
 from .runs import Runs
 from .service import Service
 from .siblings import Siblings
+from .work import Work
 
 
 log = logging.getLogger('zasync')
@@ -52,7 +57,8 @@ log = logging.getLogger('zasync')
 LEAVE_ATTEMPTS = 5
 
 #: Claims that no thread has begun after so many seconds go back to the queue: a call
-#: before them takes longer than calls took of late.
+#: before them takes longer than calls took of late. So do those that share a transaction with
+#: such a call, or come after it.
 UNBEGUN_SECONDS = 0.5
 
 
@@ -73,13 +79,14 @@ class Worker:
         self._pace = Pace()
         self._runs = Runs(clock, wakeup.notify_own, BEAT_SECONDS)
         self.replacing = Replacing(self.boot, config, clock, self._runs, wakeup.notify_own)
+        self._habits = Habits(config.batch_seconds)
         self._siblings = Siblings(clock)
         self._beat = self._make_beat(config.target)
         self._own = Service(self._beat)
         self._guests = Guests(database, clock, self.boot, config.threads, self._siblings,
                               self._make_beat)
         self._pool = Pool(config.threads, self._make_runner, self._on_end,
-                          wakeup.notify_own, database.close, clock)
+                          wakeup.notify_own, database.close, clock, config.batch_seconds)
 
     def _make_beat(self, target, *role):
         return Beat(self.boot, self._config, self._clock, self._pace, self._runs, self._siblings,
@@ -293,20 +300,23 @@ class Worker:
         for claim in done.claims:
             # crash point 9: the claim is committed and nothing has run; the attempt is lost.
             log.info('call %s accepted (attempt %d)', claim.id, claim.attempt)
-            self._pool.submit(claim)
+        self._pool.submit(done.claims)
         return True
 
     def _take_back_unbegun(self, now):
         """Have claims that wait behind a long call, or for a worker that stops, given back."""
         oldest = self._pool.oldest_waiting()
-        if oldest is None or not (self._beat.draining
-                                  or self._clock.monotonic() - oldest >= UNBEGUN_SECONDS):
+        monotonic = self._clock.monotonic()
+        if oldest is None or not (self._beat.draining or monotonic - oldest >= UNBEGUN_SECONDS):
             return
         with self._lock:
             self._pace.forget()
             for claim in self._pool.take_back():
-                end = End(claim, UNBEGUN, now, self._clock.monotonic(), 0.0, now)
-                self._service_of(claim).add([end])
+                self._service_of(claim).add([End(claim, UNBEGUN, now, monotonic, 0.0, now)])
+            for claim in self._pool.take_back_aside(monotonic - UNBEGUN_SECONDS):
+                # What it did is not committed, and never will be.
+                why = 'a call beside it takes long'
+                self._service_of(claim).add([End(claim, GIVE_BACK, now, monotonic, 0.0, now, why)])
 
     def _service_of(self, claim):
         return self._own if claim.target == self._own.target else self._guests.get(claim.target)
@@ -316,11 +326,16 @@ class Worker:
     def _on_end(self, end):
         with self._lock:
             self._service_of(end.claim).add([end])
-            self._pace.note(end.seconds, end.monotonic)
+            self._pace.note(end.seconds, end.monotonic, end.shared_seconds)
 
     def _make_runner(self):
-        return Execution(self._database, self._config, self.boot, self._clock, self.stopping,
-                         self._wakeup.notify_own, self._runs)
+        wake = self._wakeup.notify_own
+        work = Work(self._database, self._config, self.boot, self._clock, self._runs)
+        fence = Fence(wake)
+        execution = Execution(work, fence, self._config, self.boot, self._clock, self.stopping,
+                              wake, self._runs)
+        return GroupCommit(execution, work, fence, self._config, self._database, self._clock,
+                           self._runs, self._habits)
 
     def _seconds_to_sleep(self, now):
         """How long nothing has to be done unless somebody wakes us."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .deferring import defer as defer
+    from .options import groupable as groupable
     from .options import Options as Options
     from .options import Retry as Retry
     from .running import checkpoint as checkpoint
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 #: What is looked up when it is first used: name → module.
 _HELPERS = {'checkpoint': 'running', 'progress': 'running', 'defer': 'deferring',
-            'Options': 'options', 'Retry': 'options', 'allow_value': 'values'}
+            'Options': 'options', 'Retry': 'options', 'allow_value': 'values',
+            'groupable': 'options'}
 
 
 if not TYPE_CHECKING:  # a type checker would take any name for one that is here

@@ -32,6 +32,8 @@ from .failure import Relayed
 from .paths import at
 
 
+#: Calls a method or a function: what `defer` puts.
+ZOPE_CALL = 'zope_call'
 #: Puts another call, with a delay: the door knows it, no worker ever sees it.
 SCHEDULE = 'schedule'
 #: Waits for several other calls and returns all their results.
@@ -45,11 +47,13 @@ class BuiltinPlugin(NamedTuple):
     """check -- (args, kwargs) → the same, normalised, or BadCall. run -- a zope-aware IPlugin.
 
     run is None where only a worker has what does the work, see zasync_client.plugins.
+    groupable -- its calls may share a transaction.
     """
 
     check: callable
     run: callable
     description: str
+    groupable: bool = False
 
 
 def check_zope_exec(args, kwargs):
@@ -290,9 +294,9 @@ def follow(run, id):
 
 BUILTIN = {
     'zope_exec': BuiltinPlugin(check_zope_exec, zope_exec, 'evaluates a TALES expression'),
-    'zope_call': BuiltinPlugin(check_zope_call, zope_call, 'calls a method or a function'),
+    ZOPE_CALL: BuiltinPlugin(check_zope_call, zope_call, 'calls a method or a function'),
     AGGREGATE: BuiltinPlugin(check_aggregate, aggregate, 'waits for several other calls'),
-    'echo': BuiltinPlugin(check_echo, echo, 'returns what it is given'),
+    'echo': BuiltinPlugin(check_echo, echo, 'returns what it is given', groupable=True),
     'unprotected_ldap': BuiltinPlugin(
         check_unprotected_ldap, None, 'asks an LDAP server, without encryption'),
     'protected_ldap': BuiltinPlugin(

@@ -54,6 +54,7 @@ class Call(NamedTuple):
     Options.stored_retry. key, series -- texts or None.
     members -- Calls that are put with this one, which waits for their ends.
     hurried -- it waits for the first failure of a member at most.
+    groupable -- what it calls is marked so.
     """
 
     plugin: str
@@ -70,3 +71,4 @@ class Call(NamedTuple):
     series: str | None = None
     members: tuple[Call, ...] = ()
     hurried: bool = False
+    groupable: bool = False

@@ -98,6 +98,8 @@ class Deferred(Persistent):
     #: Deferreds whose ends this one waits for; and whether the first failure is enough.
     after: tuple[Deferred, ...] = ()
     hurried = False
+    #: Its function is marked so, see options.groupable.
+    groupable = False
     series: str | None = None
     _names: Any = None
     #: Of a call that was put to another manager, so that its id does not tell where it waits:
@@ -125,7 +127,7 @@ class Deferred(Persistent):
         if queue is not None:
             self._queue = queue
         for name in ('session', 'priority', 'not_before', 'expires_at', 'timeout_seconds',
-                     'retry', 'key', 'series', 'hurried'):
+                     'retry', 'key', 'series', 'hurried', 'groupable'):
             if getattr(call, name) != getattr(self, name):
                 setattr(self, name, getattr(call, name))
         if self.series is not None:

@@ -13,11 +13,13 @@ from .builtin import BUILTIN
 from .builtin import INTERNAL
 from .builtin import NAMES
 from .builtin import SCHEDULE
+from .builtin import ZOPE_CALL
 from .call import Call
 from .errors import BadCall
 from .errors import told
 from .errors import UnknownPlugin
 from .options import bare
+from .options import is_groupable
 from .options import Options
 from .security import capture
 
@@ -84,9 +86,10 @@ class _Door:
         plugin = self._known(plugin)
         if plugin in (SCHEDULE, AGGREGATE):
             return self._of_calls(plugin, args, kwargs, options)
+        groupable = plugin == ZOPE_CALL and is_groupable(args[0] if args else None)
         if plugin in BUILTIN:
             args, kwargs = BUILTIN[plugin].check(args, kwargs)
-        return self._made(plugin, args, kwargs, options)
+        return self._made(plugin, args, kwargs, options)._replace(groupable=groupable)
 
     def _of_calls(self, plugin, args, kwargs, options):
         """A call that is made of others."""

@@ -78,7 +78,7 @@ class NotOurs(ZAsyncError, TransientError):
 
 
 class CommitRefused(ZAsyncError):
-    """A call that runs inside a request tried to commit the request's transaction."""
+    """A call tried to commit a transaction that is not its own: a request's, or a group's."""
 
 
 class NoManager(ZAsyncError):

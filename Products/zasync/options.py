@@ -1,4 +1,4 @@
-"""Options and Retry: what a caller may ask of the way its call is run.
+"""Options and Retry: what a caller may ask of the way its call is run; and `groupable`.
 
 Both are checked when they are made: a call with an option that makes no sense is
 refused where it was written, not when it runs.
@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import datetime
 import math
+from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from typing import TypedDict
 from typing import TypeGuard
+from typing import TypeVar
 
 from .errors import BadCall
 from .errors import told
@@ -28,6 +30,30 @@ WHOLE_MOST = 2 ** 31
 
 #: The last moment that calendars, and so the pages, can show; POSIX seconds.
 LAST_MOMENT = datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC).timestamp()
+
+
+AnyCallable = TypeVar('AnyCallable', bound=Callable[..., Any])
+
+_MARK = '_zasync_groupable'
+
+
+def groupable(function: AnyCallable) -> AnyCallable:
+    """Mark a function or method whose calls may share a transaction with others; → the same.
+
+    It must be short, and must do nothing but change objects in the ZODB: what it does is rolled
+    back alone when it fails, and done again when another call of the transaction is in the way.
+    Raises TypeError.
+    """
+    if isinstance(function, (classmethod, staticmethod)) or not callable(function):
+        raise TypeError(f'groupable marks a function, not {function!r}: write it below '
+                        '@classmethod and @staticmethod')
+    setattr(function, _MARK, True)
+    return function
+
+
+def is_groupable(target: object) -> bool:
+    """Whether that callable, or the function of that bound method, is marked."""
+    return getattr(getattr(target, '__func__', target), _MARK, False) is True
 
 
 @dataclass(frozen=True)

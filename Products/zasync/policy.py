@@ -101,17 +101,17 @@ def slice_is_over(end: float, now: float, rotation_period: float) -> bool:
 #: wait for a beat each. Longer would take work from a sibling that has nothing to do.
 AHEAD_SECONDS = 0.05
 #: Most calls claimed ahead for each thread.
-AHEAD_MOST = 25
+AHEAD_MOST = 100
 
 
 def claim_ahead(seconds_a_call: float | None, threads: int) -> int:
     """How many calls to claim beyond the number of threads.
 
-    seconds_a_call -- how long calls took of late; None before the first ended.
+    seconds_a_call -- what calls cost a thread of late; None before the first ended.
     """
     if seconds_a_call is None:
         return 0
-    return threads * min(AHEAD_MOST, int(AHEAD_SECONDS / max(seconds_a_call, 0.001)))
+    return threads * min(AHEAD_MOST, int(AHEAD_SECONDS / max(seconds_a_call, 0.0005)))
 
 
 #: Longest wait between two attempts of a call, unless its caller says otherwise; seconds.
@@ -156,11 +156,15 @@ def time_limit(asked: float | None, ceiling: float | None) -> float | None:
 HISTORY_MOST = 10
 
 #: How an attempt ended whose worker was lost: found by its next life, or by a sibling's.
-INTERRUPTED, WORKER_GONE = 'interrupted', 'its worker was gone'
+LOSSES = INTERRUPTED, WORKER_GONE = 'interrupted', 'its worker was gone'
 #: And one that was cut off because its worker had grown beyond its memory.
 TOO_MUCH_MEMORY = 'its worker took too much memory'
 #: One that was cut off by an orderly end: the call can't be blamed for that.
 WORKER_STOPPED, WORKER_REPLACED = 'its worker was stopped', 'its worker was replaced'
+
+#: What is added to that where the attempt may have shared a transaction: another call may have
+#: been what ended the worker, so such an attempt is not held against the call.
+SHARED = ', maybe by a call beside it'
 
 #: So many attempts in a row whose workers were lost, and the call fails: it may be what kills
 #: them, and would kill them for ever. A worker's configuration may say another number.
@@ -174,7 +178,7 @@ def interruptions(outcomes: Sequence[str | None]) -> int:
     """
     number = 0
     for outcome in reversed([each for each in outcomes if each is not None]):
-        if outcome not in (INTERRUPTED, WORKER_GONE, TOO_MUCH_MEMORY):
+        if outcome not in (*LOSSES, TOO_MUCH_MEMORY):
             break
         number += 1
     return number

@@ -107,19 +107,23 @@ def _watch_commit(deferred):
     """Have the end of this transaction tell us of our lane and of the storage's clock; once."""
     current = transaction.get()
     try:
-        current.data(_watch_commit)
+        current.data(_watch_commit).append(deferred)
     except KeyError:
-        current.set_data(_watch_commit, True)
+        put = [deferred]
+        current.set_data(_watch_commit, put)
         # crash point 2, at the vote: as 1; the servers drop what was voted for.
-        current.addAfterCommitHook(_after_commit, (deferred,))
+        current.addAfterCommitHook(note_commit, (put,))
 
 
-def _after_commit(committed, deferred):
+def note_commit(committed, put):
+    """The hook of a transaction that puts calls; put -- Deferreds, some rolled back, it may be."""
     if not committed:
         lanes.move()
         if is_stale_oid(sys.exc_info()[1]):
             forget_loaded()
-    elif deferred._p_jar is not None:
+        return
+    deferred = next((each for each in reversed(put) if each._p_jar is not None), None)
+    if deferred is not None:
         # crash point 3: the put is committed and nobody is told; the call runs.
         name = deferred._p_jar.db().database_name
         clock.storage_clock(name).observe(deferred._p_serial, clock.SYSTEM.monotonic())

@@ -7,8 +7,10 @@ import time
 import types
 
 import transaction
+from OFS.SimpleItem import SimpleItem
 
 from Products.zasync import allow_value
+from Products.zasync import groupable
 from Products.zasync.running import checkpoint
 from Products.zasync.running import current
 from Products.zasync.running import progress
@@ -295,3 +297,32 @@ def count_effect(run, number, gate=None):
     if gate is not None and run.attempt == 1:
         wait_for_file(f'{gate}{number}')
     run.app._p_jar.root()['effects'].counters[number].add()
+class Visits(SimpleItem):
+    """Something in the ZODB with a method that may share transactions."""
+
+    n = 0
+
+    def __init__(self, id):
+        self.id = id
+
+    @groupable
+    def count(self):
+        """One more."""
+        self.n += 1
+        return self.n
+
+
+@groupable
+def count_in_group(name, number, path):
+    """Count on an object of its own and on one that all share; tell in a file that it ran.
+
+    The first one that has others before it in its transaction waits for the gate `path`.
+    """
+    note(f'{path}.ran', f'{name} {number}')
+    own = root()['own'][name][number]
+    own['n'] = own.get('n', 0) + 1
+    shared = root()['marks']
+    shared['n'] = shared.get('n', 0) + 1
+    begun = root()._p_jar._savepoint_storage
+    if begun is not None and begun.index and not os.path.exists(f'{path}.running'):
+        wait_for_file(path)

@@ -172,7 +172,7 @@ def only_once(request):
 @pytest.fixture
 def trouble(monkeypatch):
     """Add exceptions to this list: commits of calls raise them, one each."""
-    pending, real = [], execution._commit
+    pending, real = [], execution.commit
 
     def commit():
         if not pending:
@@ -182,7 +182,7 @@ def trouble(monkeypatch):
             real()
         raise error
 
-    monkeypatch.setattr(execution, '_commit', commit)
+    monkeypatch.setattr(execution, 'commit', commit)
     return pending
 
 

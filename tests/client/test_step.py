@@ -416,7 +416,7 @@ def test_a_conflict_of_storing_a_failure_does_not_run_the_call_again(bench, monk
         raise RuntimeError('once is enough')
 
     from zasync_client import execution
-    real, left = execution._commit, [1, 1]
+    real, left = execution.commit, [1, 1]
 
     def commit():
         if left:
@@ -424,7 +424,7 @@ def test_a_conflict_of_storing_a_failure_does_not_run_the_call_again(bench, monk
             raise transaction.interfaces.TransientError('conflict')
         real()
 
-    monkeypatch.setattr(execution, '_commit', commit)
+    monkeypatch.setattr(execution, 'commit', commit)
     worker = bench.worker(plugins=[('fails', fails)])
     deferred = bench.put('fails')
     bench.step(worker)

@@ -305,14 +305,14 @@ def test_a_call_that_commits_just_after_it_timed_out_has_timed_out(fate, monkeyp
     gate = Gate()
     worker = fate.worker(plugins=[waiting_plugin(gate)])
     deferred = fate.call('wait', timeout=5)
-    real, at_commit, beaten = execution._commit, Gate(), Gate()
+    real, at_commit, beaten = execution.commit, Gate(), Gate()
 
     def commit():
         at_commit._reached.release()
         beaten.wait()
         real()
 
-    monkeypatch.setattr(execution, '_commit', commit)
+    monkeypatch.setattr(execution, 'commit', commit)
     fate.step(worker)
     gate.reached()
     gate.open()

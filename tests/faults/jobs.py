@@ -2,6 +2,7 @@
 
 import transaction
 
+from Products.zasync import groupable
 from Products.zasync.running import checkpoint
 from Products.zasync.running import current
 from tests.client.jobs import append_line
@@ -14,6 +15,12 @@ def effect(name, path):
     append_line(path)
     root()['effects'][name].add()
     return name, path
+
+
+@groupable
+def effect_in_group(name, path):
+    """The same, and it may share a transaction."""
+    return effect(name, path)
 
 
 def effect_again(given):

@@ -189,6 +189,44 @@ def test_a_worker_is_killed_after_a_call_has_ended(ground):
     assert ground.zad.zam1.queue.find(deferred.id) is deferred
 
 
+# groups
+
+IN_GROUP_ONCE_MORE = ['interrupted, maybe by a call beside it', 'resolved']
+
+
+def group_that_dies(ground):
+    """→ calls of which a worker that died there has run some in a group."""
+    together = ground.effects_together(*[jobs.effect_in_group] * 12)
+    # Of the first it learns that they are short; it has all of the others before it then.
+    ground.dies(ground.doomed(threads=1, settings='batch-seconds 5\n',
+                              program='tests.faults.claimingahead'))
+    return together
+
+
+@at(46, 47)
+def test_a_worker_is_killed_while_it_runs_a_group_of_calls(ground):
+    together = group_that_dies(ground)
+    lost = [call for call in together if ground.effects(call) == (0, 1)]
+    assert len(lost) > 1 and {call.state for call in lost} == {'accepted'}
+    ground.next_life()
+    for call in lost:
+        assert ground.outcomes(call) == IN_GROUP_ONCE_MORE and ground.effects(call) == (1, 2)
+    assert {ground.effects(call) for call in set(together) - set(lost)} <= {(1, 1)}
+    assert len({call._p_serial for call in lost if call._p_activate() is None}) == len(lost)
+
+
+@at(48)
+def test_a_worker_is_killed_after_a_group_of_calls_is_committed(ground):
+    together = group_that_dies(ground)
+    ended = [call for call in together if call.state == 'resolved']
+    assert len(ended) > 1
+    assert len({call._p_serial for call in ended}) < len(ended)
+    ground.next_life()
+    assert [ground.effects(call) for call in together] == [(1, 1)] * len(together)
+    assert {tuple(ground.outcomes(call)) for call in ended} == {('resolved',)}
+    assert not {call.id for call in ended} & set(ground.zad.zam1.queue.desk.running)
+
+
 # callbacks
 
 @at(19)

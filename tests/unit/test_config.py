@@ -119,6 +119,7 @@ def test_every_directive_reaches_the_configuration(conf, tmp_path):
 target /zad/zam1
 threads 2
 max-conflict-resolution-attempts 7
+batch-seconds 0.2
 max-result-size 500KB
 initial-retry-delay 0.5
 retry-exponential-backoff 2
@@ -143,7 +144,7 @@ verbose-traceback on
             'handlers': None, 'max_interruptions': 3, 'max_hung_threads': 2,
             'max_memory_bytes': 1024 ** 3, 'pid_path': '/run/zasync.pid',
             'max_result_bytes': 500 * 1024,
-            'verbose_traceback': True, 'warnings': ()}
+            'verbose_traceback': True, 'batch_seconds': 0.2, 'warnings': ()}
     import os.path
     assert loaded.plugins['join'].handler is os.path.join
     assert loaded.plugins['join'].description == 'joins'

@@ -63,6 +63,21 @@ def test_a_section_for_a_built_in_plugin_changes_its_settings_alone(load):
     assert loaded.warnings == ()
 
 
+@pytest.mark.parametrize('lines, name, expected', [
+    ('', 'echo', True), ('', 'zope_call', False), ('', 'zope_exec', False),
+    ('<plugin echo>\n timeout 5\n</plugin>', 'echo', True),
+    ('<plugin echo>\n groupable off\n</plugin>', 'echo', False),
+    ('<plugin zope_exec>\n groupable on\n</plugin>', 'zope_exec', True),
+    ('<plugin zope_exec>\n timeout 5\n</plugin>', 'zope_exec', False),
+    ('<plugin x>\n handler os.path.join\n zope-aware on\n</plugin>', 'x', False),
+    ('<plugin x>\n handler os.path.join\n zope-aware on\n groupable on\n</plugin>', 'x', True)])
+def test_calls_of_a_plugin_share_transactions_if_it_or_the_site_says_so(
+        load, lines, name, expected):
+    loaded = load(f'{lines}\n')
+    assert loaded.plugins[name].groupable is expected
+    assert loaded.warnings == ()
+
+
 @pytest.mark.parametrize('dotted, name', sorted(historic.HANDLERS.items()))
 def test_a_handler_of_2006_is_the_built_in_plugin(load, dotted, name):
     loaded = load(f'<plugin {name}>\n handler {dotted}\n timeout 60\n</plugin>\n')
@@ -105,6 +120,8 @@ def test_what_has_no_effect_on_a_built_in_plugin_is_a_warning(load):
     ('retry-on', 'exception'), ('retry-on NoSuchError', 'NoSuchError'),
     ('retry-on os.path.join', 'no class of exceptions'), ('retry-on no.such.Error', 'no.such'),
     ('retry off\n attempts 2', 'contradicts'), ('zope-aware perhaps', 'perhaps'),
+    ('groupable perhaps', 'perhaps'), ('groupable on', 'is not zope-aware'),
+    ('zope-aware on\n retry off\n groupable on', 'retry off'),
     ('name other', 'one of them'), ('timeout 1\n timeout 2', 'multiple')])
 def test_a_wrong_setting_is_refused_with_its_line(load, lines, word):
     with pytest.raises(ConfigurationError) as refused:

@@ -9,6 +9,8 @@ import pytest
 
 from Products.zasync.errors import BadCall
 from Products.zasync.options import class_names
+from Products.zasync.options import groupable
+from Products.zasync.options import is_groupable
 from Products.zasync.options import NAME_MOST
 from Products.zasync.options import Options
 from Products.zasync.options import Retry
@@ -271,3 +273,52 @@ def test_names_of_classes_are_those_of_all_they_inherit_from():
     assert class_names(BadCall) == (
         'Products.zasync.errors.BadCall', 'Products.zasync.errors.ZAsyncError', 'ValueError',
         'Exception', 'BaseException', 'object')
+
+
+# the mark
+
+class Page:
+    """Some of its methods are marked."""
+
+    @groupable
+    def count(self):
+        """One more visit."""
+
+    def plain(self):
+        """It is not marked."""
+
+    @classmethod
+    @groupable
+    def of_class(cls):
+        """A class method."""
+
+    @staticmethod
+    @groupable
+    def of_none():
+        """A static method."""
+
+    @groupable
+    def count_later(self):
+        """Marked here, and not where it is overridden."""
+
+
+class Other(Page):
+
+    def count_later(self):
+        """Another function by that name."""
+
+
+def test_a_mark_is_one_of_a_function_whoever_it_is_bound_to():
+    marked = (Page.count, Page().count, Other().count, Page.of_class, Other.of_class,
+              Page.of_none, Page().of_none, Page().count_later)
+    assert [is_groupable(each) for each in marked] == [True] * len(marked)
+    plain = (Page.plain, Page().plain, Other().count_later, Page, Page(), None, 'count', len)
+    assert [is_groupable(each) for each in plain] == [False] * len(plain)
+
+
+@pytest.mark.parametrize('kind', [classmethod, staticmethod])
+def test_a_mark_that_would_have_no_effect_is_refused(kind):
+    with pytest.raises(TypeError, match='below @classmethod'):
+        groupable(kind(len))
+    with pytest.raises(TypeError, match='marks a function'):
+        groupable('count')

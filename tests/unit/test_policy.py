@@ -77,8 +77,8 @@ def test_a_result_is_never_dropped_before_its_period_is_over(period, ended_at):
 
 
 @pytest.mark.parametrize('seconds, threads, expected', [
-    (None, 4, 0), (1.0, 4, 0), (0.1, 4, 0), (0.05, 4, 4), (0.01, 2, 10), (0.001, 2, 50),
-    (0.0, 2, 50), (1e-9, 1, 25)])
+    (None, 4, 0), (1.0, 4, 0), (0.1, 4, 0), (0.05, 4, 4), (0.01, 2, 10), (0.001, 2, 100),
+    (0.0, 2, 200), (1e-9, 1, 100)])
 def test_short_calls_are_claimed_ahead_and_long_ones_are_not(seconds, threads, expected):
     assert policy.claim_ahead(seconds, threads) == expected
 
@@ -146,6 +146,8 @@ def test_the_timeout_of_a_plugin_is_a_ceiling_for_that_of_a_call(asked, ceiling,
     (['interrupted'] * 4 + ['its worker was stopped', 'interrupted'], False),
     (['interrupted'] * 4 + ['its worker was replaced'], False),
     (['interrupted'] * 4 + [None], False),
+    (['interrupted, maybe by a call beside it'] + ['interrupted'] * 4, False),
+    (['interrupted, maybe by a call beside it'] + ['interrupted'] * 5, True),
 ])
 def test_a_call_is_suspect_after_five_attempts_in_a_row_whose_workers_were_lost(outcomes, suspect):
     assert policy.is_suspect(outcomes) is suspect

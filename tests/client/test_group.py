@@ -1,0 +1,1080 @@
+"""Group commit: several calls in a transaction, and nobody can tell."""
+
+import logging
+import random
+import threading
+from contextlib import suppress
+
+import pytest
+import transaction
+from AccessControl import getSecurityManager
+from AccessControl.SecurityManagement import newSecurityManager
+from AccessControl.SecurityManagement import noSecurityManager
+from AccessControl.userfolder import UserFolder
+from OFS.Folder import Folder
+from persistent.mapping import PersistentMapping
+from transaction.interfaces import TransientError
+from zope.component.hooks import getSite
+from zope.globalrequest import getRequest
+
+from Products.zasync import groupable
+from Products.zasync import wakeup
+from Products.zasync.options import Retry
+from Products.zasync.running import checkpoint
+from Products.zasync.running import progress
+from tests.client import jobs
+from tests.client.fate import Fate
+from tests.client.fate import Gate
+from zasync_client.config import Plugin
+from zasync_client.habits import Habits
+from zasync_client.worker import UNBEGUN_SECONDS
+
+
+class Group(Fate):
+    """A Fate whose one thread finds all calls waiting that were put before."""
+
+    def __init__(self):
+        super().__init__()
+        #: What the calls of the plugin `do` do: callable(run, *args). Each writes a mark of its
+        #: own unless it is told otherwise.
+        self.actions = {}
+        self.runs = []
+        self.connection.root()['own'] = PersistentMapping(
+            {number: PersistentMapping() for number in range(20)})
+        transaction.commit()
+        self.own = self.connection.root()['own']
+
+    def worker(self, batch_seconds=0.05, plugins=(), **options):
+        """Not started: its threads begin with `go`."""
+        own = [Plugin(name, self._do, '', zope_aware=True, groupable=True)
+               for name in ('do', 'odd')]
+        worker = super().worker(start=False, plugins=[*own, *plugins],
+                                changes={'batch_seconds': batch_seconds}, **options)
+        # Calls were short, so it claims ahead; and each kind has run before.
+        worker._pace.note(0.0, self.clock.monotonic())
+        for kind in (('do',), ('odd',), ('echo',)):
+            worker._habits.note_alone(kind, 0.0)
+        return worker
+
+    def _do(self, run, action, *args):
+        self.runs.append((run.id, run.attempt))
+        return self.actions.get(action, getattr(self, action, None))(run, *args)
+
+    def mark(self, run, number, value=True):
+        """An effect on an object that no other call writes."""
+        run.app._p_jar.root()['own'][number]['mark'] = value
+        return number
+
+    def marks_of(self):
+        """The numbers of the marks that are there."""
+        transaction.begin()
+        return [number for number, own in sorted(self.own.items()) if own.get('mark')]
+
+    def put_marks(self, *numbers):
+        return [self.put('do', 'mark', number) for number in numbers]
+
+    def go(self, worker, rounds=3):
+        """Run what waits, and file it."""
+        if not worker._pool._started:
+            self.step(worker)
+            worker._pool.start()
+            self.settle(worker)
+        super().go(worker, rounds)
+        self.step(worker, hurry=True)
+
+
+@pytest.fixture
+def group():
+    from AccessControl.users import system
+    newSecurityManager(None, system)
+    made = Group()
+    try:
+        yield made
+    finally:
+        made.close()
+        noSecurityManager()
+
+
+def commits(deferreds):
+    """How many transactions wrote these calls last."""
+    transaction.begin()
+    for deferred in deferreds:
+        deferred._p_activate()  # a ghost has the serial it had
+    return len({deferred._p_serial for deferred in deferreds})
+
+
+def assert_together(*deferreds):
+    assert commits(deferreds) == 1
+
+
+def assert_apart(*deferreds):
+    assert commits(deferreds) == len(deferreds)
+
+
+def states(deferreds):
+    return [deferred.state for deferred in deferreds]
+
+
+def times_run(group, deferred):
+    return [id for id, _attempt in group.runs].count(deferred.id)
+
+
+def test_calls_that_wait_share_a_transaction(group):
+    worker = group.worker()
+    deferreds = group.put_marks(*range(8))
+    group.go(worker)
+    assert_together(*deferreds)
+    assert states(deferreds) == ['resolved'] * 8
+    assert [deferred.result for deferred in deferreds] == list(range(8))
+    assert group.marks_of() == list(range(8))
+    assert [times_run(group, deferred) for deferred in deferreds] == [1] * 8
+    assert group.counts() == (0, 0)
+    assert [group.manager.getDeferred(deferred.id) for deferred in deferreds] == deferreds
+
+
+def test_the_transaction_tells_its_calls_and_not_what_they_noted(group):
+    def note(run, number):
+        transaction.get().setUser('somebody')
+        transaction.get().note('something')
+        return group.mark(run, number)
+
+    group.actions['note'] = note
+    worker = group.worker()
+    deferreds = [group.put('do', 'note', number) for number in range(3)]
+    group.go(worker)
+    assert_together(*deferreds)
+    found, = [record for record in group.db.storage.changes.iterator()
+              if record.tid == deferreds[0]._p_serial]
+    assert found.user.decode() == 'zasync'
+    assert found.description.decode() == 'zasync calls ' + ' '.join(
+        deferred.id for deferred in deferreds)
+
+
+def test_a_lone_call_and_calls_that_are_not_groupable_have_transactions_of_their_own(group):
+    worker = group.worker(plugins=[('plain', group._do)])
+    deferreds = [group.put('plain', 'mark', number) for number in range(3)]
+    deferreds += group.put_marks(3)
+    group.go(worker)
+    assert_apart(*deferreds)
+    assert states(deferreds) == ['resolved'] * 4
+
+
+def test_no_calls_share_a_transaction_where_the_configuration_says_so(group):
+    worker = group.worker(batch_seconds=0.0)
+    deferreds = group.put_marks(*range(4))
+    group.go(worker)
+    assert_apart(*deferreds)
+
+
+@pytest.mark.parametrize('options', [
+    {'series': 'one'}, {'timeout': 0.9}, {'retry': False},
+    {'callbacks': [(jobs.call_hook, None)]}], ids=lambda options: ''.join(options))
+def test_what_is_odd_about_a_call_keeps_it_alone(group, options):
+    jobs.hook = lambda value: value
+    worker = group.worker()
+    odd = group.call('do', 'mark', 0, **options)
+    deferreds = group.put_marks(1, 2, 3)
+    group.go(worker)
+    assert_together(*deferreds)
+    assert_apart(odd, deferreds[0])
+    assert odd.state == 'resolved'
+    assert (times_run(group, odd), len(odd.attempts)) == (1, 1)
+
+
+def test_an_attempt_after_the_first_is_alone(group):
+    worker = group.worker()
+    deferreds = [group.call('do', 'fail_at_first', number, retry=Retry(3, delay=0))
+                 for number in range(3)]
+
+    def fail_at_first(run, number):
+        group.mark(run, number, run.attempt)
+        return 1 / (run.attempt - 1)
+
+    group.actions['fail_at_first'] = fail_at_first
+    group.go(worker)
+    assert states(deferreds) == ['resolved'] * 3
+    assert_apart(*deferreds)
+    for deferred in deferreds:
+        first, second = deferred.attempts
+        assert first.outcome.startswith('failed: ZeroDivisionError')
+        assert (second.number, second.outcome) == (2, 'resolved')
+    assert [group.own[number]['mark'] for number in range(3)] == [2, 2, 2]
+
+
+# a member that fails
+
+def test_a_call_of_a_group_fails(group):
+    def fail(run, number):
+        group.mark(run, number)
+        raise KeyError(f'number {number}')
+
+    group.actions['fail'] = fail
+    worker = group.worker()
+    deferreds = [group.put('do', 'fail' if number % 3 == 1 else 'mark', number)
+                 for number in range(9)]
+    group.go(worker)
+    assert_together(*deferreds)
+    assert group.marks_of() == [0, 2, 3, 5, 6, 8]
+    for number, deferred in enumerate(deferreds):
+        if number % 3 == 1:
+            assert deferred.failure.type_name == 'KeyError'
+            assert deferred.failure.text == f"'number {number}'"
+        else:
+            assert deferred.result == number
+    assert [times_run(group, deferred) for deferred in deferreds] == [1] * 9
+
+
+def leave(run):
+    raise SystemExit(3)
+
+
+def unpicklable_result(run):
+    return lambda: None
+
+
+@pytest.mark.parametrize('action, failure', [
+    (leave, 'SystemExit'), (unpicklable_result, 'Products.zasync.errors.BadResult'),
+    (lambda run: run.id.no_such_name, 'AttributeError')])
+def test_a_call_that_can_not_end_well_ends_as_it_does_alone(group, action, failure):
+    group.actions['odd'] = lambda run: group.mark(run, 1) and action(run)
+    worker = group.worker()
+    deferreds = [*group.put_marks(0), group.put('odd', 'odd'), *group.put_marks(2)]
+    group.go(worker)
+    assert_together(*deferreds)
+    assert states(deferreds) == ['resolved', 'failed', 'resolved']
+    assert deferreds[1].failure.type_name == failure
+    assert group.marks_of() == [0, 2]
+
+
+def test_a_failure_that_is_returned_keeps_the_effects(group):
+    from Products.zasync.failure import Failure
+    group.actions['odd'] = lambda run: group.mark(run, 1) and Failure.from_exception(
+        ValueError('handed on'))
+    worker = group.worker()
+    deferreds = [*group.put_marks(0), group.put('odd', 'odd'), *group.put_marks(2)]
+    group.go(worker)
+    assert_together(*deferreds)
+    assert (deferreds[1].state, deferreds[1].failure.text) == ('failed', 'handed on')
+    assert group.marks_of() == [0, 1, 2]
+
+
+# what can not be undone for one alone
+
+class DataManager:
+    """Of an application; it notes what it sent."""
+
+    transaction_manager = transaction.manager
+
+    def __init__(self, sent, what, refuses=False):
+        self.sent, self.what, self.refuses = sent, what, refuses
+
+    def tpc_begin(self, current):
+        pass
+
+    def commit(self, current):
+        pass
+
+    def tpc_vote(self, current):
+        if self.refuses:
+            raise ValueError('it does not vote for this')
+
+    def tpc_finish(self, current):
+        self.sent.append(self.what)
+
+    def tpc_abort(self, current):
+        pass
+
+    def abort(self, current):
+        pass
+
+    def sortKey(self):
+        return '~'
+
+
+class NoOp:
+    """The savepoint of zope.sendmail's data manager."""
+
+    def rollback(self):
+        pass
+
+
+class WithSavepoints(DataManager):
+
+    def savepoint(self):
+        return NoOp()
+
+
+class BadSavepoints(DataManager):
+    """It can make savepoints and not go back to them."""
+
+    def savepoint(self):
+        class Savepoint:
+            def rollback(self):
+                raise RuntimeError('no way back')
+
+        return Savepoint()
+
+
+def join(kind, sent, what, **more):
+    transaction.get().join(kind(sent, what, **more))
+
+
+class Sent(list):
+    """What was done outside the database."""
+
+
+def commits_itself(run, sent):
+    transaction.commit()
+
+
+def commits_and_hides_it(run, sent):
+    try:
+        transaction.commit()
+    except Exception:
+        transaction.abort()
+
+
+def aborts(run, sent):
+    transaction.abort()
+
+
+def begins(run, sent):
+    transaction.begin()
+
+
+def dooms(run, sent):
+    transaction.get().doom()
+
+
+def makes_a_checkpoint(run, sent):
+    checkpoint(done=1)
+
+
+def makes_a_checkpoint_and_hides_it(run, sent):
+    with suppress(Exception):
+        checkpoint(done=1)
+
+
+def calls_before_commit(run, sent):
+    transaction.get().addBeforeCommitHook(sent.append, (run.id,))
+
+
+def calls_after_commit(run, sent):
+    transaction.get().addAfterCommitHook(lambda committed: committed and sent.append(run.id))
+
+
+def calls_before_abort(run, sent):
+    transaction.get().addBeforeAbortHook(lambda: None)
+
+
+def calls_after_abort(run, sent):
+    transaction.get().addAfterAbortHook(lambda: None)
+
+
+def joins_without_savepoints(run, sent):
+    join(DataManager, sent, run.id)
+
+
+def stores_what_has_no_pickle(run, sent):
+    run.app._p_jar.root()['own'][19]['odd'] = lambda: None
+
+
+def savepoint_fails(run, sent):
+    run.app._p_jar.root()['own'][19]['odd'] = lambda: None
+    with suppress(Exception):
+        transaction.savepoint()
+
+
+ALONE = {
+    commits_itself: 'resolved', commits_and_hides_it: 'resolved', aborts: 'resolved',
+    begins: 'resolved', dooms: 'failed', makes_a_checkpoint: 'resolved',
+    makes_a_checkpoint_and_hides_it: 'resolved', calls_before_commit: 'resolved',
+    calls_after_commit: 'resolved', calls_before_abort: 'resolved',
+    calls_after_abort: 'resolved', joins_without_savepoints: 'resolved',
+    stores_what_has_no_pickle: 'failed', savepoint_fails: 'failed'}
+SENDS = (calls_before_commit, calls_after_commit, joins_without_savepoints)
+
+
+@pytest.mark.parametrize('at', [0, 1, 2])
+@pytest.mark.parametrize('action', ALONE, ids=lambda action: action.__name__)
+def test_a_call_of_a_group_does_what_can_not_be_undone_for_it_alone(group, action, at, caplog):
+    sent = Sent()
+
+    def odd(run, number):
+        group.mark(run, number)
+        action(run, sent)
+        return number
+
+    group.actions['odd'] = odd
+    worker = group.worker()
+    # One that fails after it: nothing of the odd one may be lost, or come twice, for that.
+    group.actions['fail'] = lambda run, number: group.mark(run, number) and 1 / 0
+    deferreds = [group.put('odd' if number == at else 'do', 'odd' if number == at else 'mark',
+                           number) for number in range(3)]
+    deferreds.append(group.put('do', 'fail', 3))
+    deferreds += group.put_marks(4)
+    group.go(worker)
+    assert_apart(*deferreds[:at + 1])
+    expected = ['resolved', 'resolved', 'resolved', 'failed', 'resolved']
+    expected[at] = ALONE[action]
+    assert states(deferreds) == expected
+    marks = [0, 1, 2, 4]
+    if action in (aborts, begins) or ALONE[action] == 'failed':
+        marks.remove(at)
+    if action is commits_and_hides_it:
+        assert group.marks_of() == marks
+    assert group.marks_of() == marks
+    assert sent == ([deferreds[at].id] if action in SENDS else [])
+    assert deferreds[at].attempts[0].number == 1 and len(deferreds[at].attempts) == 1
+    told = [record.getMessage() for record in caplog.records
+            if record.getMessage().startswith('calls of odd run one by one from now on')]
+    assert len(told) == 1
+    # It is known now, and keeps nobody from anything.
+    again = [*group.put_marks(5), *group.put_marks(6), group.put('odd', 'odd', 7),
+             *group.put_marks(8), *group.put_marks(9)]
+    worker._pace.note(0.0, group.clock.monotonic())
+    group.go(worker)
+    tries = 3 if action is savepoint_fails else 1  # as many as for a conflict
+    assert [times_run(group, deferred) for deferred in again] == [1, 1, tries, 1, 1]
+
+
+def test_a_call_that_fails_after_a_hook_has_not_called_it(group):
+    sent = Sent()
+    group.actions['odd'] = lambda run: calls_after_commit(run, sent) or 1 / 0
+    worker = group.worker()
+    deferreds = [*group.put_marks(0), group.put('odd', 'odd'), *group.put_marks(1)]
+    group.go(worker)
+    assert states(deferreds) == ['resolved', 'failed', 'resolved']
+    assert sent == []
+
+
+@pytest.mark.parametrize('kind', [DataManager, WithSavepoints, BadSavepoints],
+                         ids=lambda kind: kind.__name__)
+def test_what_a_failed_call_has_joined_is_dropped_with_it(group, kind):
+    sent = Sent()
+    group.actions['odd'] = lambda run: join(kind, sent, 'odd') or 1 / 0
+    worker = group.worker()
+    deferreds = [*group.put_marks(0), group.put('odd', 'odd'), *group.put_marks(1)]
+    group.go(worker)
+    assert_together(*deferreds)
+    assert states(deferreds) == ['resolved', 'failed', 'resolved']
+    assert sent == []
+
+
+def test_mails_of_calls_are_sent_once_and_those_of_failed_ones_are_not(group):
+    sent = Sent()
+
+    def mail(run, number, fails):
+        group.mark(run, number)
+        join(WithSavepoints, sent, number)
+        if fails:
+            raise ValueError('not so')
+
+    group.actions['mail'] = mail
+    worker = group.worker()
+    deferreds = [group.put('do', 'mail', number, number in (1, 3)) for number in range(5)]
+    group.go(worker)
+    assert_together(*deferreds)
+    assert sorted(sent) == group.marks_of() == [0, 2, 4]
+
+
+def test_what_can_not_be_rolled_back_makes_all_run_alone(group):
+    sent = Sent()
+    group.actions['odd'] = lambda run: join(BadSavepoints, sent, 'odd')
+    group.actions['fail'] = lambda run: 1 / 0
+    worker = group.worker()
+    deferreds = [*group.put_marks(0), group.put('odd', 'odd'), group.put('do', 'fail'),
+                 *group.put_marks(1)]
+    group.go(worker)
+    assert_apart(*deferreds)
+    assert states(deferreds) == ['resolved', 'resolved', 'failed', 'resolved']
+    assert sent == ['odd']
+
+
+def test_a_commit_that_a_data_manager_refuses_is_the_failure_of_its_call_alone(group):
+    sent = Sent()
+    group.actions['odd'] = lambda run: join(WithSavepoints, sent, 'odd', refuses=True)
+    worker = group.worker()
+    deferreds = [*group.put_marks(0), group.put('odd', 'odd'), *group.put_marks(1)]
+    group.go(worker)
+    assert_apart(*deferreds)
+    assert states(deferreds) == ['resolved', 'failed', 'resolved']
+    assert deferreds[1].failure.text == 'it does not vote for this'
+    assert sent == []
+
+
+class Queue(threading.local):
+    """A queue of a thread, as index queues are; its data manager works it off at the commit."""
+
+    def __init__(self):
+        self.waiting = []
+        self.manager = None
+
+
+class QueueManager(WithSavepoints):
+    """One a transaction; its savepoints are real."""
+
+    def __init__(self, queue, sent):
+        super().__init__(sent, None)
+        self.queue = queue
+
+    def savepoint(self):
+        kept, queue = list(self.queue.waiting), self.queue
+
+        class Savepoint:
+            def rollback(self):
+                queue.waiting[:] = kept
+
+        return Savepoint()
+
+    def tpc_finish(self, current):
+        self.sent.extend(self.queue.waiting)
+        self.abort(current)
+
+    def abort(self, current):
+        self.queue.waiting.clear()
+        self.queue.manager = None
+
+
+def test_a_queue_of_the_thread_keeps_what_good_calls_put_there(group):
+    sent, queue = Sent(), Queue()
+
+    def index(run, number, fails):
+        if queue.manager is None:
+            queue.manager = QueueManager(queue, sent)
+            transaction.get().join(queue.manager)
+        queue.waiting.append(number)
+        if fails:
+            raise ValueError('not so')
+
+    group.actions['index'] = index
+    worker = group.worker()
+    deferreds = [group.put('do', 'index', number, number in (0, 2)) for number in range(5)]
+    group.go(worker)
+    assert_together(*deferreds)
+    assert states(deferreds) == ['failed', 'resolved', 'failed', 'resolved', 'resolved']
+    assert sorted(sent) == [1, 3, 4]
+
+
+def test_a_queue_of_the_thread_that_a_hook_works_off_makes_all_run_alone(group):
+    sent, queue = Sent(), Queue()
+
+    def work_off():
+        sent.extend(queue.waiting)
+        queue.waiting.clear()
+
+    def index(run, number):
+        if not queue.waiting:
+            transaction.get().addBeforeCommitHook(work_off)
+            transaction.get().addAfterAbortHook(queue.waiting.clear)
+        queue.waiting.append(number)
+
+    group.actions['index'] = index
+    worker = group.worker()
+    deferreds = [group.put('do', 'index', number) for number in range(5)]
+    group.go(worker)
+    assert_apart(*deferreds)
+    assert sorted(sent) == list(range(5))
+
+
+# what calls put, and what they rely on
+
+def test_calls_put_calls_and_failed_ones_have_not(group):
+    def put(run, number, fails):
+        run.app.zam.putCall('echo', number)
+        if fails:
+            raise ValueError('not so')
+
+    group.actions['put'] = put
+    worker = group.worker()
+    deferreds = [group.put('do', 'put', number, number in (0, 2)) for number in range(5)]
+    group.go(worker, rounds=4)
+    assert_together(*deferreds)
+    found = [each.result for each in group.manager.calls('resolved') if each.plugin == 'echo']
+    assert sorted(found) == [1, 3, 4]
+
+
+def test_a_put_is_told_though_the_first_one_of_its_transaction_was_rolled_back(
+        group, monkeypatch):
+    told = []
+    monkeypatch.setattr(wakeup, 'tell', told.append)
+    transaction.begin()
+    savepoint = transaction.savepoint()
+    group.manager.putCall('echo', 1)
+    transaction.savepoint()
+    savepoint.rollback()
+    group.manager.putCall('echo', 2)
+    transaction.commit()
+    assert told == [group.db]
+    transaction.begin()
+    savepoint = transaction.savepoint()
+    group.manager.putCall('echo', 3)
+    savepoint.rollback()
+    transaction.commit()
+    assert told == [group.db]
+
+
+def test_what_a_failed_call_relied_on_may_have_changed(group):
+    """Its readCurrent is gone with it: the group does not meet the other's change."""
+    gate = Gate()
+
+    def rely(run):
+        own = run.app._p_jar.root()['own'][9]
+        assert 'changed' not in own  # of a ghost nothing would be noted
+        run.app._p_jar.readCurrent(own)
+        raise ValueError('after all')
+
+    def wait(run, number):
+        gate.wait()
+        return group.mark(run, number)
+
+    group.actions.update(rely=rely, wait=wait)
+    worker = group.worker()
+    deferreds = [*group.put_marks(0), group.put('do', 'rely'), group.put('do', 'wait', 1)]
+    group.step(worker)
+    worker._pool.start()
+    gate.reached()
+    group.elsewhere(lambda app_zam: app_zam._p_jar.root()['own'][9].update(changed=True))
+    gate.open()
+    group.settle(worker)
+    assert_together(*deferreds)
+    assert times_run(group, deferreds[0]) == 1
+
+
+def test_what_a_good_call_relies_on_may_not_have_changed_whatever_others_roll_back(group):
+    """A savepoint of the failed one stored the object, which is no longer looked at then."""
+    gate = Gate()
+    seen = []
+
+    def rely(run):
+        own = run.app._p_jar.root()['own'][9]
+        seen.append(own.get('changed', False))
+        run.app._p_jar.readCurrent(own)
+        return group.mark(run, 0)
+
+    def disturb(run):
+        run.app._p_jar.root()['own'][9]['mine'] = True
+        transaction.savepoint()
+        raise ValueError('after all')
+
+    def wait(run, number):
+        gate.wait()
+        return group.mark(run, number)
+
+    group.actions.update(rely=rely, disturb=disturb, wait=wait)
+    worker = group.worker()
+    deferreds = [group.put('do', 'rely'), group.put('do', 'disturb'), group.put('do', 'wait', 1)]
+    group.step(worker)
+    worker._pool.start()
+    gate.reached()
+    group.elsewhere(lambda app_zam: app_zam._p_jar.root()['own'][9].update(changed=True))
+    gate.open()
+    group.settle(worker)
+    assert seen == [False, True]
+    assert_apart(*deferreds)
+
+
+# conflicts, cancelled calls, time-outs
+
+def run_beside(group, worker, action):
+    """Do action() while a call of the group waits at the gate of `wait`."""
+    gate = Gate()
+    first = []
+
+    def wait(run, number):
+        if not first:
+            first.append(1)
+            gate.wait()
+        return group.mark(run, number)
+
+    group.actions['wait'] = wait
+    waiting = group.put('do', 'wait', 15)
+    group.step(worker)
+    worker._pool.start()
+    gate.reached()
+    action()
+    gate.open()
+    group.settle(worker)
+    group.go(worker)
+    return waiting
+
+
+def test_a_call_of_a_group_meets_a_conflict(group):
+    worker = group.worker()
+    deferreds = group.put_marks(0, 1, 2)
+    deferreds.append(run_beside(group, worker, lambda: group.elsewhere(
+        lambda zam: zam._p_jar.root()['own'][1].update(other=True))))
+    assert_apart(*deferreds)
+    assert states(deferreds) == ['resolved'] * 4
+    assert [times_run(group, deferred) for deferred in deferreds] == [2] * 4
+    assert group.marks_of() == [0, 1, 2, 15]
+    assert [len(deferred.attempts) for deferred in deferreds] == [1] * 4
+
+
+def test_a_conflict_inside_a_call_makes_all_run_alone_and_is_not_held_against_it(group):
+    left = [1]
+
+    def conflict(run):
+        if left:
+            left.pop()
+            raise TransientError('a conflict')
+
+    group.actions['odd'] = conflict
+    worker = group.worker()
+    deferreds = [*group.put_marks(0), group.put('odd', 'odd'), *group.put_marks(1)]
+    group.go(worker)
+    assert states(deferreds) == ['resolved'] * 3
+    assert worker._habits.may_share(('odd',))
+
+
+def test_a_call_of_a_group_is_cancelled(group):
+    worker = group.worker()
+    deferreds = group.put_marks(0, 1, 2)
+    waiting = run_beside(group, worker, lambda: group.do(group.manager.cancel, deferreds[1].id))
+    assert states([*deferreds, waiting]) == ['resolved', 'cancelled', 'resolved', 'resolved']
+    assert group.marks_of() == [0, 2, 15]
+    assert times_run(group, deferreds[1]) == 1
+
+
+def cancelled(group, deferred):
+    group.do(group.manager.cancel, deferred.id)
+    return 'cancelled'
+
+
+def taken_over(group, deferred):
+    deferred.attempt += 1  # the worker believes that another thread runs it
+    transaction.commit()
+    return 'accepted'
+
+
+@pytest.mark.parametrize('lost', [cancelled, taken_over], ids=lambda lost: lost.__name__)
+def test_a_call_that_is_told_to_stop_leaves_its_group(group, lost):
+    gate = Gate()
+
+    def tell(run):
+        gate.wait()
+        progress(1)
+        return 'not stopped'
+
+    group.actions['tell'] = tell
+    worker = group.worker()
+    deferreds = [*group.put_marks(0), group.put('do', 'tell'), *group.put_marks(1)]
+    group.step(worker)
+    worker._pool.start()
+    gate.reached()
+    transaction.begin()
+    state = lost(group, deferreds[1])
+    group.step(worker)
+    gate.open()
+    group.settle(worker)
+    group.go(worker)
+    assert states(deferreds) == ['resolved', state, 'resolved']
+    assert times_run(group, deferreds[0]) == times_run(group, deferreds[1]) == 1
+    assert group.marks_of() == [0, 1]
+
+
+def test_a_call_of_a_group_runs_longer_than_its_time_out(group):
+    gate = Gate()
+
+    def hang(run):
+        gate.wait()
+        return group.mark(run, 9)
+
+    group.actions['hang'] = hang
+    worker = group.worker()
+    deferreds = [*group.put_marks(0), group.call('do', 'hang', timeout=2), *group.put_marks(1)]
+    group.step(worker)
+    worker._pool.start()
+    gate.reached()
+    group.clock.advance(3)
+    group.step(worker)
+    transaction.begin()
+    assert deferreds[1].state == 'failed'
+    gate.open()
+    group.settle(worker)
+    worker._pace.note(0.0, group.clock.monotonic())
+    group.go(worker)
+    assert states(deferreds) == ['resolved', 'failed', 'resolved']
+    assert deferreds[1].failure.type_name == 'Products.zasync.errors.TimedOut'
+    assert group.marks_of() == [0, 1]
+
+
+def test_progress_of_a_call_in_a_group_is_seen(group):
+    gate = Gate()
+
+    def tell(run):
+        progress(1, 2, 'half')
+        gate.wait()
+
+    group.actions['tell'] = tell
+    worker = group.worker()
+    deferreds = [*group.put_marks(0), group.put('do', 'tell')]
+    group.step(worker)
+    worker._pool.start()
+    gate.reached()
+    group.step(worker)
+    transaction.begin()
+    assert tuple(deferreds[1].progress) == (1, 2, 'half')
+    gate.open()
+    group.settle(worker)
+    assert_together(*deferreds)
+
+
+# long calls, and workers that are lost
+
+def test_a_call_of_a_group_takes_long(group, caplog):
+    gate = Gate()
+    group.actions['odd'] = lambda run: gate.wait() or group.mark(run, 9)
+    worker = group.worker(threads=2)
+    deferreds = group.put_marks(0, 1)
+    hung = group.put('odd', 'odd')
+    after = group.put_marks(2)
+    group.step(worker)
+    worker._pool.start()
+    gate.reached()
+    group.clock.advance(UNBEGUN_SECONDS)
+    group.wait(lambda: group.step(worker) is None or all(
+        each.ended for each in [*deferreds, *after]))
+    assert group.marks_of() == [0, 1, 2]
+    outcome = deferreds[0].attempts[0].outcome
+    assert outcome == 'a call beside it takes long'
+    gate.open()
+    group.settle(worker)
+    group.go(worker)
+    assert hung.state == 'resolved'
+    assert [times_run(group, deferred) for deferred in deferreds] == [2, 2]
+    assert 'was dropped' not in caplog.text
+    assert states(deferreds) == ['resolved', 'resolved']
+    assert group.marks_of() == [0, 1, 2, 9]
+    assert [len(deferred.attempts) for deferred in deferreds] == [2, 2]
+
+
+def test_calls_of_a_kind_that_takes_long_run_alone(group):
+    def slow(run, number):
+        group.clock.advance(0.04)
+        return group.mark(run, number)
+
+    group.actions['slow'] = slow
+    worker = group.worker()
+    deferreds = [group.put('odd', 'slow', number) for number in range(6)]
+    group.go(worker)
+    first, rest = deferreds[:2], deferreds[2:]
+    assert_together(*first)
+    assert_apart(*rest)
+
+
+def test_a_kind_runs_alone_before_it_is_known_to_be_short(group):
+    @groupable
+    def hook(number):
+        return jobs.root()['own'][number].update(mark=True)
+
+    jobs.hook = hook
+    worker = group.worker()
+    deferreds = [group.put('zope_call', marked_hook, number) for number in range(6)]
+    group.go(worker)
+    assert_apart(*deferreds[:2])
+    assert_together(*deferreds[1:])
+    assert group.marks_of() == list(range(6))
+
+
+def test_calls_of_a_marked_method_share_a_transaction(group):
+    app = group.connection.root()['Application']
+    app._setObject('visits', jobs.Visits('visits'))
+    transaction.commit()
+    worker = group.worker()
+    deferreds = [group.put('zope_call', app.visits.count) for number in range(4)]
+    group.go(worker)
+    assert_together(*deferreds[1:])
+    assert [deferred.result for deferred in deferreds] == [1, 2, 3, 4]
+    assert app.visits.n == 4
+
+
+@groupable
+def marked_hook(*args):
+    return jobs.hook(*args)
+
+
+def test_calls_of_a_function_that_is_not_marked_run_alone(group):
+    jobs.hook = lambda number: number
+    worker = group.worker()
+    deferreds = [group.put('zope_call', jobs.call_hook, number) for number in range(4)]
+    group.go(worker)
+    assert_apart(*deferreds)
+
+
+def test_other_threads_leave_groupable_calls_to_the_group_and_take_the_rest(group):
+    gate = Gate()
+    group.actions['wait'] = lambda run, number: gate.wait() or group.mark(run, number)
+    worker = group.worker(threads=2, plugins=[('plain', group._do)])
+    deferreds = [group.put('do', 'wait', 0), *group.put_marks(1, 2)]
+    plain = group.put('plain', 'mark', 3)
+    group.step(worker)
+    worker._pool.start()
+    gate.reached()
+    group.wait(lambda: plain.ended)
+    assert {id for id, _attempt in group.runs} == {deferreds[0].id, plain.id}
+    gate.open()
+    group.settle(worker)
+    assert_together(*deferreds)
+    assert group.marks_of() == [0, 1, 2, 3]
+
+
+def test_what_seemed_long_is_tried_again():
+    habits = Habits(0.05)
+    assert not habits.may_share(('kind',))
+    habits.note_alone(('kind',), 0.02)
+    asked = next(number for number in range(1_000) if habits.may_share(('kind',)))
+    assert 5 < asked < 20
+    habits.note(('kind',), 0.02)
+    habits.note(('kind',), 0.02)
+    habits.note_unfit(('kind',), 'for a reason')
+    assert not any(habits.may_share(('kind',)) for _ in range(1_000))
+
+
+def test_what_was_interrupted_in_a_group_is_not_held_against_a_call(group):
+    worker = group.worker()
+    deferreds = group.put_marks(0, 1)
+    group.step(worker)  # claimed: then the process dies
+    for _ in range(5):
+        worker = group.worker()
+        transaction.begin()
+        assert states(deferreds) == ['new', 'new']
+        group.step(worker)
+        transaction.begin()
+        if any(deferred.ended for deferred in deferreds):
+            break
+    outcomes = [attempt.outcome for attempt in deferreds[0].attempts]
+    assert outcomes[0] == 'interrupted, maybe by a call beside it'
+    assert set(outcomes[1:-1]) == {'interrupted'}
+    worker._pool.start()
+    group.settle(worker)
+    group.go(worker)
+    assert states(deferreds) == ['resolved', 'resolved']
+    assert_apart(*deferreds)
+
+
+# who runs a call
+
+def test_each_call_has_its_own_user_request_and_site(group):
+    app = group.connection.root()['Application']
+    if 'acl_users' not in app.objectIds():
+        app._setObject('acl_users', UserFolder())
+    for name in ('bob', 'amy'):
+        app.acl_users._doAddUser(name, 'secret', [], [])
+    from Products.Five.component.interfaces import IObjectManagerSite
+    from zope.component.persistentregistry import PersistentComponents
+    from zope.interface import alsoProvides
+    for name in ('one', 'two'):
+        app._setObject(name, Folder(name))
+        app[name].setSiteManager(PersistentComponents())
+        alsoProvides(app[name], IObjectManagerSite)
+    transaction.commit()
+    requests = []
+
+    def who(run, fails):
+        request = getRequest()
+        assert request is run.app.REQUEST
+        requests.append(request)
+        found = (getSecurityManager().getUser().getId(), request.other.get('left'),
+                 getattr(getSite(), 'id', None), request['AUTHENTICATED_USER'].getId())
+        request.set('left', 'behind')
+        newSecurityManager(None, None)
+        if fails:
+            raise ValueError(repr(found))
+        return found
+
+    group.actions['who'] = who
+    worker = group.worker()
+    deferreds, expected = [], []
+    from zope.component.hooks import setSite
+    for number in range(8):
+        user = ('bob', 'amy')[number % 2]
+        site = ('one', 'two', None)[number % 3]
+        newSecurityManager(None, app.acl_users.getUserById(user).__of__(app.acl_users))
+        setSite(None if site is None else app[site])
+        deferreds.append(group.put('do', 'who', number == 3))
+        expected.append((user, None, site, user))
+    setSite(None)
+    group.go(worker)
+    assert_together(*deferreds)
+    found = [deferred.result or eval(deferred.failure.text) for deferred in deferreds]
+    assert found == expected
+    assert len({id(request) for request in requests}) == 8
+
+
+# the whole
+
+def mixed_action(group, sent):
+    """action(run, what, number) that does one of many things."""
+    def act(run, what, number):
+        group.mark(run, number, what)
+        if what == 'fail':
+            raise ValueError(number)
+        if what == 'fail once' and run.attempt == 1:
+            raise KeyError(number)
+        if what == 'mail':
+            join(WithSavepoints, sent, number)
+        if what == 'mail and fail':
+            join(WithSavepoints, sent, number)
+            raise ValueError(number)
+        if what == 'hook':
+            transaction.get().addAfterCommitHook(
+                lambda committed: committed and sent.append(number))
+        if what == 'commit':
+            transaction.commit()
+        if what == 'count':
+            jar = run.app._p_jar.root()
+            jar['marks']['count'] = jar['marks'].get('count', 0) + 1
+        if what == 'bad result':
+            return lambda: None
+        return what, number
+
+    return act
+
+
+WHAT = ('mark', 'mark', 'mark', 'count', 'count', 'fail', 'fail once', 'mail', 'mail and fail',
+        'hook', 'commit', 'bad result')
+
+
+@pytest.mark.parametrize('seed', range(12))
+def test_a_mix_of_calls_ends_as_it_does_one_by_one(seed):
+    from AccessControl.users import system
+    dice = random.Random(seed)
+    # Odd kinds in few of the mixes, or no group would be left.
+    whats = [what for what in WHAT if what not in ('hook', 'commit') or dice.random() < 0.3]
+    calls = [(dice.choice(whats), number, dice.random() < 0.3) for number in range(20)]
+    outcomes = []
+    newSecurityManager(None, system)
+    for batch_seconds in (0.0, 0.05):
+        group = Group()
+        try:
+            sent = Sent()
+            group.actions['act'] = mixed_action(group, sent)
+            worker = group.worker(batch_seconds=batch_seconds)
+            deferreds = [group.call('do', 'act', what, number,
+                                    **({'retry': Retry(2, delay=0)} if tries else {}))
+                         for what, number, tries in calls]
+            group.go(worker, rounds=5)
+            outcomes.append((
+                states(deferreds), [deferred.result for deferred in deferreds],
+                [deferred.failure and (deferred.failure.type_name, deferred.failure.text)
+                 for deferred in deferreds],
+                [[attempt.outcome for attempt in deferred.attempts] for deferred in deferreds],
+                {number: dict(own) for number, own in group.own.items()},
+                dict(group.marks), sorted(sent), group.counts()))
+            assert all(deferred.ended for deferred in deferreds)
+        finally:
+            group.close()
+            noSecurityManager()
+    assert outcomes[0] == outcomes[1]
+
+
+def test_calls_log_as_if_they_had_run_alone(group, caplog):
+    caplog.set_level(logging.INFO, 'zasync')
+    group.actions['fail'] = lambda run: 1 / 0
+    worker = group.worker()
+    deferreds = [*group.put_marks(0), group.put('do', 'fail')]
+    group.go(worker)
+    told = [record.getMessage() for record in caplog.records]
+    assert f'call {deferreds[0].id} resolved in 0.00 s' in told
+    assert f'call {deferreds[1].id} failed: ZeroDivisionError: division by zero' in told

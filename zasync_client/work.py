@@ -1,0 +1,174 @@
+"""The work of one call, in the transaction its thread is in; others begin that and commit it.
+
+Imports: claims, database, rules, runs, zasync.
+"""
+
+import logging
+from typing import NamedTuple
+
+from transaction.interfaces import TransientError
+from ZODB.POSException import POSKeyError
+
+from Products.zasync import payload
+from Products.zasync import policy
+from Products.zasync.deferred import OUTCOME_MOST
+from Products.zasync.errors import BadResult
+from Products.zasync.errors import NotOurs
+from Products.zasync.errors import ZAsyncError
+from Products.zasync.failure import Failure
+from Products.zasync.options import class_names
+from Products.zasync.running import Run
+from Products.zasync.running import running
+from Products.zasync.security import restored
+
+from .database import commit as commit_to_storage
+from .database import is_storage_trouble
+from .rules import retry_of
+
+
+log = logging.getLogger('zasync')
+plugin_log = logging.getLogger('plugins')
+
+
+class CommitFailed(ZAsyncError, TransientError):
+    """The storage did not take a commit, for a reason that may pass."""
+
+
+class NoPlugin(ZAsyncError, TransientError):
+    """The worker's configuration does not name the plugin of a call."""
+
+
+class Outcome(NamedTuple):
+    """What is known of a call's end: pickled result, or failure.
+
+    relayed -- the failure is another call's, which tells of it.
+    """
+
+    result: bytes | None = None
+    failure: Failure | None = None
+    relayed: bool = False
+
+
+class LaterAgain(Exception):
+    """The call has failed, and its retry policy gives it another attempt."""
+
+    def __init__(self, delay, reason):
+        super().__init__(reason)
+        self.delay = delay
+        self.why = f'failed: {reason}'[:OUTCOME_MOST]
+
+
+class Work:
+    """What a thread does with a call that it has claimed."""
+
+    def __init__(self, database, config, boot, clock, runs):
+        self._database = database
+        self._config = config
+        self._boot = boot
+        self._clock = clock
+        self._runs = runs
+
+    # ours?
+
+    def ours(self, claim):
+        """The deferred of the claim; raises NotOurs if the call is not ours any more."""
+        try:
+            deferred = self._database.deferred(claim.database_name, claim.oid)
+        except POSKeyError:  # its manager was deleted, and the database packed
+            raise NotOurs(f'the call {claim.id} is not in the database any more') from None
+        self.check(claim, deferred)
+        return deferred
+
+    def check(self, claim, deferred):
+        """Raise NotOurs if the call is not ours any more."""
+        if not deferred.is_owned_by(self._boot, claim.attempt):
+            raise NotOurs(f'the call {claim.id} has gone to another run')
+
+    def check_not_stopped(self, claim, error):
+        """What a run has raised is no failure of its call if it was told to stop; raises NotOurs.
+        """
+        if self._runs.is_stopped(claim):
+            raise NotOurs(str(error)) from error
+
+    # run
+
+    def plugin(self, deferred):
+        """The Plugin of a call; raises NoPlugin."""
+        plugin = self._config.plugins.get(deferred.plugin)
+        if plugin is None:
+            raise NoPlugin(f'this worker offers no plugin {deferred.plugin!r}')
+        return plugin
+
+    def make_run(self, claim, deferred, commit):
+        """What its code sees of the call; commit -- see Run."""
+        return Run(deferred, commit, lambda progress: self._runs.report(claim, progress))
+
+    def run_as(self, caller, step, handler, *args, **kwargs):
+        """Run handler(step, …) as that Caller, step.app being the application; → its Outcome."""
+        with restored(caller, self._database.application()) as app, running(step):
+            step.app = app
+            return self.outcome_of(handler(step, *args, **kwargs))
+
+    def run_apart(self, step, handler, *args, **kwargs):
+        """Run a handler that knows nothing of Zope, no connection open; → its Outcome."""
+        step.awaited = ()
+        self._database.close()
+        with running(step):
+            return self.outcome_of(handler(*args, **kwargs))
+
+    def outcome_of(self, result):
+        """What a plugin or a callback has returned: a Failure is one, as in Twisted."""
+        if result is None or isinstance(result, Failure):
+            return Outcome(failure=result)
+        return Outcome(payload.dumps(result, BadResult, 'the result',
+                                     self._config.max_result_bytes))
+
+    # its end
+
+    def outcome_of_error(self, claim, error, asked, failures, plugin):
+        """The Outcome of a run that raised `error`; raises NotOurs, LaterAgain.
+
+        asked -- what is stored of the call's options. failures -- its failures, this one included.
+        """
+        self.check_not_stopped(claim, error)
+        plugin_log.log(logging.WARNING if self._config.verbose_traceback else logging.DEBUG,
+                       'call %s raised an exception', claim.id, exc_info=error)
+        delay = policy.next_try(retry_of(asked, plugin), failures, class_names(type(error)))
+        if delay is not None:
+            raise LaterAgain(delay, f'{type(error).__name__}: {error}') from error
+        return Outcome(failure=Failure.from_exception(error))
+
+    def store(self, deferred, outcome):
+        """Write the Outcome to the deferred."""
+        now = self._clock.now()
+        if outcome.failure is None:
+            deferred.succeed(outcome.result, now)
+        elif outcome.relayed:
+            deferred.relay(outcome.failure, now)
+        else:
+            deferred.fail(outcome.failure, now)
+
+
+def tell_end(id, state, failure, seconds):
+    """The line of the log that says how a call ended."""
+    if failure is None:
+        log.info('call %s resolved in %.2f s', id, seconds)
+    else:
+        log.warning('call %s %s: %s', id, state, failure)
+
+
+def tell_later(id, later):
+    """The line of the log about a call that failed, and gets another attempt."""
+    log.warning('call %s failed and runs again in %.1f s: %s', id, later.delay, later)
+
+
+def commit():
+    """Commit; trouble of the storage that may pass becomes a TransientError."""
+    try:
+        commit_to_storage()
+    except TransientError:
+        raise
+    except Exception as error:
+        if is_storage_trouble(error):
+            raise CommitFailed(str(error)) from error
+        raise
