@@ -215,7 +215,7 @@ def headers_of(uid):
 @example(wrong=[put('FLAGS', b'* 1 FETCH (UID 1 FLAGS abc)\r\n')])
 @example(wrong=[put('LOGOUT', b'* X' + b'y' * 500_000 + b'\r\n')])
 @examples(30)
-def test_whatever_a_server_does_a_good_run_has_all_mail_again(box, wrong):
+def test_the_mail_server_answers_nonsense(box, wrong):
     survived(box, *wrong)
 
 
