@@ -16,6 +16,7 @@ from Products.PageTemplates.PageTemplateFile import PageTemplateFile
 from zExceptions import Forbidden
 from zope.component import queryUtility
 from ZPublisher import zpublish
+from ZPublisher.HTTPRequest import HTTPRequest
 
 
 try:
@@ -43,8 +44,8 @@ NO_TOKEN = ('This came without the token of a form of this site, or with an old 
 def action(method):
     """Publish `method`, which has an argument REQUEST, for what a page of this site posts.
 
-    As a decorator it stands where `zpublish` would. What calls the method from Python without
-    a request is not looked at.
+    As a decorator it stands where `zpublish` would. What calls the method from Python, without
+    a request or with a mapping for one, is not looked at.
     """
     signature = inspect.signature(method)
     if 'REQUEST' not in signature.parameters:
@@ -55,7 +56,7 @@ def action(method):
     @functools.wraps(method)
     def checked(*args, **kwargs):
         request = signature.bind_partial(*args, **kwargs).arguments.get('REQUEST')
-        if request is not None:
+        if isinstance(request, HTTPRequest):
             check(request)
         return method(*args, **kwargs)
 

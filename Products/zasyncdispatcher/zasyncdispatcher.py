@@ -17,6 +17,7 @@ from Products.zasync.door import make_call
 from Products.zasync.door import plugins_wanted
 from Products.zasync.errors import NoWorker
 from Products.zasync.errors import UnknownPlugin
+from Products.zasync.forgery import action
 from Products.zasync.interfaces import IAsynchronousCallManager
 from Products.zasync.names import Names
 from Products.zasync.permissions import MakeAsynchronousApplicationCalls
@@ -78,7 +79,9 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
 
     def _setPropValue(self, id, value):
         """Refuse what no dispatcher can work with, before anything is changed."""
-        if id == 'title' and '<' in str(value):
+        if id == 'title' and not isinstance(value, str):
+            raise BadRequest('The title is one text.')
+        if id == 'title' and '<' in value:
             raise BadRequest('The title has no less-than sign, which Zope would take for markup.')
         if id == 'no_worker' and value not in NO_WORKER_CHOICES:
             # Not what was typed: Zope shows this sentence unescaped.
@@ -91,14 +94,14 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
                              f'{MOST_IDLE_SECONDS:.0f} at most.')
         super()._setPropValue(id, value)
 
-    # Zope's own answer to GET as well: a link on any page would change our settings.
+    # Zope's own answer to GET as well, and to any page: a link would change our settings.
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(manage_properties)
     def manage_changeProperties(self, REQUEST=None, **kw):
         return super().manage_changeProperties(REQUEST, **kw)
 
-    @zpublish(methods='POST')
+    @action
     @security.protected(manage_properties)
     def manage_editProperties(self, REQUEST):
         return super().manage_editProperties(REQUEST)

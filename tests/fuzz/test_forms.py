@@ -135,6 +135,7 @@ def form(path):
 @example(request=(form('box_alice/manage_changeSettings'), [('CA_FILE', '\udcff')]))
 @example(request=(form('manage_changeProperties'), [('max_idle_time', 'inf')]))
 @example(request=(form('manage_changeProperties'), [('max_idle_time', '9' * 400)]))
+@example(request=(form('manage_changeProperties'), [('title', 'a'), ('title', 'b')]))
 @examples(60)
 def test_whatever_is_sent_is_answered(world, failures, request):
     answered(world, failures, *request)

@@ -165,3 +165,8 @@ def test_without_plone_no_form_has_a_token(site, manager):
         answer = site.browser('admin').get(f'/zam/{page}')
         assert answer.status_int == 200
         assert 'authenticator' not in answer.text
+
+
+def test_code_may_hand_a_mapping_on_where_zope_takes_one_for_a_request(site, app, built):
+    app.zad.manage_changeProperties({'no_worker': 'refuse'})
+    assert app.zad.no_worker == 'refuse'
