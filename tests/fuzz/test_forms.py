@@ -12,12 +12,12 @@ from ZPublisher.interfaces import IPubFailure
 
 from Products.CPSMailAccess import parameters
 from Products.zasync.zmi.managerforms import check_times
+from tests.fuzz import examples
 from tests.fuzz.forms import ADD
 from tests.fuzz.forms import FORMS
 from tests.fuzz.forms import requests
 from tests.fuzz.forms import state_of
 from tests.fuzz.forms import World
-from tests.profiles import examples
 from tests.secretkeys import secret_key
 from tests.zopeapp import Site
 
