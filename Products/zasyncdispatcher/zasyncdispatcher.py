@@ -3,6 +3,7 @@
 Imports: zmi, direct, loads, balancing, interfaces, zasync.
 """
 
+import contextlib
 import random
 
 from AccessControl.class_init import InitializeClass
@@ -78,8 +79,9 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
 
     def _setPropValue(self, id, value):
         """Refuse what no dispatcher can work with, before anything is changed."""
-        if id == 'title' and '<' in str(value):
-            raise BadRequest('The title has no less-than sign, which Zope would take for markup.')
+        if id == 'title' and not (isinstance(value, str) and '<' not in value):
+            raise BadRequest('The title is a text without less-than signs, which Zope would take '
+                             'for markup.')
         if id == 'no_worker' and value not in NO_WORKER_CHOICES:
             # Not what was typed: Zope shows this sentence unescaped.
             raise BadRequest(f'no_worker is one of {", ".join(NO_WORKER_CHOICES)}.')
@@ -96,12 +98,14 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
     @zpublish(methods='POST')
     @security.protected(manage_properties)
     def manage_changeProperties(self, REQUEST=None, **kw):
-        return super().manage_changeProperties(REQUEST, **kw)
+        with _no_number_refused():
+            return super().manage_changeProperties(REQUEST, **kw)
 
     @zpublish(methods='POST')
     @security.protected(manage_properties)
     def manage_editProperties(self, REQUEST):
-        return super().manage_editProperties(REQUEST)
+        with _no_number_refused():
+            return super().manage_editProperties(REQUEST)
 
     # putting
 
@@ -178,6 +182,15 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
 
 
 InitializeClass(ZAsyncDispatcher)
+
+
+@contextlib.contextmanager
+def _no_number_refused():
+    """What Zope can't take for a number, as a field that is missing, is refused in words."""
+    try:
+        yield
+    except ValueError:  # its text shows what was typed, unescaped
+        raise BadRequest('max_idle_time is a number of seconds, and not left out.') from None
 
 
 def _is_idle_time(value):
