@@ -3,6 +3,7 @@
 Imports: zmi, direct, loads, balancing, interfaces, zasync.
 """
 
+import contextlib
 import random
 
 from AccessControl.class_init import InitializeClass
@@ -99,12 +100,14 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
     @action
     @security.protected(manage_properties)
     def manage_changeProperties(self, REQUEST=None, **kw):
-        return super().manage_changeProperties(REQUEST, **kw)
+        with _no_number_refused():
+            return super().manage_changeProperties(REQUEST, **kw)
 
     @action
     @security.protected(manage_properties)
     def manage_editProperties(self, REQUEST):
-        return super().manage_editProperties(REQUEST)
+        with _no_number_refused():
+            return super().manage_editProperties(REQUEST)
 
     # putting
 
@@ -181,6 +184,15 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
 
 
 InitializeClass(ZAsyncDispatcher)
+
+
+@contextlib.contextmanager
+def _no_number_refused():
+    """What Zope can't take for a number, as a field that is missing, is refused in words."""
+    try:
+        yield
+    except ValueError:  # its text shows what was typed, unescaped
+        raise BadRequest('max_idle_time is a number of seconds, and not left out.') from None
 
 
 def _is_idle_time(value):

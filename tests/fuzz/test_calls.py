@@ -17,7 +17,7 @@ from Products.zasync.errors import UnknownPlugin
 from Products.zasync.options import Options
 from Products.zasync.options import Retry
 from tests.client.fate import Fate
-from tests.profiles import examples
+from tests.fuzz import examples
 from zasync_client.config import Plugin
 
 

@@ -12,10 +12,10 @@ from hypothesis import example
 from hypothesis import given
 
 import Products
+from tests.fuzz import examples
 from tests.fuzz.configurations import RUDE
 from tests.fuzz.configurations import spoilt
 from tests.fuzz.configurations import written
-from tests.profiles import examples
 from zasync_client import config
 from zasync_client.errors import ConfigurationError
 

@@ -7,17 +7,19 @@ import pytest
 import transaction
 from hypothesis import example
 from hypothesis import given
+from hypothesis import strategies as st
 from zope.component import getGlobalSiteManager
 from ZPublisher.interfaces import IPubFailure
 
 from Products.CPSMailAccess import parameters
+from Products.zasync.forgery import is_ours as is_ours_or_not
 from Products.zasync.zmi.managerforms import check_times
+from tests.fuzz import examples
 from tests.fuzz.forms import ADD
 from tests.fuzz.forms import FORMS
 from tests.fuzz.forms import requests
 from tests.fuzz.forms import state_of
 from tests.fuzz.forms import World
-from tests.profiles import examples
 from tests.secretkeys import secret_key
 from tests.zopeapp import Site
 
@@ -134,8 +136,21 @@ def form(path):
 @example(request=(form('addMailBox'), [('user', '\udcff'), ('HOST', 'mail.example')]))
 @example(request=(form('box_alice/manage_changeSettings'), [('CA_FILE', '\udcff')]))
 @example(request=(form('manage_changeProperties'), [('max_idle_time', 'inf')]))
+@example(request=(form('manage_changeProperties'), [('max_idle_time', '')]))
+@example(request=(form('manage_editProperties'), [('title', 'T'), ('no_worker', 'run')]))
+@example(request=(form('manage_editProperties'), [
+    ('title:tuple', 'T'), ('max_idle_time:float', '60'), ('no_worker', 'run'),
+    ('balance', 'load')]))
 @example(request=(form('manage_changeProperties'), [('max_idle_time', '9' * 400)]))
 @example(request=(form('manage_changeProperties'), [('title', 'a'), ('title', 'b')]))
 @examples(60)
 def test_whatever_is_sent_is_answered(world, failures, request):
     answered(world, failures, *request)
+
+
+@given(headers=st.tuples(*[st.one_of(st.none(), st.sampled_from((
+    'same-origin', 'null', 'http://', 'http://[', 'http://a:99999', '[::1', 'a:b:c', '//',
+    'x:80')), st.text(max_size=12))] * 4))
+@examples(60)
+def test_whatever_headers_say_it_is_known_whose_page_sent_them(headers):
+    assert type(is_ours_or_not(*headers)) is bool

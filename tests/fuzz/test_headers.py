@@ -12,7 +12,7 @@ from Products.CPSMailAccess import headers
 from Products.CPSMailAccess import presentation
 from Products.CPSMailAccess.imapanswers import decode_name
 from Products.CPSMailAccess.syncplan import folder_id
-from tests.profiles import examples
+from tests.fuzz import examples
 
 
 #: What must not be in a text for a page: controls, turns of the reading direction, half pairs.

@@ -19,6 +19,7 @@ from Products.CPSMailAccess.imap import ImapSession
 from Products.CPSMailAccess.synchronizer import Synchronizer
 from Products.CPSMailAccess.values import Account as Where
 from Products.CPSMailAccess.values import TLS_STARTTLS
+from tests.fuzz import examples
 from tests.fuzz.distortions import distort_by
 from tests.fuzz.distortions import Distortion
 from tests.fuzz.distortions import distortions
@@ -31,7 +32,6 @@ from tests.mail.fakes import FakeRun
 from tests.mail.servers import PASSWORD
 from tests.mail.servers import ScriptedServer
 from tests.mail.servers import USER
-from tests.profiles import examples
 from tests.zopeapp import Site
 
 
