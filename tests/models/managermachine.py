@@ -111,7 +111,7 @@ class ManagerMachine(Callers, Crew, RuleBasedStateMachine):
                 assert self.may_be_dropped(call), call
             else:
                 assert (deferred.state, deferred.owner, deferred.attempt) == (
-                    call.state, call.owner, call.attempt), call
+                    call.state, call.owner, call.attempt), (call, deferred, deferred.failure)
 
     @invariant()
     def I3_effects_and_results_are_there_together_and_once(self):
