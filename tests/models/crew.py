@@ -391,7 +391,11 @@ class Crew:
             self.ledger.after_undo(number)).values())
 
     def pack(self, number):
-        if self.open or self.beat is not None or not self.can_undo:
+        """ZODB packs nothing as long as something refers to what was undone."""
+        records = self.ledger.records
+        if self.open or self.beat is not None or not self.can_undo or self.ghosts() or any(
+                id not in records for call in queuemodel.calls(records).values()
+                if not call.ended or call.withdrawn for id in call.after):
             return
         self.world.pack()
         self.undoable_from = len(self.ledger.commits)
