@@ -46,7 +46,7 @@ class ManagerMachine(Callers, Crew, RuleBasedStateMachine):
         super().__init__()
         self.world = World(*self.databases())
         self.ledger = Ledger()
-        self.sound = True
+        self.sound = False
         # Transactions of users, their savepoints, and the followers they have put.
         self.open, self.savepoints, self.followers = {}, {}, {}
         self.numbers = 0
@@ -63,6 +63,11 @@ class ManagerMachine(Callers, Crew, RuleBasedStateMachine):
     def happens(self, deed):
         self.sound = False
         getattr(self, deed[0])(**deed[1])
+
+    def check_invariants(self, *args):
+        """If they hold the history may go on; else teardown only cleans up."""
+        self.sound = False
+        super().check_invariants(*args)
         self.sound = True
 
     def committed(self, t, known=True):
