@@ -286,6 +286,8 @@ def _check_all_ended(run):
 def follow(run, id):
     """End as the call that was waited for did; its callbacks then get what that one had."""
     _check_all_ended(run)
+    if not run.awaited:
+        raise LookupError('the put of the call that was waited for was undone')
     followed, = run.awaited
     if followed.failure is not None:
         raise Relayed(followed.failure)

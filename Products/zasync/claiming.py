@@ -135,6 +135,7 @@ class Claiming:
         for place, deferred in list(self.waiting.items()):
             if place[2] == lane_number and not is_waiting(deferred):
                 self.waiting.remove(place, deferred)
+                self.waiting.forget_undone(place)
         for place, deferred in self.waiting.take_not_held_up():
             self.waiting.add_ready(place, deferred)
 

@@ -375,10 +375,18 @@ class Deferred(Persistent):
     def _end_of_work(self, event: str, now: float) -> None:
         left = self.has_callbacks()
         self._advance(event, left)
+        self._forget_undone()
         if left:
             self._end_event = event
         else:
             self._end(now)
+
+    def _forget_undone(self) -> None:
+        """Refer to no call that is not there: a reference to one ends a pack of the database."""
+        if self.after:
+            there = tuple(each for each in self.after if is_there(each))
+            if there != self.after:
+                self.after = there
 
     def _end(self, now: float) -> None:
         self.ended_at = now
@@ -416,6 +424,14 @@ class Deferred(Persistent):
 
     def __repr__(self) -> str:
         return f'<call {self.id} {self.plugin} {self.state}>'
+
+
+def is_there(deferred: Deferred) -> bool:
+    """Whether its put was not undone."""
+    try:
+        return bool(deferred.id)
+    except POSKeyError:
+        return False
 
 
 def has_ended(deferred: Deferred) -> bool:

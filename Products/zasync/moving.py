@@ -13,7 +13,7 @@ same, since a call that had ended is run again, is found by Queue.recheck_held_u
 
 Kept results stay where they are.
 
-Imports: putting, queue, interfaces.
+Imports: putting, queue, deferred, interfaces.
 """
 
 from itertools import islice
@@ -23,6 +23,7 @@ from typing import NamedTuple
 from ZODB.POSException import POSKeyError
 
 from . import putting
+from .deferred import is_there
 from .interfaces import FAILED
 from .waiting import is_waiting
 
@@ -155,7 +156,7 @@ class _Move:
         """What failed for good."""
         for id, deferred in self._some(self._queue.failed):
             del self._queue.failed[id]
-            if _is_there(deferred) and deferred.state == FAILED:
+            if is_there(deferred) and deferred.state == FAILED:
                 target = self._spread.choose({deferred.plugin}, 0)
                 target.queue.receive_failed(deferred, self._intake(target))
                 self._note(deferred)
@@ -170,7 +171,7 @@ class _Move:
             putting.receive(target.queue, deferred, self._intake(target), self._names, target.id,
                           **waits)
             self._note(deferred)
-        elif _is_there(deferred):
+        elif is_there(deferred):
             self._queue.file(deferred, self._period)
 
     def _note(self, deferred):
@@ -271,14 +272,6 @@ def _has_ended(deferred):
         return deferred.ended
     except POSKeyError:
         return True
-
-
-def _is_there(deferred):
-    """Whether it has a record: one whose put was undone has none."""
-    try:
-        return bool(deferred.id)
-    except POSKeyError:
-        return False
 
 
 def _not_before(deferred):

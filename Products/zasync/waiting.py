@@ -76,6 +76,12 @@ class Waiting(Persistent):
         if deferred.expires_at is not None:
             self._expiring.pop((deferred.expires_at, *place[2:]), None)
 
+    def forget_undone(self, place):
+        """Its put was undone: when it would have expired can't be read any more."""
+        for key, (noted, _) in list(self._expiring.items()):
+            if noted == place:
+                del self._expiring[key]
+
     # taking out
 
     def take_due(self, now, most):

@@ -6,6 +6,7 @@ thread until it is told what to do.
 Imports: zasync.
 """
 
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
@@ -25,6 +26,7 @@ from Products.zasync.running import progress
 LIMIT = 60.0
 
 _thread = threading.local()
+_numbers = itertools.count(1)
 
 
 class Actor:
@@ -135,5 +137,6 @@ def job(number):
 
 
 def bad(value):
-    """A callback that fails."""
-    raise ZeroDivisionError('as it was told')
+    """A callback that fails, each time in another way: who raises what it was given hands it on.
+    """
+    raise ZeroDivisionError(f'as it was told, number {next(_numbers)}')

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from transaction.interfaces import TransientError
 
 from Products.zasync import policy
-from Products.zasync.interfaces import ACCEPTED as RUNS
 from Products.zasync.interfaces import CALLBACK
 from Products.zasync.interfaces import CANCELLED
 from zasync_client.claims import End
@@ -372,7 +371,7 @@ class Crew:
         first = max(self.undoable_from, len(self.ledger.commits) - 3)
         number = pick(number, [each for each in range(first, len(self.ledger.commits))
                                if self.tids[each] is not None and self.ledger.can_undo(each)
-                               and not self._is_filed_since(each)])
+                               and not self._would_be_stranded(each)])
         if number is None:
             return
         self.has_undone = True
@@ -383,17 +382,20 @@ class Crew:
         # What the worker has taken in it counts until it sees that they are not there.
         self.ledger.records['ghosts'] = records.get('ghosts', frozenset()) | {
             key for key, (before, after) in commit.changes.items()
-            if isinstance(after, Modelled) and before is None and records[key].taken_in}
+            if isinstance(after, Modelled) and before is None and not after.taken_in
+            and records[key].taken_in}
 
-    def _is_filed_since(self, number):
-        """Whether it ended a call that is filed: such a call stays as it is (see operations)."""
-        return any(self.ledger.records[key].filed
-                   for key, (before, after) in self.ledger.commits[number].changes.items()
-                   if isinstance(key, str) and isinstance(after, dict) and 'state' in after
-                   and before['state'] in (RUNS, CALLBACK))
+    def _would_be_stranded(self, number):
+        """Whether a call would be filed that has not ended: it stays so (see operations)."""
+        return any((call.filed or call.withdrawn) and not call.ended for call in queuemodel.calls(
+            self.ledger.after_undo(number)).values())
 
     def pack(self, number):
-        if self.open or self.beat is not None or not self.can_undo:
+        """ZODB packs nothing as long as something refers to what was undone."""
+        records = self.ledger.records
+        if self.open or self.beat is not None or not self.can_undo or self.ghosts() or any(
+                id not in records for call in queuemodel.calls(records).values()
+                if not call.ended or call.withdrawn for id in call.after):
             return
         self.world.pack()
         self.undoable_from = len(self.ledger.commits)

@@ -47,19 +47,33 @@ class Ledger:
 
     def undo(self, number):
         """Take back the commit of that number, as a commit of its own."""
-        commit = self.commits[number]
-        self._apply(commit._replace(changes={
-            key: (after, before) for key, (before, after) in commit.changes.items()}))
+        self._apply(_reverse(self.commits[number]))
+
+    def after_undo(self, number):
+        """The records that the undo of that commit would change, as they would be."""
+        reverse = _reverse(self.commits[number])
+        records = _applied(dict(self.records), reverse)
+        return {key: records[key] for key in reverse.changes if key in records}
 
     def _apply(self, commit):
-        for key, (_, after) in commit.changes.items():
-            if after is None:
-                self.records.pop(key, None)
-            elif isinstance(after, dict):
-                self.records[key] = replace(self.records[key], **after)
-            else:
-                self.records[key] = after
+        _applied(self.records, commit)
         self.commits.append(commit)
+
+
+def _reverse(commit):
+    return commit._replace(changes={
+        key: (after, before) for key, (before, after) in commit.changes.items()})
+
+
+def _applied(records, commit):
+    for key, (_, after) in commit.changes.items():
+        if after is None:
+            records.pop(key, None)
+        elif isinstance(after, dict):
+            records[key] = replace(records[key], **after)
+        else:
+            records[key] = after
+    return records
 
 
 def _difference(before, after):

@@ -46,7 +46,7 @@ class ManagerMachine(Callers, Crew, RuleBasedStateMachine):
         super().__init__()
         self.world = World(*self.databases())
         self.ledger = Ledger()
-        self.sound = True
+        self.sound = False
         # Transactions of users, their savepoints, and the followers they have put.
         self.open, self.savepoints, self.followers = {}, {}, {}
         self.numbers = 0
@@ -63,6 +63,11 @@ class ManagerMachine(Callers, Crew, RuleBasedStateMachine):
     def happens(self, deed):
         self.sound = False
         getattr(self, deed[0])(**deed[1])
+
+    def check_invariants(self, *args):
+        """If they hold the history may go on; else teardown only cleans up."""
+        self.sound = False
+        super().check_invariants(*args)
         self.sound = True
 
     def committed(self, t, known=True):
@@ -111,7 +116,7 @@ class ManagerMachine(Callers, Crew, RuleBasedStateMachine):
                 assert self.may_be_dropped(call), call
             else:
                 assert (deferred.state, deferred.owner, deferred.attempt) == (
-                    call.state, call.owner, call.attempt), call
+                    call.state, call.owner, call.attempt), (call, deferred, deferred.failure)
 
     @invariant()
     def I3_effects_and_results_are_there_together_and_once(self):
@@ -144,7 +149,7 @@ class ManagerMachine(Callers, Crew, RuleBasedStateMachine):
     def the_lengths_are_exact(self):
         manager = self.world.look()[0]
         new, accepted = queuemodel.lengths(self.ledger.records)
-        assert manager.lenNewCalls() == new + len(self._ghosts())
+        assert manager.lenNewCalls() == new + len(self.ghosts())
         assert manager.lenAcceptedCalls() == accepted
 
     @invariant()
@@ -178,7 +183,7 @@ class ManagerMachine(Callers, Crew, RuleBasedStateMachine):
         assert desk.n_aside == len(waiting.blocked) + len(waiting.parked)
         assert set(desk.running) == {call.id for call in queuemodel.calls(records).values()
                                      if call.listed}
-        if self._ghosts():
+        if self.ghosts():
             return
         places = [place for place, _ in waiting.items()]
         assert len(places) == len(set(places))
@@ -186,13 +191,15 @@ class ManagerMachine(Callers, Crew, RuleBasedStateMachine):
         awaited = {place for places in waiting._awaited.values() for place in places}
         for place, deferred in waiting.parked.items():
             assert place in awaited or records[deferred.id].ended or not deferred.is_held_up()
+        for id in queue.failed:
+            assert records[id].state == FAILED or not records[id].taken_in, records[id]
         noted = {deferred.id for _, deferred in waiting._expiring.values()}
         for call in queuemodel.calls(records).values():
             if call.taken_in and call.state == NEW and not call.attempt and call.noted \
                     and call.expires_at is not None:
                 assert call.id in noted
 
-    def _ghosts(self):
+    def ghosts(self):
         """Ids of calls whose puts were undone, as long as the worker counts them."""
         records = self.ledger.records
         return records.get('ghosts', frozenset()) - set(records)

@@ -4,11 +4,14 @@ import itertools
 import shutil
 import tempfile
 
+import pytest
+from hypothesis import Phase
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 from ZODB.DB import DB
 from ZODB.FileStorage import FileStorage
 
+from . import mutations
 from .managermachine import ManagerMachine
 
 
@@ -40,3 +43,19 @@ def test_callers_and_a_worker_at_a_server_do_what_the_model_says(two_clients):
 
     run_state_machine_as_test(AtServer, settings=settings(
         max_examples=max(3, settings().max_examples // 5)))
+
+
+#: Those that are found soon. With the profile `thorough` all must be found, which takes longer.
+SOON = [mutations.a_paused_manager_is_claimed_from,
+        mutations.an_effect_is_committed_before_the_result,
+        mutations.calls_that_wait_for_their_time_are_not_counted]
+
+
+@pytest.mark.parametrize('mutation', mutations.ALL if settings().max_examples > 1_000 else SOON,
+                         ids=lambda mutation: mutation.__name__)
+def test_a_defect_is_found(mutation, monkeypatch):
+    """A model that asserts nothing would find none."""
+    mutation(monkeypatch)
+    with pytest.raises((AssertionError, KeyError)):
+        run_state_machine_as_test(OnFile, settings=settings(
+            phases=[Phase.generate], report_multiple_bugs=False))

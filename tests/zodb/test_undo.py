@@ -160,3 +160,25 @@ def test_a_put_with_the_number_of_an_undone_delayed_one_is_not_lost(file_store, 
         claimed += worker.beat(LATE + later, 10)
     assert claimed == [reused]
     assert worker.begin().length_new() == 0
+
+
+def test_what_an_undone_put_leaves_behind_does_not_keep_the_database_from_being_packed(file_store):
+    """A reference to what is not there ends a pack of ZODB; the first one forgets that it was."""
+    caller, worker = file_store.client(), file_store.client()
+    queue = caller.begin()
+    queue.put(make_call(1, expires_at=LATE + 10_000), 0)
+    caller.commit()
+    put = last_transaction_id(file_store)
+    worker.beat(LATE, 0)
+    queue = caller.begin()
+    [waits] = [deferred for _, deferred in queue.waiting.items()]
+    follower = queue.put(make_call(2), 1, after=[waits]).id
+    caller.commit()
+    undo(file_store, caller, put)
+    assert worker.beat(LATE, 1) == [follower]
+    worker.begin().find(follower).succeed(None, LATE)
+    worker.commit()
+    for _ in range(2):
+        file_store.databases[0].pack()
+    caller.begin()
+    assert caller.queue.find(follower).state == 'resolved'
