@@ -16,11 +16,11 @@ from persistent.mapping import PersistentMapping
 from Products.zasync import clock
 from Products.zasync.clock import ManualClock
 from Products.zasync.manager import AsynchronousCallManager
+from Products.zasync.wakeup import Wakeup
 from zasync_client.config import Config
 from zasync_client.config import offered
 from zasync_client.config import Plugin
 from zasync_client.database import Database
-from zasync_client.wakeup import Wakeup
 from zasync_client.worker import Worker
 
 from .actors import Actor
