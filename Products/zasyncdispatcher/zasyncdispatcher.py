@@ -95,6 +95,12 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
                              f'{MOST_IDLE_SECONDS:.0f} at most.')
         super()._setPropValue(id, value)
 
+    def _updateProperty(self, id, value):
+        try:
+            super()._updateProperty(id, value)
+        except ValueError:  # its sentence is markup, and its status 500
+            raise BadRequest('What was typed is not of the type of its property.') from None
+
     # Zope's own answer to GET as well, and to any page: a link would change our settings.
 
     @action

@@ -142,6 +142,7 @@ def form(path):
     ('title:tuple', 'T'), ('max_idle_time:float', '60'), ('no_worker', 'run'),
     ('balance', 'load')]))
 @example(request=(form('manage_changeProperties'), [('max_idle_time', '9' * 400)]))
+@example(request=(form('manage_changeProperties'), [('max_idle_time', ' ')]))
 @example(request=(form('manage_changeProperties'), [('title', 'a'), ('title', 'b')]))
 @examples(60)
 def test_whatever_is_sent_is_answered(world, failures, request):

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 import pytest
 import transaction
 from bs4 import BeautifulSoup
+from zExceptions import BadRequest
 from ZPublisher import zpublish_mark
 from ZPublisher import zpublish_marked
 
@@ -318,7 +319,7 @@ def test_a_property_no_dispatcher_can_work_with_is_refused_and_nothing_changed(
 @pytest.mark.parametrize('value', ['soon', ''])
 def test_an_idle_time_that_is_no_number_is_refused_and_nothing_changed(app, value):
     app._setObject('zad', ZAsyncDispatcher('zad'))
-    with pytest.raises(ValueError):
+    with pytest.raises(BadRequest):
         app.zad.manage_changeProperties(max_idle_time=value)
     assert app.zad.max_idle_time == 60.0
 
