@@ -1,12 +1,14 @@
 """What the calls of benchmarks and fault tests do. Workers import these by name.
 
-Imports: nothing of ours.
+Imports: zasync.
 """
 
 import os
 import time
 
 from persistent import Persistent
+
+from Products.zasync import groupable
 
 
 class Counter(Persistent):
@@ -57,6 +59,7 @@ def apply_effect(number, seconds=0.0):
     return os.getpid()
 
 
+@groupable
 def apply_effect_together(number, seconds=0.0):
     """The same, of a call that may be committed together with others."""
     return apply_effect(number, seconds)

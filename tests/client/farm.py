@@ -20,8 +20,8 @@ IDS = ('zam1', 'zam2', 'zam3')
 class Farm(Bench):
     """See the module. `zad` is the dispatcher in the test's own connection."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, storage=None):
+        super().__init__(storage)
         self.lay_out('zad')
 
     def lay_out(self, name):

@@ -14,6 +14,7 @@ import transaction
 from AccessControl import getSecurityManager
 from persistent import Persistent
 
+from Products.zasync import groupable
 from Products.zasync.running import checkpoint
 from Products.zasync.running import current
 from Products.zasync.running import progress
@@ -69,6 +70,7 @@ def plain(token, ballast=''):
     return {**have_effect(token), 'ballast': ballast}
 
 
+@groupable
 def quick(token):
     """An effect, of a call that may be committed with others."""
     return have_effect(token)
