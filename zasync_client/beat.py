@@ -213,7 +213,9 @@ class Beat:
     def seconds_to_sleep(self, now):
         """How long there is nothing to do by the clock; now -- POSIX seconds."""
         monotonic = self._clock.monotonic()
-        waits = [self.poll_seconds, self._beat_at + BEAT_SECONDS - monotonic]
+        waits = [self.poll_seconds]
+        if self.role != VISITOR:  # it gives no sign of life there
+            waits.append(self._beat_at + BEAT_SECONDS - monotonic)
         if self.next_due is not None:
             waits.append(self.next_due - now)
         if self._changed():

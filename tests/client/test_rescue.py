@@ -490,6 +490,28 @@ def test_what_a_visitor_runs_goes_on_when_it_adopts_the_desk(farm, tmp_path):
     farm.settle(busy)
 
 
+def test_a_visitor_sleeps_while_a_long_call_of_its_sibling_runs(farm, tmp_path):
+    """It owes that desk no sign of life: nothing it does there will ever be late."""
+    busy, gate = farm.serve('zam2'), tmp_path / 'gate'
+    for _ in range(2):
+        farm.put_to('zam2', 'zope_call', jobs.wait_for_file, str(gate))
+    farm.step(busy)
+    farm.clock.advance(10)
+    farm.step(busy)
+    visitor = farm.serve('zam1')
+    farm.clock.advance(0.3)
+    farm.step(visitor)
+    assert visitor.held()
+    for _ in range(3):
+        farm.clock.advance(6)
+        farm.step(busy)
+        farm.step(visitor)
+        assert visitor._seconds_to_sleep(farm.clock.now()) > 0.1
+    gate.touch()
+    farm.settle(visitor)
+    farm.settle(busy)
+
+
 # periodic calls
 
 @pytest.mark.parametrize('expression', ['* * * * *', '*/10 * * * *'])
