@@ -125,8 +125,8 @@ def test_a_call_hangs(fate):
     fate.clock.advance(86_400)
     fate.step(worker)
     assert fate.counts() == (1, 1)
-    fate.stop(worker)  # which leaves it behind
-    assert (hanging.state, fate.manager.queue.desk.boot) == ('accepted', None)
+    fate.stop(worker)  # which leaves it behind, and gives the call back
+    assert (hanging.state, fate.manager.queue.desk.boot) == ('new', None)
     heir = fate.worker(plugins=[waiting_plugin(gate)])
     gate.open()
     fate.go(heir)
