@@ -70,6 +70,14 @@ class Actor:
         self.connection = None
 
 
+class _Alone:
+    """A pool in which nothing waits that could share a transaction."""
+
+    def gather(self):
+        """Nobody else is to be asked."""
+        return False
+
+
 class Run:
     """The run of a claim by the real code of a worker, in the thread of an actor.
 
@@ -103,7 +111,8 @@ class Run:
     def _run(self, make_runner):
         _thread.run = self
         try:
-            self._news.put(make_runner().run(self.claim))
+            end, = make_runner().run(self.claim, _Alone())
+            self._news.put(end)
         except BaseException as error:
             self._news.put(error)
 

@@ -74,7 +74,7 @@ class ClockedFarm(Farm):
             pause.wait(0.001)
 
     def _is_at_rest(self, pool):
-        with pool._lock:
+        with pool._changed:
             held, begun = set(pool._held), set(pool._held) - set(pool._waiting)
         return not held or bool(begun) and all(
             (claim.id, claim.attempt) in _waiting for claim in begun)

@@ -380,7 +380,9 @@ class Crew:
         self.ledger.undo(number)
         self.note_commits()
         # What the worker has taken in it counts until it sees that they are not there.
-        self.ledger.records['ghosts'] = records.get('ghosts', frozenset()) | {
+        seen = {key for key, (_, after) in commit.changes.items()
+                if isinstance(after, dict) and 'taken_in' in after}
+        self.ledger.records['ghosts'] = records.get('ghosts', frozenset()) - seen | {
             key for key, (before, after) in commit.changes.items()
             if isinstance(after, Modelled) and before is None and not after.taken_in
             and records[key].taken_in}

@@ -207,7 +207,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         self._come_to_rest()
 
     def rounds(self, number):
-        for _ in range(2):
+        for _ in range(1 + number % 2):
             for id in list(self.managers):
                 if self.managers[id].worker:
                     self._beat(id)
@@ -245,7 +245,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         """Those who live beat for so long that a sibling is taken for dead."""
         for _ in range(7):
             self.farm.clock.advance(11)
-            self.rounds(number)
+            self.rounds(0)
 
     def freeze(self, number):
         """A worker is stopped, as by SIGSTOP, or dies while its threads go on for a while."""

@@ -69,10 +69,10 @@ def _applied(records, commit):
     for key, (_, after) in commit.changes.items():
         if after is None:
             records.pop(key, None)
-        elif isinstance(after, dict):
-            records[key] = replace(records[key], **after)
-        else:
+        elif not isinstance(after, dict):
             records[key] = after
+        elif key in records:  # else what made it was undone
+            records[key] = replace(records[key], **after)
     return records
 
 

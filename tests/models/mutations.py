@@ -2,7 +2,7 @@
 
 Each is a function(monkeypatch) that breaks our own code.
 
-Imports: zasync, zasync_client.
+Imports: zasync, zasyncdispatcher, zasync_client.
 """
 
 from Products.zasync import archiving
@@ -13,7 +13,9 @@ from Products.zasync.deferred import Deferred
 from Products.zasync.desk import Desk
 from Products.zasync.queue import Queue
 from Products.zasync.waiting import Waiting
-from zasync_client import execution
+from Products.zasyncdispatcher import loads
+from Products.zasyncdispatcher import zasyncdispatcher
+from zasync_client import work
 from zasync_client.fence import Fence
 
 
@@ -91,14 +93,14 @@ def a_follower_outlives_its_savepoint(monkeypatch):
 
 
 def an_effect_is_committed_before_the_result(monkeypatch):
-    real = execution.Execution._store
+    real = work.Work.store
 
     def store(self, deferred, outcome):
         import transaction
         transaction.commit()
         real(self, deferred, outcome)
 
-    monkeypatch.setattr(execution.Execution, '_store', store)
+    monkeypatch.setattr(work.Work, 'store', store)
 
 
 def a_call_runs_as_nobody(monkeypatch):
@@ -120,5 +122,25 @@ def a_call_is_cancelled_in_the_list_alone(monkeypatch):
     monkeypatch.setattr(Desk, 'take', take)
 
 
-ALL = [each for name, each in list(globals().items())
-       if callable(each) and getattr(each, '__module__', '') == __name__ and name[0] != '_']
+# of the dispatcher
+
+def the_first_that_lives_gets_the_call(monkeypatch):
+    monkeypatch.setattr(zasyncdispatcher, 'choose', lambda loads, *others: next(
+        (each for each in loads if each.alive), None))
+
+
+def what_was_put_since_the_last_pulse_does_not_count(monkeypatch):
+    monkeypatch.setattr(loads, 'note_put', lambda manager: None)
+
+
+def a_worker_lives_for_ever(monkeypatch):
+    monkeypatch.setattr(loads, 'is_heard_of', lambda pulse, seconds: True)
+
+
+OF_DISPATCHERS = [
+    the_first_that_lives_gets_the_call, what_was_put_since_the_last_pulse_does_not_count,
+    a_worker_lives_for_ever]
+
+OF_MANAGERS = [each for name, each in list(globals().items())
+               if callable(each) and getattr(each, '__module__', '') == __name__
+               and name[0] != '_' and each not in OF_DISPATCHERS]
