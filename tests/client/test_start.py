@@ -70,7 +70,7 @@ def free_port():
 
 @pytest.mark.parametrize(('more', 'words'), [
     ('no-such-key 1', "'no-such-key' is not a known key name"),
-    ('threads none', "must be a whole number, 1 or more, not 'none'"),
+    ('threads none', "must be a whole number, 1 or more and 1,000 at most, not 'none'"),
     ('threads 0', 'must be a whole number, 1 or more'),
     ('drain-seconds soon', "must be a number, not 'soon'"),
     ('retry-exponential-backoff 0.9', 'must be 1 (constant) or more'),

@@ -20,7 +20,7 @@ from Products.zasyncdispatcher import loads
 from zasync_client import beat
 from zasync_client import filing
 from zasync_client import siblings
-from zasync_client.execution import Execution
+from zasync_client.work import Work
 
 
 def commit_each_put():
@@ -47,14 +47,13 @@ def lose_some():
 
 def commit_effects_first():
     """I3: the effects of a call are committed before its result."""
-    real = Execution._store
+    real = Work.store
 
     def store(self, deferred, outcome):
-        self._fence._call = None
         transaction.commit()
         real(self, deferred, outcome)
 
-    Execution._store = store
+    Work.store = store
 
 
 def run_all_again():
@@ -143,13 +142,13 @@ def write_when_idle():
 
 def mix_results():
     """R: a call gets the result of the one before."""
-    real, last = Execution._outcome_of, []
+    real, last = Work.outcome_of, []
 
     def outcome_of(self, result):
         last.append(result)
         return real(self, last[-2] if len(last) > 1 else result)
 
-    Execution._outcome_of = outcome_of
+    Work.outcome_of = outcome_of
 
 
 PATCHES = {
