@@ -48,8 +48,8 @@ _ZEO_CONF = '''\
   address {host}:{port}
 </zeo>
 <filestorage 1>
-  path {base}/Data.fs
-  blob-dir {base}/blobs
+  path {data}/Data.fs
+  blob-dir {data}/blobs
 </filestorage>
 <eventlog>
   level INFO
@@ -198,13 +198,16 @@ class Stack:
     #
     # place -- nothing for this machine, or host=a Host and clock_shift=seconds its clock is wrong.
 
-    def start_zeo(self, **place):
-        """A ZEO server in an environment without our packages; -> its (host, port)."""
+    def start_zeo(self, data=None, **place):
+        """A ZEO server in an environment without our packages; -> its (host, port).
+
+        data -- where its database is, if not in base_dir.
+        """
         python = zeo_python()
         self.zeo_address = address_of(**place), free_port()
         config = self.base_dir / 'zeo.conf'
         config.write_text(_ZEO_CONF.format(host=self.zeo_address[0], port=self.zeo_address[1],
-                                           base=self.base_dir), 'utf-8')
+                                           data=data or self.base_dir), 'utf-8')
         env = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
         self.zeo = self.start('zeo', [python, '-m', 'ZEO.runzeo', '-C', config], env=env,
                               is_ready=lambda process: accepts(*self.zeo_address), **place)

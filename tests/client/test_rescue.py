@@ -390,13 +390,19 @@ def test_who_has_no_plugin_for_what_waits_does_not_look_at_it_again_and_again(
     farm.settle(other)
 
 
-def test_a_call_of_a_visitor_that_dies_is_found_by_the_desks_own_worker(farm, tmp_path):
-    busy, calls, go = busy_sibling(farm, tmp_path, 1)
+def visit(farm, call):
+    """A worker of zam1 that has taken that call of a busy sibling, and does not run it."""
     visitor = farm.serve('zam1', start=False)
     farm.clock.advance(0.3)
     farm.step(visitor)
     transaction.begin()
-    assert calls[0].owner == visitor.boot
+    assert call.owner == visitor.boot
+    return visitor
+
+
+def test_a_call_of_a_visitor_that_dies_is_found_by_the_desks_own_worker(farm, tmp_path):
+    busy, calls, go = busy_sibling(farm, tmp_path, 1)
+    visitor = visit(farm, calls[0])
     farm.let_pass(50, busy)
     assert calls[0].owner == visitor.boot  # it may be alive
     farm.let_pass(15, busy)
@@ -409,11 +415,7 @@ def test_a_call_of_a_visitor_that_dies_is_found_by_the_desks_own_worker(farm, tm
 
 def test_a_call_of_a_visitor_that_starts_anew_is_given_out_again_at_once(farm, tmp_path):
     busy, calls, go = busy_sibling(farm, tmp_path, 1)
-    visitor = farm.serve('zam1', start=False)
-    farm.clock.advance(0.3)
-    farm.step(visitor)
-    transaction.begin()
-    assert calls[0].owner == visitor.boot
+    visit(farm, calls[0])
     farm.serve('zam1', start=False)
     go.touch()
     farm.settle(busy)
@@ -425,11 +427,7 @@ def test_a_call_of_a_visitor_that_starts_anew_is_given_out_again_at_once(farm, t
 def test_a_call_that_kills_its_visitors_fails(farm, tmp_path):
     busy, calls, go = busy_sibling(farm, tmp_path, 1)
     for _ in range(5):
-        visitor = farm.serve('zam1', start=False)
-        farm.clock.advance(0.3)
-        farm.step(visitor)
-        transaction.begin()
-        assert calls[0].owner == visitor.boot
+        visit(farm, calls[0])
         farm.serve('zam1', start=False)
         farm.step(busy)
     transaction.begin()

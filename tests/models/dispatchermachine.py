@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize
 from hypothesis.stateful import invariant
 from hypothesis.stateful import rule
-from hypothesis.stateful import RuleBasedStateMachine
 
 from Products.zasync.errors import NoWorker
 from Products.zasync.interfaces import CANCELLED
@@ -31,6 +30,7 @@ from zasync_client.errors import WorkerError
 from . import clockwork
 from .clockwork import ClockedFarm
 from .clockwork import JOBS
+from .machine import Machine
 from .steps import deed
 from .steps import pick
 
@@ -79,7 +79,7 @@ class Put:
     fates: set = field(default_factory=set)
 
 
-class DispatcherMachine(RuleBasedStateMachine):
+class DispatcherMachine(Machine):
     """See the module."""
 
     def __init__(self):
@@ -93,7 +93,6 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.keys = set()
         self.numbers = 0
         self.added = 3
-        self.sound = False
 
     @initialize()
     def workers_are_started(self):
@@ -102,14 +101,7 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     @rule(deed=st.one_of(*DEEDS))
     def happens(self, deed):
-        self.sound = False
-        getattr(self, deed[0])(**deed[1])
-
-    def check_invariants(self, *args):
-        """If they hold the history may go on; else teardown only cleans up."""
-        self.sound = False
-        super().check_invariants(*args)
-        self.sound = True
+        self.do(deed)
 
     # putting
 

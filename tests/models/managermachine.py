@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize
 from hypothesis.stateful import invariant
 from hypothesis.stateful import rule
-from hypothesis.stateful import RuleBasedStateMachine
 
 from Products.zasync import policy
 from Products.zasync.interfaces import FAILED
@@ -25,6 +24,7 @@ from .callers import PUTS
 from .calls import JOB
 from .crew import Crew
 from .ledger import Ledger
+from .machine import Machine
 from .world import PERIOD
 from .world import THREADS
 from .world import World
@@ -33,7 +33,7 @@ from .world import World
 DEEDS = [*callers.DEEDS, *crew.DEEDS]
 
 
-class ManagerMachine(Callers, Crew, RuleBasedStateMachine):
+class ManagerMachine(Callers, Crew, Machine):
     """See the module. A subclass says what storage it is."""
 
     can_undo = False
@@ -46,7 +46,6 @@ class ManagerMachine(Callers, Crew, RuleBasedStateMachine):
         super().__init__()
         self.world = World(*self.databases())
         self.ledger = Ledger()
-        self.sound = False
         # Transactions of users, their savepoints, and the followers they have put.
         self.open, self.savepoints, self.followers = {}, {}, {}
         self.numbers = 0
@@ -61,14 +60,7 @@ class ManagerMachine(Callers, Crew, RuleBasedStateMachine):
 
     @rule(deed=st.one_of(*DEEDS))
     def happens(self, deed):
-        self.sound = False
-        getattr(self, deed[0])(**deed[1])
-
-    def check_invariants(self, *args):
-        """If they hold the history may go on; else teardown only cleans up."""
-        self.sound = False
-        super().check_invariants(*args)
-        self.sound = True
+        self.do(deed)
 
     def committed(self, t, known=True):
         """A transaction has been committed; known -- as the last one of the database."""

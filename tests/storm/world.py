@@ -25,7 +25,6 @@ from bench.processes import free_port
 from bench.stack import answers
 from bench.stack import our_environment
 from bench.stack import Stack
-from bench.stack import zeo_python
 from tests.storm import plan
 from tests.storm import site
 from tests.storm.cables import Cables
@@ -62,21 +61,6 @@ START_SECONDS = 120.0
 
 #: A process that has ended by itself is started again after so many seconds.
 SUPERVISOR_SECONDS = 0.7
-
-_ZEO = '''\
-<zeo>
-  address 127.0.0.1:{port}
-</zeo>
-<filestorage 1>
-  path {disk}/Data.fs
-</filestorage>
-<eventlog>
-  level INFO
-  <logfile>
-    path STDOUT
-  </logfile>
-</eventlog>
-'''
 
 _CLIENT = '''\
   <zeoclient>
@@ -153,14 +137,9 @@ class World:
     # the processes
 
     def _start_all(self):
-        self.address = self._stack.zeo_address = HOST, free_port()
-        config = self._stack.base_dir / 'zeo.conf'
-        config.write_text(_ZEO.format(port=self.address[1], disk=self._disk.path), 'utf-8')
-        environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
-        self._processes[plan.SERVER] = server = self._stack.start(
-            plan.SERVER, [zeo_python(), '-m', 'ZEO.runzeo', '-C', config], env=environment,
-            host=self._disk, is_ready=lambda process: 'listening on' in process.output())
-        server.is_ready = lambda process: True
+        self.address = self._stack.start_zeo(data=self._disk.path, host=self._disk)
+        self._processes[plan.SERVER] = server = self._stack.zeo
+        server.is_ready = lambda process: True  # from now on nobody waits for it
         with self._database() as root:
             site.build(root)
         library = compile_clock_shift(self.directory)
