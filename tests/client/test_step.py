@@ -481,6 +481,36 @@ def test_a_beat_the_storage_does_not_take_is_repeated(bench, monkeypatch):
     assert deferred.result == 2
 
 
+def test_a_commit_that_comes_while_the_beat_looks_is_not_slept_over(bench, monkeypatch):
+    """The flag is cleared, then the snapshot taken, then looked: the other order forgets it."""
+    worker = bench.worker()
+    bench.step(worker)
+    real, ids = worker._database.manager, []
+
+    def put():
+        with bench.db.transaction() as connection:
+            zam = connection.root()['Application'].zam
+            ids.append(zam.putCall('zope_call', jobs.add, 1, 1).id)
+
+    def manager(*target):
+        """The beat has its snapshot by now."""
+        found = real(*target)
+        if not ids:
+            thread = threading.Thread(target=put)
+            thread.start()
+            thread.join(30)
+        return found
+
+    monkeypatch.setattr(worker._database, 'manager', manager)
+    bench.step(worker)
+    transaction.begin()
+    assert bench.manager.queue.find(ids[0]).state == 'new'  # it was not seen
+    assert worker._wakeup._event.is_set()
+    bench.step(worker)
+    bench.settle(worker)
+    assert bench.manager.queue.find(ids[0]).result == 2
+
+
 def test_a_worker_that_starts_while_the_disk_is_full_waits(bench, monkeypatch):
     trouble, real = [OSError(errno.ENOSPC, 'no space left')] * 2, transaction.commit
 
