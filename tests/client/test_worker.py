@@ -6,8 +6,11 @@ import socket
 import subprocess
 
 import transaction
+from persistent.mapping import PersistentMapping
 
 from bench.stack import zeo_python
+from Products.zasync.clock import SYSTEM
+from Products.zasync.wakeup import Wakeup
 from tests.client import jobs
 
 
@@ -259,3 +262,15 @@ def test_the_zeo_server_can_not_import_our_packages(site):
                               cwd='/', timeout=30, env={'PATH': os.environ['PATH']})
         assert done.returncode == 1
         assert 'ModuleNotFoundError' in done.stderr
+
+
+def test_ids_for_new_objects_are_forgotten_when_the_server_was_restarted(site):
+    """It gives the same ones to others."""
+    wakeup, storage = Wakeup(SYSTEM), site.db.storage
+    wakeup.watch(site.db)
+    site.change(lambda: site.root['marks'].update(first=PersistentMapping()))
+    held = set(storage._oids)
+    assert held
+    site.stack.zeo.stop()
+    site.stack.zeo.start()
+    site.wait(lambda: not held & set(storage._oids), what='that they are forgotten')
