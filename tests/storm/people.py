@@ -32,7 +32,6 @@ class Crowd:
         self._url_of = url_of
         self._stopping = threading.Event()
         self.known = []
-        self.sent = self.failed = 0
         self._threads = []
         for user in site.USERS:
             for web in plan.WEBS:
@@ -88,11 +87,9 @@ class Crowd:
         return put
 
     def _send(self, user, web, page, fields):
-        self.sent += 1
         try:
             return requests.post(f'{self._url_of(web)}/desk/{page}', auth=(user, site.PASSWORD),
                                  data=fields, timeout=ANSWER_SECONDS)
         except requests.RequestException:
-            self.failed += 1
             self._stopping.wait(BREATH_SECONDS)
             return None
