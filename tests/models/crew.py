@@ -395,7 +395,7 @@ class Crew:
     def pack(self, number):
         """ZODB packs nothing as long as something refers to what was undone."""
         records = self.ledger.records
-        if self.open or self.beat is not None or not self.can_undo or self.ghosts() or any(
+        if self.open or self.beat is not None or not self.can_pack or self.ghosts() or any(
                 id not in records for call in queuemodel.calls(records).values()
                 if not call.ended or call.withdrawn for id in call.after):
             return

@@ -36,7 +36,7 @@ DEEDS = [*callers.DEEDS, *crew.DEEDS]
 class ManagerMachine(Callers, Crew, Machine):
     """See the module. A subclass says what storage it is."""
 
-    can_undo = False
+    can_pack = can_undo = False
 
     def databases(self):
         """The ZODB.DBs of a history; and a name that is new in them."""
