@@ -486,11 +486,18 @@ class Tutorial:
             return requests.request('POST' if data else 'GET', url, data=data, timeout=30,
                                     auth=(user, password), allow_redirects=False)
 
+        before = self.last_transaction()
         answer = ask()
         assert answer.status_code in ((302,) if data else (200,)), answer.text
+        if data and before:  # the news of it travels
+            assert wait_until(lambda: self.last_transaction() != before, 30)
         if url.endswith('manage_syncStatus'):
             assert wait_until(lambda: ask().json()['state'] not in ('queued', 'running'), 60)
             assert ask().json()['state'] == 'done', ask().text
+
+    def last_transaction(self):
+        """The last one that the prompt has heard of; None if there is no prompt."""
+        return self.console and self.console.say('print(app._p_jar.db().lastTransaction())')
 
     def script(self, body):
         """Run the body of a Script (Python) as restricted code."""
