@@ -11,6 +11,7 @@ from .deferred import Deferred
 from .interfaces import FAILED
 from .interfaces import RESOLVED
 from .places import DESK_LANE
+from .places import filing_key
 from .places import make_id
 from .places import place_of
 
@@ -125,13 +126,13 @@ class Archiving:
     def _trim_lanes(self, before):
         """Remove the entries of calls taken in that were put before then."""
         for number, lane in enumerate(self.lanes):
-            mark = self.desk.mark(number)[0]
+            mark = self.marks.get(number)[0]
             if mark and lanes.forget(lane, mark, before):
-                self.desk.set_mark(number, mark, None)
+                self.marks.set(number, mark, None)
 
 
 def _into_slice(slices, deferred, end):
     """Keep it in the slice with that end."""
     if end not in slices:
         slices[end] = OOBTree()
-    slices[end][deferred.id] = deferred
+    slices[end][filing_key(deferred.id)] = deferred

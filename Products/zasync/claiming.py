@@ -4,6 +4,7 @@ Imports: places, lanes, waiting, policy, errors, failure.
 """
 
 from heapq import merge
+from itertools import islice
 from operator import itemgetter
 
 from BTrees.OOBTree import OOBTree
@@ -16,9 +17,11 @@ from .failure import Failure
 from .places import AFTER
 from .places import DESK_LANE
 from .places import EXPIRES
+from .places import NOT_BEFORE
 from .places import oid_at
 from .places import parse_id
 from .places import PLACE
+from .places import place_in_lane
 from .places import place_of
 from .waiting import is_waiting
 
@@ -62,16 +65,16 @@ class Claiming:
         for lane_number, lane in news:
             most = max(1, TAKE_IN_MOST // len(news))
             for number, entry in self._new_entries(lane_number, lane, most):
-                priority, put_at, not_before, deferred = entry[:4]
-                extra = entry[4] if len(entry) > 4 else {}
-                place = extra.get(PLACE) or (-priority, put_at, lane_number, number)
-                if PLACE in extra:
+                deferred, facts = entry.deferred, entry.facts
+                place = place_in_lane(entry, lane_number, number)
+                not_before = facts.get(NOT_BEFORE, 0.0)
+                if PLACE in facts:
                     self._leave_ended(deferred.id)
                     if deferred.moved:
                         self._keep_moved(deferred)
-                if EXPIRES in extra:
-                    self.waiting.note_expiry(extra[EXPIRES], place, deferred)
-                if AFTER in extra and deferred.is_held_up():
+                if EXPIRES in facts:
+                    self.waiting.note_expiry(facts[EXPIRES], place, deferred)
+                if AFTER in facts and deferred.is_held_up():
                     self.waiting.add_parked(place, deferred)
                 elif not_before > now:
                     self.waiting.add_later(not_before, place, deferred)
@@ -99,36 +102,29 @@ class Claiming:
             del self.intakes[deferred.moved]
 
     def _has_news(self, lane_number, lane):
-        number, oid = self.desk.mark(lane_number)
+        number, oid = self.marks.get(lane_number)
         return lanes.highest(lane) != number or (
             number > 0 and oid_at(lane, number) != oid)
 
     def _new_entries(self, lane_number, lane, most):
         """[(number, entry)] not taken in yet, at most `most`; advances the lane's mark."""
-        mark, oid = self.desk.mark(lane_number)
+        mark, oid = self.marks.get(lane_number)
         if mark and oid_at(lane, mark) != oid:
             # The put we marked was undone, and what came since may have its
             # number: look at the whole lane (a few hundred entries at most).
             self._drop_undone(lane_number)
-            entries = [(number, entry) for number, entry in lane.items()
+            entries = [(number, entry) for number, entry in lanes.after(lane, 0)
                        if self._is_unknown(lane_number, number, entry)]
             last = lanes.highest(lane)
         else:
-            entries = []
-            for number, entry in lane.items(mark, None, mark > 0):
-                entries.append((number, entry))
-                if len(entries) == most:
-                    break
+            entries = list(islice(lanes.after(lane, mark), most))
             last = entries[-1][0] if entries else mark
-        self.desk.set_mark(lane_number, last, oid_at(lane, last) if last else None)
-        return [item for item in entries if item[1][3] is not None]
+        self.marks.set(lane_number, last, oid_at(lane, last) if last else None)
+        return [item for item in entries if item[1].deferred is not None]
 
     def _is_unknown(self, lane_number, number, entry):
-        priority, put_at, _, deferred = entry[:4]
-        place = (-priority, put_at, lane_number, number)
-        if len(entry) > 4:
-            place = entry[4].get(PLACE) or place
-        return is_waiting(deferred) and place not in self.waiting
+        return (is_waiting(entry.deferred)
+                and place_in_lane(entry, lane_number, number) not in self.waiting)
 
     def _drop_undone(self, lane_number):
         """Forget what was taken in from that lane and whose put was undone since."""
@@ -218,7 +214,7 @@ class Claiming:
         if deferred.moved:
             return deferred.id in self.intakes.get(deferred.moved, ())
         lane_number, number = parse_id(deferred.id)[:2]
-        return lane_number != DESK_LANE and number > self.desk.mark(lane_number)[0]
+        return lane_number != DESK_LANE and number > self.marks.get(lane_number)[0]
 
     def _expire(self, deferred, now, rotation_period):
         self.waiting.forget_expiry(deferred, place_of(deferred))

@@ -4,7 +4,7 @@ It is written only by events that are meant to defeat a running call: claim,
 checkpoint, give back, result, cancel, time-out, rescue, move. So whoever changes a
 call's fate while another does too loses at the commit, with a ConflictError (I5).
 
-Imports: interfaces, lifecycle, policy, payload, call, board, failure, clock, errors.
+Imports: interfaces, lifecycle, policy, payload, call, board, places, failure, clock, errors.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from .interfaces import FAILED
 from .interfaces import IDeferred
 from .interfaces import NEW
 from .interfaces import RESOLVED
+from .places import parse_id
 from .policy import HISTORY_MOST
 
 
@@ -39,6 +40,16 @@ if TYPE_CHECKING:  # persistent has no types, and a base without any would hide 
 else:
     from persistent import Persistent
 
+
+#: Under which numbers the attributes of a deferred are stored, names being longer: the first
+#: has 0. What is stored counts on the order; new ones come last.
+STORED = ('id', 'plugin', 'put_at', '_caller', '_arguments', '_queue', 'state', 'session',
+          'owner', 'attempt', 'failures', 'started_at', 'ended_at', 'priority', 'not_before',
+          'expires_at', 'timeout_seconds', 'retry', 'key', 'after', 'hurried', 'series', '_names',
+          'moved', '_result', '_failure', '_memo', '_history', '_callbacks', '_called', '_broken',
+          '_end_event')
+_NOTHING = object()
+_NUMBERS = {name: number for number, name in enumerate(STORED)}
 
 #: Longest outcome of an attempt, in characters.
 OUTCOME_MOST = 200
@@ -132,6 +143,24 @@ class Deferred(Persistent):
                 setattr(self, name, getattr(call, name))
         if self.series is not None:
             self._names = names
+
+    # its record
+
+    def __getstate__(self) -> dict[int, Any]:
+        """{number of an attribute: value}, without what the class or the id tells."""
+        told = _put_at_by(self.id)
+        return {_NUMBERS[name]: value for name, value in self.__dict__.items()
+                if value is not getattr(Deferred, name, _NOTHING)
+                and not (name == 'put_at' and value == told)}
+
+    def __setstate__(self, state: dict[int, Any]) -> None:
+        """What __getstate__ returned."""
+        attributes = self.__dict__
+        attributes.clear()
+        for number, value in state.items():
+            attributes[STORED[number]] = value
+        if 'put_at' not in attributes:
+            attributes['put_at'] = _put_at_by(self.id)
 
     # reading
 
@@ -432,6 +461,15 @@ def is_there(deferred: Deferred) -> bool:
         return bool(deferred.id)
     except POSKeyError:
         return False
+
+
+def _put_at_by(id: str) -> float | None:
+    """When the call was put, if its id tells."""
+    try:
+        put_at: float = parse_id(id)[2]
+        return put_at
+    except ValueError:  # it was run in a request, and is in no lane
+        return None
 
 
 def has_ended(deferred: Deferred) -> bool:

@@ -1,4 +1,4 @@
-"""Desk: what the worker that serves a queue knows of it. One writer, the holder's beat.
+"""Desk and marks: what the worker that serves a queue knows of it. One writer, the holder's beat.
 
 Imports: nothing of ours.
 """
@@ -7,15 +7,11 @@ from persistent import Persistent
 
 
 #: Lanes whose marks share an object.
-LANES_A_MARKS = 8
+LANES_A_PART = 8
 
 
-class Marks(Persistent):
-    """How far some lanes were taken in: {lane number: (number, oid)}.
-
-    The oid is that of the last entry's deferred: an undone put can't hide the next
-    one, which has the same number and another oid.
-    """
+class _SomeMarks(Persistent):
+    """The marks of some lanes: {lane number: (number, oid)}."""
 
     __zpublishable__ = False
 
@@ -23,8 +19,33 @@ class Marks(Persistent):
         self.of = {}
 
 
+class Marks(Persistent):
+    """How far each lane was taken in. Written once; what changes is in its parts.
+
+    Apart from the desk: a claim would write all of them, and a put that wants to know how
+    far its lane was taken in would load the desk.
+    """
+
+    def __init__(self, lanes):
+        self._parts = tuple(_SomeMarks() for _ in range(-(-lanes // LANES_A_PART)))
+
+    def get(self, lane):
+        """The (number, oid) last taken in from that lane; (0, None) at first.
+
+        The oid is that of the entry's deferred: an undone put can't hide the next one, which
+        has the same number and another oid.
+        """
+        return self._parts[lane // LANES_A_PART].of.get(lane, (0, None))
+
+    def set(self, lane, number, oid):
+        """Note that the entries of that lane up to `number` were taken in."""
+        part = self._parts[lane // LANES_A_PART]
+        part.of[lane] = (number, oid)
+        part._p_changed = True
+
+
 class Desk(Persistent):
-    """The worker's running calls, counts and marks, written in one transaction with its trees.
+    """The worker's running calls and counts, written in one transaction with marks and trees.
 
     boot -- id of the worker life that holds the desk, or None.
     guest -- the holder is the worker of a sibling, and leaves when our own comes back.
@@ -33,31 +54,16 @@ class Desk(Persistent):
     n_born -- calls the worker itself has made here, so far.
     running -- {call id: Deferred} claimed and not yet archived. They hang here so
     that packing can't take a running call away.
-    marks -- tuple of Marks; apart from the desk, or a claim would write all of them.
     """
 
     __zpublishable__ = False
 
     guest = False
+    n_ready = n_later = n_aside = n_born = 0
 
-    def __init__(self, lanes):
+    def __init__(self):
         self.boot = None
-        self.n_ready = 0
-        self.n_later = 0
-        self.n_aside = 0
-        self.n_born = 0
         self.running = {}
-        self.marks = tuple(Marks() for _ in range(-(-lanes // LANES_A_MARKS)))
-
-    def mark(self, lane):
-        """The (number, oid) last taken in from that lane; (0, None) at first."""
-        return self.marks[lane // LANES_A_MARKS].of.get(lane, (0, None))
-
-    def set_mark(self, lane, number, oid):
-        """Note that the entries of that lane up to `number` were taken in."""
-        marks = self.marks[lane // LANES_A_MARKS]
-        marks.of[lane] = (number, oid)
-        marks._p_changed = True
 
     def take(self, boot, guest=False):
         """Become the holder; None for boot: nobody is."""

@@ -3,11 +3,12 @@
 A list loads no call but those it shows, and those it must look at to see whether they
 fit: where a call hangs tells its place and when it was put.
 
-Imports: interfaces, queue, errors.
+Imports: interfaces, places, lanes, errors.
 """
 
 from ZODB.POSException import POSKeyError
 
+from . import lanes
 from .errors import told
 from .interfaces import CALLBACK
 from .interfaces import CANCELLED
@@ -17,8 +18,9 @@ from .interfaces import FINAL_STATES
 from .interfaces import NEW
 from .interfaces import RESOLVED
 from .interfaces import STATES
+from .places import parse_filing_key
 from .places import parse_id
-from .places import PLACE
+from .places import place_in_lane
 
 
 #: Calls that one transaction purges, or retries, and that one page holds, at most.
@@ -83,11 +85,10 @@ def _waiting(queue):
     """What was taken in and what is still in the lanes, newest first."""
     found = [(place[1], place[2:], deferred) for place, deferred in queue.waiting.items()]
     for lane_number, lane in enumerate(queue.lanes):
-        mark = queue.desk.mark(lane_number)[0]
-        for number, entry in lane.items(mark, None, mark > 0):
-            if entry[3] is not None:
-                place = entry[4].get(PLACE) if len(entry) > 4 else None
-                found.append((entry[1], place[2:] if place else (lane_number, number), entry[3]))
+        for number, entry in lanes.after(lane, queue.marks.get(lane_number)[0]):
+            if entry.deferred is not None:
+                place = place_in_lane(entry, lane_number, number)
+                found.append((entry.put_at, place[2:], entry.deferred))
     found.sort(key=lambda item: item[:2], reverse=True)
     return (item[2] for item in found)
 
@@ -111,13 +112,13 @@ def _withdrawn(queue):
 
 def _by_slice(slices):
     for end in reversed(slices.keys()):
-        yield from _newest_first(slices[end])
+        yield from _newest_first(slices[end], parse_filing_key)
 
 
-def _newest_first(calls):
-    parsed = sorted(((parse_id(id), id) for id in calls.keys()),
+def _newest_first(calls, parse=parse_id):
+    parsed = sorted(((parse(key), key) for key in calls.keys()),
                     key=lambda item: (item[0][2], item[0][:2]), reverse=True)
-    return (calls[id] for _, id in parsed)
+    return (calls[key] for _, key in parsed)
 
 
 # many at once

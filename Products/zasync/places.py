@@ -17,9 +17,10 @@ DESK_LANE = lanes.LANES
 #: the same numbers. The number there is their oid.
 MOVED_LANE = DESK_LANE + 1
 
-#: What a lane's entry says of a call that is out of the ordinary, as a fifth item:
+#: What a lane's entry says of a call that is out of the ordinary: 'priority', 'not before';
 #: 'place', where it is to wait if not by its own number (it runs once more); 'expires';
-#: 'after', it waits for the ends of others. A plain call has no fifth item.
+#: 'after', it waits for the ends of others. A plain call has none of them.
+PRIORITY, NOT_BEFORE = 'priority', 'not before'
 PLACE, EXPIRES, AFTER = 'place', 'expires', 'after'
 
 
@@ -38,6 +39,21 @@ def parse_id(id):
     return int(lane_number, 16), int(number, 16), int(milliseconds, 16) / 1000
 
 
+def filing_key(id):
+    """Under which text an archive keeps the call: what ends together was put together, mostly.
+
+    So what a beat files lies side by side, in whatever lanes it was put.
+    """
+    lane_number, number, milliseconds, tail = id.split('-')
+    return f'{milliseconds}-{lane_number}-{number}-{tail}'
+
+
+def parse_filing_key(key):
+    """What parse_id tells of an id, of such a text."""
+    milliseconds, lane_number, number, _ = key.split('-')
+    return int(lane_number, 16), int(number, 16), int(milliseconds, 16) / 1000
+
+
 def place_of(deferred):
     """Where a deferred stands among those that wait: see `waiting`."""
     lane, number, put_at = parse_id(deferred.id)
@@ -46,7 +62,13 @@ def place_of(deferred):
     return (-deferred.priority, put_at, lane, number)
 
 
+def place_in_lane(entry, lane_number, number):
+    """The same of an Entry of a lane: nothing is loaded."""
+    place = entry.facts.get(PLACE)
+    return place or (-entry.facts.get(PRIORITY, 0), entry.put_at, lane_number, number)
+
+
 def oid_at(lane, number):
     """The oid of the deferred at that number of the lane, not loaded; None if there is none."""
-    entry = lane.get(number)
-    return None if entry is None or entry[3] is None else entry[3]._p_oid
+    entry = lanes.get(lane, number)
+    return None if entry is None or entry.deferred is None else entry.deferred._p_oid

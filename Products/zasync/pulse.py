@@ -9,6 +9,10 @@ Imports: nothing of ours.
 from persistent import Persistent
 
 
+#: In this order the numbers of a pulse are stored, without their names: it is written so often.
+NUMBERS = ('new', 'accepted', 'rate', 'beat', 'accepting', 'pong_at', 'answered', 'pace')
+
+
 class Pulse(Persistent):
     """A few numbers, written by each beat that commits; all a dispatcher reads.
 
@@ -34,6 +38,14 @@ class Pulse(Persistent):
         self.pong_at = pong_at
         self.answered = answered
         self.pace = pace
+
+    def __getstate__(self):
+        """Its numbers, in order."""
+        return tuple(getattr(self, name) for name in NUMBERS)
+
+    def __setstate__(self, state):
+        """What __getstate__ returned."""
+        self.__dict__.update(zip(NUMBERS, state, strict=True))
 
 
 class Ping(Persistent):

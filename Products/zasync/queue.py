@@ -32,15 +32,19 @@ from .claiming import Claiming
 from .claiming import TAKE_IN_MOST
 from .deferred import Deferred
 from .desk import Desk
+from .desk import Marks
 from .names import Names
 from .places import AFTER
 from .places import DESK_LANE
 from .places import EXPIRES
+from .places import filing_key
 from .places import make_id
+from .places import NOT_BEFORE
 from .places import oid_at
 from .places import parse_id
 from .places import PLACE
 from .places import place_of
+from .places import PRIORITY
 from .pulse import Ping
 from .pulse import Pulse
 from .pulse import WorkerCard
@@ -61,9 +65,10 @@ class Queue(Claiming, Archiving, Persistent):
 
     def __init__(self):
         self.lanes = lanes.make_lanes()
-        self.desk = Desk(len(self.lanes))
+        self.marks = Marks(len(self.lanes))
+        self.desk = Desk()
         self.waiting = Waiting(self.desk)
-        # End of the slice → {id: Deferred}; dropped slice by slice. What was resolved, and
+        # End of the slice → {filing key: Deferred}; dropped slice by slice. What was resolved, and
         # what was cancelled or has expired: a list of the few need not load the many.
         self.archive = LOBTree()
         self.withdrawn = LOBTree()
@@ -93,20 +98,21 @@ class Queue(Claiming, Archiving, Persistent):
         number = lanes.next_number(lane)
         deferred = Deferred(make_id(lane_number, number, call.put_at), call, self,
                             names or self.names)
-        extra = {}
+        facts = {}
+        if call.priority:
+            facts[PRIORITY] = call.priority
         if call.expires_at is not None:
-            extra[EXPIRES] = call.expires_at
+            facts[EXPIRES] = call.expires_at
         if after:
             deferred.after = tuple(after)
-            extra[AFTER] = True
-        self._enter(lane_number, lane, number, call.not_before, deferred, extra)
+            facts[AFTER] = True
+        self._enter(lane_number, number, call.not_before, deferred, facts)
         return deferred
 
     def put_again(self, deferred, lane_number):
         """Have a call that failed for good run once more, in the current transaction."""
         deferred.again()
-        lane = self.lanes[lane_number]
-        self._enter(lane_number, lane, lanes.next_number(lane), 0.0, deferred,
+        self._enter(lane_number, lanes.next_number(self.lanes[lane_number]), 0.0, deferred,
                     {PLACE: place_of(deferred)})
 
     def new_intake(self):
@@ -122,13 +128,13 @@ class Queue(Claiming, Archiving, Persistent):
         held_up -- it waits for the ends of others.
         """
         self._take_over(deferred, intake)
-        extra = {PLACE: place_of(deferred)}
+        facts = {PLACE: place_of(deferred)}
         if deferred.expires_at is not None and deferred.attempt == 0:
-            extra[EXPIRES] = deferred.expires_at
+            facts[EXPIRES] = deferred.expires_at
         if held_up:
-            extra[AFTER] = True
-        lane = self.lanes[lane_number]
-        self._enter(lane_number, lane, lanes.next_number(lane), not_before, deferred, extra)
+            facts[AFTER] = True
+        self._enter(lane_number, lanes.next_number(self.lanes[lane_number]), not_before, deferred,
+                    facts)
 
     def receive_running(self, deferred, intake):
         """Take over a call that some worker had claimed; ours finds that nobody runs it."""
@@ -144,11 +150,12 @@ class Queue(Claiming, Archiving, Persistent):
         deferred.move_to(self, intake)
         self.intakes[intake][deferred.id] = deferred
 
-    def _enter(self, lane_number, lane, number, not_before, deferred, extra):
-        entry = (deferred.priority, deferred.put_at, not_before, deferred)
-        lane[number] = (*entry, extra) if extra else entry
-        if number % lanes.TRIM_EVERY == 0:
-            lanes.trim(lane, self.desk.mark(lane_number)[0])
+    def _enter(self, lane_number, number, not_before, deferred, facts):
+        if not_before:
+            facts[NOT_BEFORE] = not_before
+        lane = self.lanes[lane_number]
+        if lanes.store(lane, number, lanes.Entry(deferred.put_at, deferred, facts)):
+            lanes.trim(lane, self.marks.get(lane_number)[0])
 
     def note_cancelled(self, deferred):
         """A call that waited has been cancelled: the beat is to take it out."""
@@ -168,7 +175,7 @@ class Queue(Claiming, Archiving, Persistent):
     def length_new(self):
         """Calls that wait for a thread or for their time, exact in this snapshot."""
         desk = self.desk
-        in_lanes = sum(max(0, lanes.highest(lane) - desk.mark(number)[0])
+        in_lanes = sum(max(0, lanes.highest(lane) - self.marks.get(number)[0])
                        for number, lane in enumerate(self.lanes))
         return in_lanes + desk.n_ready + desk.n_later + desk.n_aside
 
@@ -206,11 +213,11 @@ class Queue(Claiming, Archiving, Persistent):
         if lane_number == DESK_LANE:
             return None
         lane = self.lanes[lane_number]
-        mark, oid = self.desk.mark(lane_number)
+        mark, oid = self.marks.get(lane_number)
         if number <= mark and oid_at(lane, mark) == oid:
             return None
-        entry = lane.get(number)
-        return entry and entry[3]
+        entry = lanes.get(lane, number)
+        return entry and entry.deferred
 
     def _find_running(self, id):
         return self.desk.running.get(id)
@@ -229,9 +236,10 @@ class Queue(Claiming, Archiving, Persistent):
         return self.failed.get(id)
 
     def _find_archived(self, id):
+        key = filing_key(id)
         for slices in (self.archive, self.withdrawn):
             for end in reversed(slices.keys()):
-                deferred = slices[end].get(id)
+                deferred = slices[end].get(key)
                 if deferred is not None:
                     return deferred
         return None

@@ -12,8 +12,11 @@ from persistent.mapping import PersistentMapping
 from ZODB import POSException
 from ZODB.DemoStorage import DemoStorage
 
+from Products.zasync import lanes
 from Products.zasync.clock import ManualClock
 from Products.zasync.manager import AsynchronousCallManager
+from Products.zasync.places import NOT_BEFORE
+from Products.zasync.places import parse_id
 from Products.zasync.wakeup import Wakeup
 from tests.client import jobs
 from zasync_client import beat as module
@@ -641,9 +644,9 @@ def test_a_due_call_does_not_keep_a_full_worker_awake(bench, tmp_path):
     queue = bench.manager.queue
     waiting = bench.put('zope_call', jobs.add, 1, 1)
     queue.lanes  # noqa: B018 (load before the tree below is written)
-    number = int(waiting.id.split('-')[1], 16)
-    lane = queue.lanes[int(waiting.id.split('-')[0], 16)]
-    lane[number] = (0, waiting.put_at, bench.clock.now() - 5, waiting)
+    lane_number, number, _ = parse_id(waiting.id)
+    lanes.store(queue.lanes[lane_number], number, lanes.Entry(
+        waiting.put_at, waiting, {NOT_BEFORE: bench.clock.now() - 5}))
     transaction.commit()
     bench.step(worker)
     assert worker._seconds_to_sleep(bench.clock.now()) > 0.1

@@ -77,7 +77,8 @@ def test_a_call_expires_wherever_it_waits_and_whether_a_thread_is_free_or_not(
     assert caller.queue.length_new() == others
     assert worker.begin().next_due(0) is None
     assert not worker.queue.has_work(OVER, 0)
-    assert id in worker.queue.withdrawn[worker.queue.withdrawn.minKey()]
+    [filed] = worker.queue.withdrawn[worker.queue.withdrawn.minKey()].values()
+    assert filed.id == id
 
 
 @pytest.mark.parametrize('place', [in_lane, in_ready])

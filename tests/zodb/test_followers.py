@@ -192,7 +192,8 @@ def put(adder):
 def followers(client):
     """All followers that are in a lane or were taken in."""
     queue = client.begin()
-    found = [entry[3] for lane in queue.lanes for entry in lane.values() if entry[3] is not None]
+    found = [entry.deferred for lane in queue.lanes for _, entry in lanes.after(lane, 0)
+             if entry.deferred is not None]
     return [deferred for deferred in found if deferred.plugin == 'follow']
 
 
@@ -320,7 +321,7 @@ def test_idle_lanes_do_not_keep_what_the_archive_has_dropped():
     assert queue.drop_old(NOW + 100, 80) is True
     transaction.commit()
     assert queue.find(deferred.id) is None
-    assert [entry[3] for entry in queue.lanes[3].values()] == [None]
+    assert [entry.deferred for _, entry in lanes.after(queue.lanes[3], 0)] == [None]
     # The lane goes on numbering, and what waits is where it was.
     assert queue.find(waiting.id) is waiting
     third = queue.put(make_call(2), 3)

@@ -410,7 +410,7 @@ def test_a_key_does_not_keep_the_result_of_its_call(file_store):
     deferred.succeed(None, LATE)
     client.queue.archive_ended(id, 86_400)
     client.commit()
-    # It leaves the archive, and its lane by the 64th put.
+    # It leaves the archive, and its lane when others are put.
     lane = int(id.split('-')[0], 16)
     for number in range(2, 65):
         client.put(make_call(number), lane)

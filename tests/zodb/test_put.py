@@ -13,13 +13,24 @@ from Products.zasync import payload
 from Products.zasync import putting
 from Products.zasync.builtin import check_zope_exec
 from Products.zasync.call import Caller
+from Products.zasync.deferred import STORED
 from Products.zasync.interfaces import NEW
+from Products.zasync.places import parse_id
 from tests.fakes import make_call
 from tests.fakes import NOW
 
 
+def entries(queue, id):
+    """The Entries of the lane that a call was put into."""
+    return [entry for _, entry in lanes.after(queue.lanes[parse_id(id)[0]], 0)]
+
+
+def numbers_in(lane):
+    return [number for number, _ in lanes.after(lane, 0)]
+
+
 def ids_in(queue, lane=0):
-    return [entry[3].id for entry in queue.lanes[lane].values()]
+    return [entry.deferred.id for _, entry in lanes.after(queue.lanes[lane], 0)]
 
 
 # I1: with the caller's transaction
@@ -117,15 +128,38 @@ def records_of_last_commit(store):
     return found
 
 
-@pytest.mark.parametrize('waiting', [0, 1, 50, 200])
+@pytest.mark.parametrize('waiting', [1, 14, 16, 62, 200, 3_000])
 def test_a_put_writes_two_objects_whatever_the_length_of_the_queue(file_store, waiting):
+    """As many objects, and as many bytes, with one call waiting as with thousands."""
     client = file_store.client()
     client.begin()
     for number in range(waiting):
         client.queue.put(make_call(number), 0)
     client.commit()
     client.put(make_call(waiting))
-    assert len(records_of_last_commit(file_store)) == 2
+    sizes = [len(data) for _, data in records_of_last_commit(file_store)]
+    assert len(sizes) == 2
+    assert sum(sizes) < 850, sizes
+
+
+def test_a_put_by_a_process_that_saw_nothing_yet_loads_no_more_when_thousands_wait(file_store):
+    caller, fresh = file_store.client(), file_store.client()
+
+    def loads(number):
+        fresh.abort()
+        fresh.connection.cacheMinimize()
+        before = fresh.connection.getTransferCounts()[0]
+        fresh.put(make_call(number))
+        return fresh.connection.getTransferCounts()[0] - before
+
+    caller.put(make_call())
+    few = loads(1)
+    caller.begin()
+    for number in range(3_000):
+        caller.queue.put(make_call(number), 0)
+    caller.commit()
+    # The tree of chunks has leaves of its own now: one more to the last of them.
+    assert loads(2) <= few + 1
 
 
 def test_a_put_with_a_big_argument_writes_a_third_object_and_keeps_the_deferred_small(file_store):
@@ -149,13 +183,14 @@ def test_a_transition_of_a_call_with_a_big_argument_does_not_write_the_argument_
 
 
 def test_few_puts_write_more_than_two_objects(file_store):
-    """Only a put that splits a leaf, or trims, does: both are rare."""
+    """Only a put that begins a chunk does, and of these those that split the tree of chunks."""
     client = file_store.client()
     costs = []
     for number in range(256):
         client.put(make_call(number))
         costs.append(len(records_of_last_commit(file_store)))
-    assert sum(cost > 2 for cost in costs) <= 256 // 20, costs
+    assert sum(cost > 2 for cost in costs) <= 256 // lanes.CHUNK + 1, costs
+    assert sum(costs) < 2.1 * 256
 
 
 def size_of(store, deferred):
@@ -193,14 +228,14 @@ def classes_of_last_commit(store):
 
 def test_a_plain_put_writes_its_lane_and_its_deferred_and_no_more_than_they_ever_held(file_store):
     client = file_store.client()
+    put_with_names(client)
     id = put_with_names(client)
     assert classes_of_last_commit(file_store) == ['Deferred', 'LOBTree']
     queue = client.begin()
     deferred = queue.find(id)
-    lane = queue.lanes[int(id.split('-')[0], 16)]
-    assert list(lane.values()) == [(0, deferred.put_at, 0.0, deferred)]
-    assert set(deferred.__getstate__()) == {'id', 'plugin', 'put_at', '_caller', '_arguments',
-                                            '_queue'}
+    assert entries(queue, id)[-1] == lanes.Entry(deferred.put_at, deferred)
+    assert {STORED[number] for number in deferred.__getstate__()} == {
+        'id', 'plugin', '_caller', '_arguments', '_queue'}
 
 
 @pytest.mark.parametrize('option', [
@@ -208,23 +243,25 @@ def test_a_plain_put_writes_its_lane_and_its_deferred_and_no_more_than_they_ever
     {'priority': 5}, {'not_before': NOW + 60}, {'series': 's'}], ids=str)
 def test_an_option_that_needs_no_object_of_its_own_adds_none(file_store, option):
     client = file_store.client()
+    put_with_names(client)
     id = put_with_names(client, **option)
     assert classes_of_last_commit(file_store) == ['Deferred', 'LOBTree']
     queue = client.begin()
-    assert len(next(iter(queue.lanes[int(id.split('-')[0], 16)].values()))) == 4
+    assert {'priority', 'not_before'}.issuperset(option) or not entries(queue, id)[-1].facts
     assert size_of(file_store, queue.find(id)) < 400
 
 
 def test_an_expiry_is_noted_in_the_lane_too(file_store):
     client = file_store.client()
+    put_with_names(client)
     id = put_with_names(client, expires_at=NOW + 60)
     assert classes_of_last_commit(file_store) == ['Deferred', 'LOBTree']
-    [entry] = client.begin().lanes[int(id.split('-')[0], 16)].values()
-    assert entry[4] == {'expires': NOW + 60}
+    assert entries(client.begin(), id)[-1].facts == {'expires': NOW + 60}
 
 
 def test_a_key_costs_one_small_object_and_its_place_the_first_time(file_store):
     client = file_store.client()
+    put_with_names(client)
     put_with_names(client, key='k')
     assert classes_of_last_commit(file_store) == ['Deferred', 'Key', 'LOBTree', 'OOBTree']
     put_with_names(client, key='k')
@@ -260,7 +297,7 @@ def test_two_requests_put_into_the_same_lane(store):
         committed.append(second.put(make_call(pair)))
     assert ids_in(reader.begin()) == committed
     assert reader.queue.length_new() == 100
-    assert list(reader.queue.lanes[0].keys()) == list(range(1, 101))
+    assert numbers_in(reader.queue.lanes[0]) == list(range(1, 101))
 
 
 @pytest.mark.parametrize('filled', [0, 1, 30, 60, 119])
@@ -286,11 +323,10 @@ LANE_STATES = {
     'calls nobody looked at': (10, False, 0),
     'calls that were taken in': (10, True, 0),
     'calls that run': (10, True, 10),
-    'the 64th put, which trims what was taken in': (63, True, 0),
-    'the 64th put, which trims what runs': (63, True, 63),
-    'the 64th put, with nothing to trim': (63, False, 0),
-    'the 128th put, over several leaves': (127, True, 40),
-    'a leaf that splits': (60, True, 0),
+    'a put that begins a chunk and trims what was taken in': (63, True, 0),
+    'a put that begins a chunk and trims what runs': (63, True, 63),
+    'a put that begins a chunk, with nothing to trim': (63, False, 0),
+    'a put that begins the second chunk': (15, True, 4),
 }
 
 
@@ -346,18 +382,38 @@ def test_puts_and_a_beat_that_archives_do_not_meet_in_any_order_of_commits(store
     assert all(queue.find(id).id == id for id in (*ids, done, given_back))
 
 
+@pytest.mark.parametrize('order', list(itertools.permutations(range(3))))
+def test_a_put_that_splits_the_tree_of_chunks_meets_nobody_either(store, order):
+    one, two, worker = (store.client() for _ in range(3))
+    one.begin()
+    for number in range(60 * lanes.CHUNK - 1, 0, -lanes.CHUNK):
+        lanes.store(one.queue.lanes[0], number, lanes.GONE)
+    one.commit()
+    assert len(one.begin().lanes[0]) == 60
+    before = [two.put(make_call(number), 1) for number in range(3)]
+
+    ids = [one.begin().put(make_call(300), 0).id, two.begin().put(make_call(301), 1).id]
+    claimed = [deferred.id for deferred in
+               worker.begin().take_in_and_claim('boot', NOW + 1_000, 3, 86_400)]
+    clients = (one, two, worker)
+    for index in order:
+        clients[index].commit()
+    assert claimed == before
+    assert worker.beat(NOW + 1_000, 500) == ids
+
+
 # trimming
 
-def test_every_64th_put_trims_what_the_worker_has_taken_in(store):
+def test_a_put_that_begins_a_chunk_trims_what_the_worker_has_taken_in(store):
     client = store.client()
     for number in range(1, 64):
         client.put(make_call(number))
     taken = client.beat(NOW + 100, 63)
-    assert len(client.begin().lanes[0]) == 63
+    assert numbers_in(client.begin().lanes[0]) == list(range(1, 64))
     client.put(make_call(64))
     queue = client.begin()
-    # The marked entry stays: the mark is compared with it.
-    assert list(queue.lanes[0].keys()) == [63, 64]
+    # The marked entry stays, and its chunk: the mark is compared with it.
+    assert numbers_in(queue.lanes[0]) == list(range(48, 65))
     assert all(queue.find(id).id == id for id in taken)
 
 
@@ -371,11 +427,11 @@ def test_one_put_removes_no_more_entries_than_a_caller_should_pay_for(store):
     client = store.client()
     client.begin()
     for number in range(1, 512):
-        client.queue.lanes[0][number] = (0, NOW, 0.0, None)
-    client.queue.desk.set_mark(0, 511, None)
+        lanes.store(client.queue.lanes[0], number, lanes.GONE)
+    client.queue.marks.set(0, 511, None)
     client.commit()
     client.put(make_call(1))
-    assert len(client.begin().lanes[0]) == 512 - lanes.TRIM_MOST
+    assert len(client.begin().lanes[0]) == 512 // lanes.CHUNK + 1 - lanes.TRIM_MOST
 
 
 @pytest.mark.parametrize('mark', [0, 1, 5, 10, 11, 1_000])
@@ -384,7 +440,7 @@ def test_a_lane_is_never_emptied(entries, mark):
     """An emptied lane would number again from 1, under marks that say 1 was taken in."""
     lane = lanes.make_lanes()[0]
     for number in range(1, entries + 1):
-        lane[number] = None
+        lanes.store(lane, number, lanes.GONE)
     for _ in range(5):
         lanes.trim(lane, mark)
     assert lanes.highest(lane) == entries

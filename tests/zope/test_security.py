@@ -21,6 +21,7 @@ from zope.globalrequest import setRequest
 from zope.interface import alsoProvides
 from zope.interface.registry import Components as PersistentComponents
 
+from Products.zasync import lanes
 from Products.zasync.call import Caller
 from Products.zasync.errors import BadCall
 from Products.zasync.errors import CallerGone
@@ -239,7 +240,7 @@ def test_urls_of_a_virtual_host_are_the_same_in_the_call_as_in_the_page(site, ap
         '/VirtualHostBase/https/www.example.org:443/sub/VirtualHostRoot/page')
     assert page.status_int == 200, page.text
     [lane] = [lane for lane in app.zam.queue.lanes if len(lane)]
-    caller = lane[1][3].caller
+    caller = lanes.get(lane, 1).deferred.caller
     with restored(caller, bare) as root:
         assert root.sub.inner.absolute_url() == page.text.strip()
 
