@@ -150,7 +150,7 @@ class Deferred(Persistent):
         """{number of an attribute: value}, without what the class or the id tells."""
         told = _put_at_by(self.id)
         return {_NUMBERS[name]: value for name, value in self.__dict__.items()
-                if value is not getattr(Deferred, name, _NOTHING)
+                if name[:3] != '_v_' and value is not getattr(Deferred, name, _NOTHING)
                 and not (name == 'put_at' and value == told)}
 
     def __setstate__(self, state: dict[int, Any]) -> None:

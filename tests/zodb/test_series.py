@@ -333,7 +333,7 @@ def test_a_thousand_calls_that_wait_for_one_series_cost_a_beat_next_to_nothing(f
         series = f'series {number}'
         caller.begin()
         for each in range(calls):
-            caller.queue.put(of_series(each, series), each % 64)
+            caller.queue.put(of_series(each, series), each % 10)
         caller.commit()
         [holder] = worker.beat(LATE, 1)
         while worker.beat(LATE, 50):
