@@ -8,6 +8,7 @@ from itertools import islice
 from operator import itemgetter
 
 from BTrees.OOBTree import OOBTree
+from persistent import GHOST
 from ZODB.POSException import POSKeyError
 
 from . import lanes
@@ -140,7 +141,8 @@ class Claiming:
         waiting.sort(key=_by_place)
         waits_apart = {place for place, _ in waiting}
         # As many of the ready ones as may be needed; they are looked at in order.
-        candidates = merge(waiting, self._ready_items(), key=_by_place)
+        candidates = self._loaded_together(
+            merge(waiting, self._ready_items(), key=_by_place), slots)
         chosen, seen = [], 0
         for place, deferred in candidates:
             if len(chosen) == slots or seen == slots + TAKE_IN_MOST:
@@ -170,6 +172,9 @@ class Claiming:
         for place, deferred in waiting:
             if place in waits_apart:
                 self.waiting.add_ready(place, deferred)
+        # Their threads will ask for them.
+        self._prefetch([deferred.big_arguments for deferred in chosen
+                        if deferred.big_arguments is not None])
         return chosen
 
     def _must_wait_alone(self, deferred, boot, max_interruptions):
@@ -177,6 +182,21 @@ class Claiming:
         return _has_last_chance(deferred, max_interruptions) and any(
             each.owner == boot and _has_last_chance(each, max_interruptions)
             for each in self.desk.running.values())
+
+    def _loaded_together(self, items, most):
+        """The [(place, Deferred)] given, loaded `most` at a time: one journey to the server."""
+        while together := list(islice(items, most)):
+            self._prefetch([deferred for _, deferred in together])
+            yield from together
+
+    def _prefetch(self, objects):
+        """Ask the server for what is not loaded, and do not wait for the answers.
+
+        One alone is as well loaded by who needs it.
+        """
+        oids = [each._p_oid for each in objects if each._p_state == GHOST]
+        if len(oids) > 1 and self._p_jar is not None:
+            self._p_jar.prefetch(oids)
 
     def _ready_items(self):
         """[(place, Deferred)] of `ready` in order, robust against removals on the way."""

@@ -213,6 +213,12 @@ class Deferred(Persistent):
         args, kwargs = payload.loads(self._arguments)
         return args, kwargs
 
+    @property
+    def big_arguments(self) -> payload.Payload | None:
+        """What keeps its arguments, if that is an object of its own."""
+        kept = self._arguments
+        return kept if isinstance(kept, payload.Payload) else None
+
     def is_owned_by(self, boot: str, attempt: int) -> bool:
         """Whether that attempt of that worker life still runs this call."""
         return self.owner == boot and self.attempt == attempt and not self.ended

@@ -29,7 +29,7 @@ def assert_gone(fate, deferred):
     assert deferred.state == 'cancelled'
     assert deferred.failure.type_name == 'Products.zasync.errors.Cancelled'
     assert dict(queue.cancelled) == {}
-    assert [deferred.id in tree for tree in queue.withdrawn.values()] == [True]
+    assert [deferred in tree.values() for tree in queue.withdrawn.values()] == [True]
     assert fate.manager.getDeferred(deferred.id) is deferred
     assert fate.manager.calls('cancelled') == [deferred]
 
