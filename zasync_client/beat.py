@@ -62,7 +62,7 @@ class DeskFree(Exception):
 class Done(NamedTuple):
     """What a beat that committed did: the Claims to run, whether it filed the ended calls,
     the claims whose time-out it stored, the progress it wrote, whether it compared the desk,
-    whether it had free threads and nothing for them.
+    whether it had free threads and nothing for them, how many more calls wait for a thread.
     """
 
     claims: tuple
@@ -71,6 +71,7 @@ class Done(NamedTuple):
     reports: dict
     reconciled: bool
     barren: bool = False
+    more_ready: int = 0
 
 
 #: Why a worker beats at a desk: it is its own manager's; a dead sibling's, which it holds
@@ -129,6 +130,7 @@ class Beat:
                 or (holds and self._must_beat(queue, silent))):
             return None
         period = manager.rotation_period
+        ready_before = queue.desk.n_ready
         if filing:
             self._filing.file(queue, ends, period, now)
         for id in cancelled:
@@ -155,7 +157,7 @@ class Beat:
         if holds:
             self.write_pulse(queue, 0 if filing else len(ends), silent)
         return Done(claims, filing, tuple(overdue), reports or {}, reconciling,
-                    slots > 0 and not claims)
+                    slots > 0 and not claims, queue.desk.n_ready - ready_before)
 
     def _check_desk(self, queue):
         """Raise DeskFree or DeskLost if the desk is not ours."""
@@ -225,13 +227,17 @@ class Beat:
             waits.append(deadline - monotonic)
         return min(waits)
 
+    def has_room(self, busy):
+        """Whether it may claim when so many calls are claimed."""
+        return self._free_slots(busy) > 0
+
     # whether there is something to do
 
     def _free_slots(self, busy):
         ahead = 0
         if self.role == OWN:
             ahead = policy.claim_ahead(self._pace.seconds_ahead, self._config.threads)
-        return max(0, self._config.threads + ahead - busy)
+        return policy.free_slots(self._config.threads, ahead, busy)
 
     def _must_sweep(self, queue, ends, hurry):
         return bool(ends) and (

@@ -9,6 +9,7 @@ import threading
 from contextlib import contextmanager
 
 import transaction
+from persistent import UPTODATE
 from transaction.interfaces import TransientError
 from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ReadOnlyError
@@ -111,6 +112,21 @@ class Database:
     def deferred(self, database_name, oid):
         """The deferred of that oid, in this thread's snapshot."""
         return self.connection().get_connection(database_name).get(oid)
+
+    def forget_deferred(self, database_name, oid):
+        """Keep nothing of a deferred in the memory of this thread's connection.
+
+        What has run is not asked for again, and arguments may be big.
+        """
+        connection = self._local.__dict__.get('connection')
+        if connection is not None:
+            deferred = connection.get_connection(database_name)._cache.get(oid)
+            if deferred is not None and deferred._p_state == UPTODATE:
+                deferred.unload()
+
+    def forget_loaded(self):
+        """Keep nothing in the memory of this thread's connection that is in the database."""
+        self.connection().cacheMinimize()
 
 
 class StaleOid(ZAsyncError, TransientError):

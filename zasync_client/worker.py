@@ -61,6 +61,10 @@ LEAVE_ATTEMPTS = 5
 #: such a call, or come after it.
 UNBEGUN_SECONDS = 0.5
 
+#: A beat that has taken in so many calls forgets what it has loaded: with a million waiting it
+#: would keep much that it does not need again for long.
+MANY_READY = 500
+
 
 class Worker:
     """Serves one manager. See the module for its one method, ``step``.
@@ -86,7 +90,7 @@ class Worker:
         self._guests = Guests(database, clock, self.boot, config.threads, self._siblings,
                               self._make_beat)
         self._pool = Pool(config.threads, self._make_runner, self._on_end,
-                          wakeup.notify_own, database.close, clock, config.batch_seconds)
+                          self._on_free, database.close, clock, config.batch_seconds)
 
     def _make_beat(self, target, *role):
         return Beat(self.boot, self._config, self._clock, self._pace, self._runs, self._siblings,
@@ -301,6 +305,8 @@ class Worker:
             # crash point 9: the claim is committed and nothing has run; the attempt is lost.
             log.info('call %s accepted (attempt %d)', claim.id, claim.attempt)
         self._pool.submit(done.claims)
+        if done.more_ready >= MANY_READY:
+            self._database.forget_loaded()
         return True
 
     def _take_back_unbegun(self, now):
@@ -324,9 +330,17 @@ class Worker:
     # the threads, and how long it sleeps
 
     def _on_end(self, end):
+        self._database.forget_deferred(end.claim.database_name, end.claim.oid)
         with self._lock:
             self._service_of(end.claim).add([end])
             self._pace.note(end.seconds, end.monotonic, end.shared_seconds)
+
+    def _on_free(self):
+        """A thread has done with a call. That is urgent where the beat may claim more."""
+        if self._beat.has_room(len(self._pool.held())):
+            self._wakeup.notify_own()
+        else:
+            self._wakeup.notify()
 
     def _make_runner(self):
         wake = self._wakeup.notify_own

@@ -1,9 +1,7 @@
 """Archiving: what becomes of calls after their runs, in the beat of who holds the desk.
 
-Imports: places, lanes, deferred, policy, interfaces.
+Imports: places, lanes, deferred, trees, policy, interfaces.
 """
-
-from BTrees.OOBTree import OOBTree
 
 from . import lanes
 from . import policy
@@ -14,6 +12,7 @@ from .places import DESK_LANE
 from .places import filing_key
 from .places import make_id
 from .places import place_of
+from .trees import NarrowTree
 
 
 class Archiving:
@@ -134,5 +133,5 @@ class Archiving:
 def _into_slice(slices, deferred, end):
     """Keep it in the slice with that end."""
     if end not in slices:
-        slices[end] = OOBTree()
+        slices[end] = NarrowTree()
     slices[end][filing_key(deferred.id)] = deferred

@@ -219,6 +219,13 @@ class Deferred(Persistent):
         kept = self._arguments
         return kept if isinstance(kept, payload.Payload) else None
 
+    def unload(self) -> None:
+        """Keep nothing of it in memory that is in the database."""
+        for kept in (self._arguments, self._result, self._failure, self._memo):
+            if isinstance(kept, payload.Payload):
+                cast(Any, kept)._p_deactivate()
+        cast(Any, self)._p_deactivate()
+
     def is_owned_by(self, boot: str, attempt: int) -> bool:
         """Whether that attempt of that worker life still runs this call."""
         return self.owner == boot and self.attempt == attempt and not self.ended

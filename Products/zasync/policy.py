@@ -114,6 +114,15 @@ def claim_ahead(seconds_a_call: float | None, threads: int) -> int:
     return threads * min(AHEAD_MOST, int(AHEAD_SECONDS / max(seconds_a_call, 0.0005)))
 
 
+def free_slots(threads: int, ahead: int, busy: int) -> int:
+    """How many calls to claim when so many are claimed already.
+
+    None while more than half of what may be claimed ahead waits for threads: a beat is a
+    commit, and one for each call that ends would cost as much as the calls.
+    """
+    return max(0, threads + ahead - busy) if busy <= threads + ahead // 2 else 0
+
+
 #: Longest wait between two attempts of a call, unless its caller says otherwise; seconds.
 LONGEST_RETRY_SECONDS = 3600.0
 

@@ -12,14 +12,14 @@ parked     for the ends of other calls                    place → Deferred
 A *place* is (−priority, put_at, lane, number): in this order calls are run. Where a
 call waits is noted by (lane, number), but for `ready`, through which most calls pass.
 
-Imports: deferred.
+Imports: deferred, trees.
 """
 
-from BTrees.OOBTree import OOBTree
 from persistent import Persistent
 from ZODB.POSException import POSKeyError
 
 from .deferred import has_ended
+from .trees import NarrowTree
 
 
 class Waiting(Persistent):
@@ -29,17 +29,17 @@ class Waiting(Persistent):
 
     def __init__(self, desk):
         self._desk = desk
-        self.ready = OOBTree()
-        self.later = OOBTree()
-        self.blocked = OOBTree()
-        self.parked = OOBTree()
+        self.ready = NarrowTree()
+        self.later = NarrowTree()
+        self.blocked = NarrowTree()
+        self.parked = NarrowTree()
         # (lane, number) → ('later', time), ('blocked', series) or ('parked', None)
-        self._where = OOBTree()
+        self._where = NarrowTree()
         # id of a call whose end is awaited → tuple of places in `parked`. Who waits for
         # several calls waits for the first that has not ended; if a failure is enough, for all.
-        self._awaited = OOBTree()
+        self._awaited = NarrowTree()
         # (time, lane, number) → (place, Deferred), of the calls that expire
-        self._expiring = OOBTree()
+        self._expiring = NarrowTree()
 
     # putting in
 

@@ -331,7 +331,10 @@ def _resolvers(facts, puts):
     for module, name in sorted(kinds):
         if module.startswith('Products.'):
             found = getattr(__import__(module, fromlist=[name]), name, None)
-            if hasattr(found, '_p_resolveConflict'):
+            ours = [each for each in getattr(found, '__mro__', ())
+                    if each.__module__.startswith('Products.')]
+            # What a BTree of ours inherits a server without our code just refuses.
+            if any('_p_resolveConflict' in vars(each) for each in ours):
                 yield Violation('I11', f'{module}.{name} wants a server that has it')
 
 
