@@ -1,0 +1,207 @@
+"""What is written, and loaded, for a call: it must not grow with the queue, nor with the archive.
+
+Counted, not timed: objects and bytes of single transactions, and loads from the storage.
+"""
+
+from collections import Counter
+
+import pytest
+from ZODB.DB import DB
+from ZODB.DemoStorage import DemoStorage
+from ZODB.utils import get_pickle_metadata
+from ZODB.utils import p64
+from ZODB.utils import u64
+
+from Products.zasync import payload
+from tests.fakes import make_call
+from tests.fakes import NOW
+from tests.zodb.conftest import Store
+
+
+LATE = NOW + 1_000_000
+DAY = 86_400
+LANES = 8
+
+
+class Written:
+    """What a part of the test has written: objects by class, and bytes."""
+
+    def __init__(self, store):
+        self._storage = store.databases[0].storage
+        self._since = self._storage.lastTransaction()
+
+    def records(self):
+        """Counter of classes, and the bytes of all their pickles."""
+        kinds, size = Counter(), 0
+        for transaction in self._storage.iterator(p64(u64(self._since) + 1)):
+            for record in transaction:
+                kinds[get_pickle_metadata(record.data)[1]] += 1
+                size += len(record.data)
+        return kinds, size
+
+    def bytes(self):
+        """The bytes alone."""
+        return self.records()[1]
+
+
+def fill(client, calls, first=0):
+    """Put so many, in one transaction, spread over lanes."""
+    client.begin()
+    for number in range(first, first + calls):
+        client.queue.put(make_call(number), number % LANES)
+    client.commit()
+
+
+def take_in(worker):
+    while worker.begin().has_news():
+        worker.beat(LATE)
+
+
+def end_all(client, ids):
+    for id in ids:
+        client.begin().find(id).succeed(None, LATE)
+        client.commit()
+
+
+def file_all(client, ids):
+    queue = client.begin()
+    for id in ids:
+        queue.archive_ended(id, DAY)
+    client.commit()
+
+
+def test_a_call_writes_less_than_1500_bytes_from_its_put_to_the_archive(file_store):
+    caller, worker = file_store.client(), file_store.client()
+    fill(caller, 200)
+    worker.beat(LATE)
+    written = Written(file_store)
+    for number in range(200, 220):
+        caller.put(make_call(number), number % LANES)
+    put = written.bytes()
+    ids = worker.beat(LATE, 20)
+    claimed = written.bytes() - put
+    end_all(worker, ids)
+    ended = written.bytes() - put - claimed
+    file_all(worker, ids)
+    assert put < 20 * 650
+    assert claimed < 20 * 500
+    assert ended < 20 * 300
+    assert written.bytes() < 20 * 1_500, (put, claimed, ended, written.bytes())
+
+
+def test_big_arguments_are_written_once(file_store):
+    client = file_store.client()
+    client.put(make_call())
+    written = Written(file_store)
+    big = payload.dump_arguments(('x' * 20_000,), {})
+    client.put(make_call(1, arguments=big))
+    ids = client.beat(LATE, 2)
+    end_all(client, ids)
+    file_all(client, ids)
+    assert written.records()[0]['Payload'] == 1
+    assert written.bytes() < 23_000
+
+
+def test_a_result_writes_its_deferred_and_no_more(file_store):
+    client = file_store.client()
+    client.put(make_call())
+    ids = client.beat(LATE, 1)
+    written = Written(file_store)
+    end_all(client, ids)
+    assert written.records()[0] == {'Deferred': 1}
+
+
+@pytest.mark.parametrize('waiting', [100, 6_000])
+def test_a_claim_of_a_batch_writes_and_loads_as_much_whatever_waits(file_store, waiting):
+    caller, worker = file_store.client(), file_store.client()
+    fill(caller, waiting)
+    take_in(worker)
+    fill(caller, 1, first=waiting)
+    worker.beat(LATE, 1)
+    worker.connection.cacheMinimize()
+    worker.begin().has_work(LATE, 20)
+    worker.connection.getTransferCounts(clear=True)
+    written = Written(file_store)
+    assert len(worker.beat(LATE, 20)) == 20
+    kinds, size = written.records()
+    assert kinds.pop('Deferred') == 20 and kinds.pop('Desk') == 1
+    # One leaf or two of what is ready, and a few nodes above them.
+    assert sum(kinds.values()) <= 7, kinds
+    assert size < 15_000
+    assert worker.connection.getTransferCounts()[0] <= 20 + 12
+
+
+@pytest.mark.parametrize('filed', [0, 6_000])
+def test_filing_a_batch_writes_as_much_whatever_the_archive_holds(file_store, filed):
+    """The calls of many lanes lie side by side in it."""
+    caller, worker = file_store.client(), file_store.client()
+    fill(caller, filed)
+    while ids := worker.beat(LATE, 1_000):
+        queue = worker.begin()
+        for id in ids:
+            queue.desk.running[id].succeed(None, LATE)
+            queue.archive_ended(id, DAY)
+        worker.commit()
+    fill(caller, 20, first=filed)
+    ids = worker.beat(LATE, 20)
+    end_all(worker, ids)
+    written = Written(file_store)
+    file_all(worker, ids)
+    kinds, size = written.records()
+    assert kinds.pop('Desk') == 1
+    assert sum(kinds.values()) <= 8, kinds
+    assert size < 8_000
+
+
+def test_looking_for_work_loads_as_much_whatever_waits(file_store):
+    loads = []
+    for waiting in (64, 6_000):
+        caller, worker = file_store.client(), file_store.client()
+        fill(caller, waiting, first=len(loads) * 10_000)
+        worker.begin().length_new()
+        worker.connection.cacheMinimize()
+        worker.connection.getTransferCounts(clear=True)
+        assert worker.begin().has_work(LATE, 4)
+        assert worker.queue.length_new() >= waiting
+        loads.append(worker.connection.getTransferCounts()[0])
+    # The last leaf of a tree of chunks, in each lane.
+    assert loads[1] <= loads[0] + LANES
+
+
+class Prefetching(DemoStorage):
+    """Notes what is asked for before it is needed."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def prefetch(self, oids, tid):
+        """As a ZEO client does, but for the asking."""
+        self.asked.append(set(oids))
+
+
+def test_the_calls_of_a_claim_are_asked_for_together_and_so_are_big_arguments():
+    storage = Prefetching()
+    database = DB(storage)
+    store = Store([database], _NoStack())
+    caller, worker = store.client(), store.client()
+    big = payload.dump_arguments(('x' * 20_000,), {})
+    for number in range(30):
+        caller.put(make_call(number, arguments=big), number % LANES)
+    worker.beat(LATE)
+    worker.connection.cacheMinimize()
+    storage.asked.clear()
+    ids = worker.beat(LATE, 20)
+    deferreds = [worker.begin().find(id) for id in ids]
+    assert storage.asked == [{each._p_oid for each in deferreds},
+                             {each.big_arguments._p_oid for each in deferreds}]
+    for client in (caller, worker):
+        client.close()
+    database.close()
+
+
+class _NoStack:
+    """What a Store is given when nobody closes its clients but the test."""
+
+    def callback(self, action):
+        """Nothing is kept."""
