@@ -145,7 +145,7 @@ class Claiming:
             merge(waiting, self._ready_items(), key=_by_place), slots)
         chosen, seen = [], 0
         for place, deferred in candidates:
-            if len(chosen) == slots or seen == slots + TAKE_IN_MOST:
+            if seen == slots + TAKE_IN_MOST:
                 break
             seen += 1
             if offers is not None and not _is_offered(deferred, offers):
@@ -169,6 +169,8 @@ class Claiming:
                 deferred.accept(boot, now)
                 self.desk.add_running(deferred.id, deferred)
                 chosen.append(deferred)
+                if len(chosen) == slots:
+                    break
         for place, deferred in waiting:
             if place in waits_apart:
                 self.waiting.add_ready(place, deferred)

@@ -119,7 +119,7 @@ def test_a_claim_of_a_batch_writes_and_loads_as_much_whatever_waits(file_store, 
     fill(caller, 1, first=waiting)
     worker.beat(LATE, 1)
     worker.connection.cacheMinimize()
-    worker.begin().has_work(LATE, 20)
+    worker.begin().length_new()
     worker.connection.getTransferCounts(clear=True)
     written = Written(file_store)
     assert len(worker.beat(LATE, 20)) == 20
