@@ -221,6 +221,20 @@ def test_what_no_thread_has_begun_goes_back_as_if_it_had_not_been_claimed(bench)
     assert [call.result for call in calls] == [0, 1]
 
 
+def test_a_thread_keeps_nothing_of_a_call_that_has_ended(bench):
+    """Arguments and results may be big, and calls many."""
+    worker = bench.worker(plugins=[('double', lambda app, text: 2 * text)])
+    deferred = bench.put('double', 'x' * 50_000)
+    bench.step(worker)
+    bench.settle(worker)
+    assert deferred.result == 'x' * 100_000
+    bench.connection.cacheMinimize()
+    loaded = [each['klass'] for each in bench.db.cacheExtremeDetail()
+              if each['state'] is not None]
+    assert 'Products.zasync.queue.Queue' in loaded
+    assert 'Products.zasync.payload.Payload' not in loaded
+
+
 def test_what_nobody_runs_is_found_by_comparing_desk_and_pool(bench):
     worker = bench.worker(start=False)
     deferred = bench.put('zope_call', jobs.add, 1, 1)

@@ -83,6 +83,15 @@ def test_short_calls_are_claimed_ahead_and_long_ones_are_not(seconds, threads, e
     assert policy.claim_ahead(seconds, threads) == expected
 
 
+@pytest.mark.parametrize('threads, ahead, busy, expected', [
+    (4, 0, 0, 4), (4, 0, 3, 1), (4, 0, 4, 0),            # nothing ahead: whenever one is free
+    (2, 10, 0, 12), (2, 10, 7, 5), (2, 10, 8, 0), (2, 10, 12, 0),
+    (1, 0, 5, 0), (4, 1, 4, 1), (4, 1, 5, 0)])
+def test_more_is_claimed_when_half_of_what_was_claimed_ahead_is_gone(
+        threads, ahead, busy, expected):
+    assert policy.free_slots(threads, ahead, busy) == expected
+
+
 def test_a_rotation_period_that_is_made_longer_keeps_old_results_longer_and_never_drops_early():
     """The end of a slice does not depend on the period it is judged by."""
     end = policy.slice_of(1_000.0, 800)
