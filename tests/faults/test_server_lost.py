@@ -1,5 +1,7 @@
 """The database server goes away, or one of two does, while calls run."""
 
+import threading
+
 import pytest
 import transaction
 import ZEO
@@ -11,6 +13,7 @@ from bench.processes import wait_until
 from bench.stack import Stack
 from tests.client.fate import Gate
 from tests.client.test_step import Bench
+from tests.storm.cables import Cables
 
 
 #: Longest wait for the server of an operation, in seconds; 30 by default.
@@ -44,6 +47,60 @@ def test_the_zeo_server_goes_away_while_calls_run(caplog):
             assert (deferred.state, deferred.attempt) == ('resolved', 1)
             assert bench.marks['effect'] == 1
         finally:
+            bench.close()
+
+
+@pytest.mark.parametrize('arrives', [False, True])
+def test_the_link_breaks_while_a_call_is_committed(caplog, arrives):
+    """In tpc_finish, so all have voted: who sent it can't know whether it has arrived."""
+    caplog.set_level('WARNING', 'zasync')
+
+    def effect(run):
+        marks = run.app._p_jar.root()['marks']
+        marks['effect'] = marks.get('effect', 0) + 1
+
+    with Stack() as stack, Cables() as cables:
+        cable = cables.add(stack.start_zeo())
+        near = ZEO.client(('127.0.0.1', cable.port), wait_timeout=WAIT_SECONDS)
+        bench = Bench(db=ZODB.DB(near))
+        other = ZEO.DB(stack.zeo_address)
+        finish, results = near.tpc_finish, []
+
+        def finish_without_answer(current, *args):
+            near.tpc_finish = finish
+            last = other.storage.lastTransaction()
+            if arrives:
+                cable.mute()
+            else:
+                cable.cut()
+
+            def cut_when_done():
+                wait_until(lambda: other.storage.lastTransaction() > last, 20)
+                cable.cut()
+
+            if arrives:
+                threading.Thread(target=cut_when_done).start()
+            try:
+                return finish(current, *args)
+            except ClientDisconnected:
+                results.append(other.storage.lastTransaction() > last)
+                cable.heal()
+                raise
+
+        try:
+            worker = bench.worker(plugins=[('effect', effect)], start=False)
+            deferred = bench.put('effect')
+            bench.step(worker)
+            near.tpc_finish = finish_without_answer
+            worker._pool.start()
+            bench.settle(worker)
+            assert results == [arrives]
+            assert f'call {deferred.id}: the database server went away' in caplog.text
+            bench.wait(lambda: deferred.state == 'resolved')
+            assert deferred.attempt == 1
+            assert bench.marks['effect'] == 1
+        finally:
+            other.close()
             bench.close()
 
 

@@ -18,6 +18,8 @@ class Cable:
         self._delay = 0.0
         self._flows = asyncio.Event()
         self._flows.set()
+        self._answers = asyncio.Event()
+        self._answers.set()
         self.port = None
 
     # called in the thread of the cables
@@ -35,16 +37,17 @@ class Cable:
         ends = {writer, far_writer}
         self._writers |= ends
         try:
-            await asyncio.gather(self._carry(reader, far_writer), self._carry(far_reader, writer))
+            await asyncio.gather(self._carry(reader, far_writer, self._flows),
+                                 self._carry(far_reader, writer, self._answers))
         finally:
             self._writers -= ends
 
-    async def _carry(self, reader, writer):
+    async def _carry(self, reader, writer, flows):
         try:
             while data := await reader.read(65536):
                 if self._delay:
                     await asyncio.sleep(self._delay)
-                await self._flows.wait()
+                await flows.wait()
                 writer.write(data)
                 await writer.drain()
         except OSError:
@@ -52,12 +55,14 @@ class Cable:
         finally:
             writer.transport.abort()
 
-    async def _set(self, cut, flows, delay):
+    async def _set(self, cut, flows, delay, answers=None):
         self._delay = delay
-        if flows:
-            self._flows.set()
-        else:
-            self._flows.clear()
+        for event, goes_on in ((self._flows, flows),
+                               (self._answers, flows if answers is None else answers)):
+            if goes_on:
+                event.set()
+            else:
+                event.clear()
         if cut and self._server is not None:
             self._server.close()
             self._server = None
@@ -75,6 +80,10 @@ class Cable:
     def stall(self):
         """Let nothing through, and tell nobody."""
         self._cables.call(self._set, False, False, 0.0)
+
+    def mute(self):
+        """Let what the client says through, and nothing of what the server answers."""
+        self._cables.call(self._set, False, True, 0.0, False)
 
     def slow(self, seconds):
         """Have each piece arrive so much later."""
