@@ -14,6 +14,7 @@ Imports: beat, service, siblings, database, zasync.
 import logging
 
 from transaction.interfaces import TransientError
+from ZODB.POSException import POSError
 
 from Products.zasync import periodic
 from Products.zasync import policy
@@ -81,7 +82,7 @@ class Guests:
             self._looked_at = self._clock.monotonic()
             try:
                 self._look_around(held)
-            except (TransientError, TargetAway) as reason:
+            except (TransientError, TargetAway, POSError, OSError) as reason:
                 log.info('the siblings are looked at later: %s', type(reason).__name__)
         return self.services()
 

@@ -7,6 +7,7 @@ import transaction
 from AccessControl.SecurityManagement import newSecurityManager
 from AccessControl.SecurityManagement import noSecurityManager
 from AccessControl.SpecialUsers import system
+from ZODB.POSException import StorageError
 
 from Products.zasync.options import Options
 from Products.zasync.options import Retry
@@ -93,6 +94,33 @@ def test_a_dispatcher_puts_nothing_to_a_manager_that_is_served_by_a_guest(farm):
     assert farm.holder('zam2') == (alive.boot, True)
     assert not farm.zad.load_of(farm.zad.zam2).alive
     assert 'takes no more calls' in farm.zad.load_of(farm.zad.zam2).why
+
+
+@pytest.mark.parametrize('what', ['zasync serves a sibling', 'zasync leaves a sibling'])
+def test_a_rescue_the_storage_does_not_take_is_tried_again(farm, monkeypatch, caplog, what):
+    """As on a full disk. The worker that tried lives on."""
+    caplog.set_level('INFO', 'zasync')
+    farm.serve('zam2', start=False)
+    waiting = farm.put_to('zam2', *CALL)
+    alive = farm.serve('zam1')
+    refused, real = [], transaction.commit
+
+    def commit():
+        if transaction.get().description.strip() == what and len(refused) < 3:
+            refused.append(what)
+            raise StorageError('no room')
+        real()
+
+    monkeypatch.setattr(transaction, 'commit', commit)
+    farm.let_pass(70, alive)
+    farm.run(alive)
+    farm.let_pass(60, alive)
+    farm.run(alive)
+    farm.let_pass(10, alive)
+    assert len(refused) == 3
+    assert 'the siblings are looked at later: StorageError' in caplog.text
+    assert waiting.state == 'resolved'
+    assert farm.holder('zam2') == (None, False)
 
 
 def test_a_manager_without_calls_is_left_alone_and_one_that_is_served_empty_is_left(farm):
