@@ -248,8 +248,10 @@ def _written(facts, puts):
             if lifecycle.is_final(before[0]):
                 yield Violation('I5', f'{call}, and had ended')
             elif now == before:
-                # A checkpoint or a commit of the call's own, or one more of its callbacks.
-                if state['id'] not in each.note and state['id'] not in acting:
+                # A checkpoint or a commit of the call's own, or one more of its callbacks; or a
+                # beat gave it back and claimed it once more.
+                if not (state['id'] in each.note or state['id'] in acting
+                        or (each.note == 'zasync beat' and state['id'] in facts.given_back)):
                     yield Violation('I5', f'{call}, and nothing had happened')
             elif now[0] != before[0] and now[0] not in _NEXT[before[0]]:
                 # Two steps may be packed into one by a pack; its history is not complete.

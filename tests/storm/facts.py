@@ -27,7 +27,8 @@ class Facts(NamedTuple):
     """lines -- the journal. fates -- {id: Fate} of the calls that were put. effects -- {token: ids
     of the calls that did it}. unread -- objects that can't be loaded. numbers -- {'wanted' and
     'done': {name: n}}. transactions -- of the whole history. managers -- {oid of a desk: id}.
-    deeds, left, idle -- of the World. log -- lines of the workers' logs that tell of trouble.
+    deeds, left, idle -- of the World. given_back -- ids of calls that workers say they gave back,
+    or tried to. log -- lines of their logs that tell of trouble.
     """
 
     lines: list
@@ -40,6 +41,7 @@ class Facts(NamedTuple):
     deeds: list
     left: str | None
     idle: tuple
+    given_back: set
     log: list
 
 
@@ -63,7 +65,7 @@ def gather(world):
         connection.close()
         db.close()
     return Facts(lines, fates, effects, unread, numbers, history.read(world.files()), managers,
-                 world.deeds, world.left, world.idle, _trouble(world))
+                 world.deeds, world.left, world.idle, _given_back(world), _trouble(world))
 
 
 def _fates(zad, lines):
@@ -102,11 +104,19 @@ def _unread(connection):
     return unread
 
 
+def _given_back(world):
+    return {line.partition('] call ')[2].partition(' ')[0] for _, line in _log(world)
+            if ' goes back to the queue ' in line}
+
+
 def _trouble(world):
     """Lines of the workers' logs that should never be there: of errors they can't handle."""
-    found = []
+    return [f'{name}: {line}' for name, line in _log(world) if ' CRITICAL [zasync]' in line]
+
+
+def _log(world):
+    """The (worker, line) of the workers' logs."""
     for name in plan.WORKERS:
         path = world.directory / 'site' / 'instance' / 'log' / f'{name}.log'
-        found += [f'{name}: {line}' for line in path.read_text('utf-8', 'replace').splitlines()
-                  if ' CRITICAL [zasync]' in line]
-    return found
+        for line in path.read_text('utf-8', 'replace').splitlines():
+            yield name, line

@@ -1,6 +1,6 @@
 """What the database went through: its transactions, those that were packed away included.
 
-Imports: ZODB.
+Imports: zasync.
 """
 
 import io
@@ -9,6 +9,8 @@ from typing import NamedTuple
 from ZODB._compat import PersistentUnpickler
 from ZODB.FileStorage import FileStorage
 from ZODB.utils import get_pickle_metadata
+
+from Products.zasync.deferred import STORED
 
 
 DEFERRED = 'Products.zasync.deferred', 'Deferred'
@@ -56,7 +58,10 @@ def read(paths):
 
 def _read(data):
     kind = get_pickle_metadata(data)
-    return Record(kind, len(data), _state(data) if kind in _READ else None)
+    state = _state(data) if kind in _READ else None
+    if kind == DEFERRED:
+        state = {STORED[number]: value for number, value in state.items()}
+    return Record(kind, len(data), state)
 
 
 def _state(data):
