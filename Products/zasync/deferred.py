@@ -45,9 +45,9 @@ else:
 #: has 0. What is stored counts on the order; new ones come last.
 STORED = ('id', 'plugin', 'put_at', '_caller', '_arguments', '_queue', 'state', 'session',
           'owner', 'attempt', 'failures', 'started_at', 'ended_at', 'priority', 'not_before',
-          'expires_at', 'timeout_seconds', 'retry', 'key', 'after', 'hurried', 'series', '_names',
-          'moved', '_result', '_failure', '_memo', '_history', '_callbacks', '_called', '_broken',
-          '_end_event')
+          'expires_at', 'timeout_seconds', 'retry', 'key', 'after', 'hurried', 'groupable',
+          'series', '_names', 'moved', '_result', '_failure', '_memo', '_history', '_callbacks',
+          '_called', '_broken', '_end_event')
 _NOTHING = object()
 _NUMBERS = {name: number for number, name in enumerate(STORED)}
 

@@ -26,6 +26,8 @@ class Marks(Persistent):
     far its lane was taken in would load the desk.
     """
 
+    __zpublishable__ = False
+
     def __init__(self, lanes):
         self._parts = tuple(_SomeMarks() for _ in range(-(-lanes // LANES_A_PART)))
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from hypothesis import strategies as st
 from transaction.interfaces import TransientError
 
+from Products.zasync import lanes
 from Products.zasync.errors import NotYours
 from Products.zasync.interfaces import FAILED
 from Products.zasync.interfaces import FINAL_STATES
@@ -350,8 +351,8 @@ def _cancel(manager, id, lane):
 def _newest(manager, lane):
     """The id of the last call put into that lane."""
     lane = manager.queue.lanes[lane]
-    entry = lane[lane.maxKey()] if lane else None
-    return entry and entry[3] and entry[3].id
+    entry = lanes.get(lane, lanes.highest(lane))
+    return entry and entry.deferred and entry.deferred.id
 
 
 def _savepoint(manager):

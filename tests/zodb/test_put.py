@@ -13,6 +13,7 @@ from Products.zasync import payload
 from Products.zasync import putting
 from Products.zasync.builtin import check_zope_exec
 from Products.zasync.call import Caller
+from Products.zasync.deferred import Deferred
 from Products.zasync.deferred import STORED
 from Products.zasync.interfaces import NEW
 from Products.zasync.places import parse_id
@@ -236,6 +237,14 @@ def test_a_plain_put_writes_its_lane_and_its_deferred_and_no_more_than_they_ever
     assert entries(queue, id)[-1] == lanes.Entry(deferred.put_at, deferred)
     assert {STORED[number] for number in deferred.__getstate__()} == {
         'id', 'plugin', '_caller', '_arguments', '_queue'}
+
+
+def test_all_that_a_deferred_has_can_be_stored():
+    whole = {name for name, value in vars(Deferred).items()
+             if not (name[:2] == '__' or name[:3] in ('_p_', '_v_') or callable(value)
+                     or isinstance(value, property))}
+    assert whole > {'state', 'groupable', '_broken'}
+    assert whole < set(STORED) and len(STORED) == len(set(STORED))
 
 
 @pytest.mark.parametrize('option', [
