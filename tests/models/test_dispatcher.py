@@ -21,7 +21,7 @@ def test_a_dispatcher_its_managers_and_their_workers_do_what_the_model_says():
 def test_a_defect_is_found(mutation, monkeypatch):
     """A model that asserts nothing would find none."""
     mutation(monkeypatch)
-    # Flaky: found, and not in the same way when repeated, since who of equals gets a call is chance.
+    # Flaky: found, and not so when repeated, since which of equals gets a call is chance.
     with pytest.raises((AssertionError, Flaky)):
         run_state_machine_as_test(DispatcherMachine, settings=settings(
             phases=[Phase.generate], report_multiple_bugs=False))
