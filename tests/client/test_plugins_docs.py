@@ -38,6 +38,8 @@ def shop(site, tmp_path):
     transaction.commit()
     site.exports = tmp_path / 'exports'
     start_worker(site, module.parent.parent)
+    # Our connection may hear of the start a moment later than its line is in the log.
+    site.wait(lambda: 'compress' in dict(site.app.zam1.queue.card.plugins), what='the plugin')
     return site
 
 
