@@ -85,7 +85,7 @@ class _Ear:
 
 
 def work_put(root, task, client):
-    """Put `number` calls, one a request of `request_seconds`; → conflicts and moments.
+    """Put `number` calls, one a request of `request_seconds`, or `each`; → conflicts and moments.
 
     As in Zope's publisher, a request that meets a conflict is run again.
     """
@@ -93,7 +93,8 @@ def work_put(root, task, client):
     function = getattr(__import__('bench.jobs', fromlist=['jobs']), task['function'])
     dice = random.Random(client)
     conflicts, at_put, at_commit = [], [], []
-    for index in range(task['number']):
+    each = task.get('each', 1)
+    for index in range(0, task['number'], each):
         while True:
             transaction.begin()
             if task['request_seconds']:
@@ -103,8 +104,8 @@ def work_put(root, task, client):
                 manager.lenNewCalls()
                 time.sleep(pause / 2)
             at_put.append(time.time())
-            args = [index + task['first']] if task.get('numbered') else []
-            manager.putCall('zope_call', function, *args)
+            for number in range(index + task['first'], index + task['first'] + each):
+                manager.putCall('zope_call', function, *([number] if task.get('numbered') else []))
             if task['request_seconds']:
                 time.sleep(pause / 2)
             try:

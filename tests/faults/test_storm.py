@@ -16,7 +16,9 @@ from tests.storm.__main__ import storm
 SEED, SECONDS = 's4', 30
 
 CALLS = 10_000
+#: Each puts so many in a request; of every other one they may share transactions.
 PUTTERS = 4
+EACH = 5
 KILLS = 5
 
 
@@ -40,8 +42,9 @@ def test_every_effect_is_there_exactly_once_though_a_worker_is_killed_five_times
     share = CALLS // PUTTERS
     putters = Clients([
         {'mode': 'put', 'address': site.address, 'client': number, 'number': share,
-         'first': number * share, 'numbered': True, 'function': 'apply_effect',
-         'request_seconds': 0, 'target': '/zam1' if number % 2 else '/zam2'}
+         'first': number * share, 'numbered': True, 'each': EACH, 'request_seconds': 0,
+         'function': 'apply_effect' if number < PUTTERS // 2 else 'apply_effect_together',
+         'target': '/zam1' if number % 2 else '/zam2'}
         for number in range(PUTTERS)])
     putters.start()
     for kill in range(1, KILLS + 1):
