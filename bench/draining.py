@@ -3,8 +3,8 @@
 Imports: rows, site, jobs.
 """
 
-from bench.jobs import apply_effect
-from bench.jobs import apply_effect_together
+from bench.jobs import append_record
+from bench.jobs import append_record_together
 from bench.rows import row
 from bench.site import Site
 
@@ -26,14 +26,14 @@ SLOW_PEERS = ('RQ on Redis, AOF always', 'zc.async')
 
 def drain():
     """One worker, calls that write one object each, a commit for each call."""
-    ratios, rates = _drain(apply_effect)
+    ratios, rates = _drain(append_record)
     return [row('drain by 1 worker, one by one ÷ raw', ratios, 'ratio', least=0.6),
             row('  calls', rates, '1/s', above=max(PEERS[name] for name in SLOW_PEERS))]
 
 
 def group():
     """The same with calls that may be committed together."""
-    ratios, rates = _drain(apply_effect_together)
+    ratios, rates = _drain(append_record_together)
     return [row('drain by 1 worker, group commit ÷ raw', ratios, 'ratio', least=4),
             row('  calls', rates, '1/s', above=max(PEERS.values()))]
 
@@ -41,7 +41,7 @@ def group():
 def _drain(function):
     ratios, rates = [], []
     for _ in range(RUNS):
-        with Site(effects=CALLS) as site:
+        with Site() as site:
             raw = site.raw_seconds(RAW_COMMITS)
             site.fill(CALLS, function, numbered=True)
             site.start_worker()
@@ -58,11 +58,11 @@ def two():
     for _ in range(RUNS):
         seconds = []
         for managers in (1, 2):
-            with Site(effects=CALLS) as site:
+            with Site() as site:
                 found = [site.manager] + [site.add_manager(f'zam{number}')
                                           for number in range(1, managers)]
                 for manager in found:
-                    site.fill(CALLS // managers, apply_effect_together, manager=manager,
+                    site.fill(CALLS // managers, append_record_together, manager=manager,
                               numbered=True)
                 for manager in found:
                     site.start_worker(id=manager.getId())

@@ -6,6 +6,7 @@ Imports: zasync.
 import os
 import time
 
+from BTrees.LOBTree import LOBTree
 from persistent import Persistent
 
 from Products.zasync import groupable
@@ -26,6 +27,40 @@ class Effects(Persistent):
 
     def __init__(self, number):
         self.counters = tuple(Counter() for _ in range(number))
+
+
+#: Trees of a Ledger: calls that run at the same time write to different ones.
+SHARDS = 1_000
+
+
+class Ledger(Persistent):
+    """Small records by the number of the call that appended them; each in a tree of few."""
+
+    def __init__(self):
+        self.shards = tuple(LOBTree() for _ in range(SHARDS))
+
+    def append(self, number):
+        """The effect of call `number`: one more record, or one more mark on the one it has."""
+        shard = self.shards[number % SHARDS]
+        if number not in shard:
+            shard[number] = Counter()
+        shard[number].add()
+
+    def counts(self):
+        """{number: how often its call had its effect}."""
+        return {number: counter.n for shard in self.shards for number, counter in shard.items()}
+
+
+def append_record(number):
+    """Append one small record to the Ledger under the key 'ledger' of the database's root."""
+    from Products.zasync.running import current
+    current().app._p_jar.root()['ledger'].append(number)
+
+
+@groupable
+def append_record_together(number):
+    """The same, of a call that may be committed together with others."""
+    append_record(number)
 
 
 def stamp():

@@ -10,7 +10,7 @@ import transaction
 from bench.clients import Clients
 from bench.clients import open_database
 from bench.clients import Record
-from bench.jobs import Effects
+from bench.jobs import Ledger
 from bench.stack import Stack
 
 
@@ -24,12 +24,10 @@ BATCH = 500
 
 
 class Site:
-    """See the module. manager -- in our own connection; effects -- how many calls can leave one.
-    """
+    """See the module. manager -- in our own connection."""
 
-    def __init__(self, effects=0):
+    def __init__(self):
         self.stack = Stack()
-        self._effects = effects
 
     def __enter__(self):
         self.stack.__enter__()
@@ -40,7 +38,7 @@ class Site:
             root['Application'] = Application()
         self.app = root['Application']
         root['raw'] = [Record() for _ in range(RECORDS)]
-        root['effects'] = Effects(self._effects)
+        root['ledger'] = Ledger()
         self.manager = self.add_manager(TARGET[1:])
         return self
 
@@ -107,11 +105,11 @@ class Site:
         return (time.monotonic() - began) / left
 
     def check_effects(self, number):
-        """Each of the first so many calls left its effect once."""
+        """Each of that many calls left its record once."""
         transaction.begin()
-        counts = {counter.n for counter in self.connection.root()['effects'].counters[:number]}
-        if counts != {1}:
-            raise RuntimeError(f'effects were not applied once: {counts}')
+        counts = self.connection.root()['ledger'].counts()
+        if counts != dict.fromkeys(range(number), 1):
+            raise RuntimeError(f'of {number} effects {len(counts)} are there, and not all once')
 
 
 def duration(results):
