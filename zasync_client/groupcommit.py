@@ -99,10 +99,9 @@ class GroupCommit:
                     claim = None
                     if fits and len(taken) < self._room and self._clock.monotonic() < until:
                         claim = pool.take_groupable()
-                pool.gathered()
+                pool.gather()  # nor is another group run while this one is committed
                 group.commit()
         except BaseException as reason:
-            pool.gathered()
             for each in taken[-1:]:
                 pool.put_aside(each)
             self._room = max(1, len(taken) // 2)
@@ -114,6 +113,8 @@ class GroupCommit:
         else:
             self._room = min(MOST, 2 * self._room)
             self._is_useful = len(group.ends) > 1 or not self._habits.is_known(group.kind)
+        finally:
+            pool.gathered()
         return taken
 
 
