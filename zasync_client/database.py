@@ -15,6 +15,7 @@ from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ReadOnlyError
 from ZODB.POSException import StorageError
 
+from Products.zasync.deferred import Deferred
 from Products.zasync.errors import ZAsyncError
 from Products.zasync.interfaces import IAsynchronousCallManager
 from Products.zasync.paths import at
@@ -110,8 +111,14 @@ class Database:
         return self.manager()._p_jar.db()
 
     def deferred(self, database_name, oid):
-        """The deferred of that oid, in this thread's snapshot."""
-        return self.connection().get_connection(database_name).get(oid)
+        """The deferred of that oid, in this thread's snapshot: not loaded, it may not be there."""
+        cache = self.connection().get_connection(database_name)._cache
+        deferred = cache.get(oid)
+        if deferred is None:
+            # Connection.get would load the record only to see of what class it is.
+            deferred = Deferred.__new__(Deferred)
+            cache.new_ghost(oid, deferred)
+        return deferred
 
     def forget_deferred(self, database_name, oid):
         """Keep nothing of a deferred in the memory of this thread's connection.

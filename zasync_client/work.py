@@ -74,9 +74,9 @@ class Work:
         """The deferred of the claim; raises NotOurs if the call is not ours any more."""
         try:
             deferred = self._database.deferred(claim.database_name, claim.oid)
+            self.check(claim, deferred)
         except POSKeyError:  # its manager was deleted, and the database packed
             raise NotOurs(f'the call {claim.id} is not in the database any more') from None
-        self.check(claim, deferred)
         return deferred
 
     def check(self, claim, deferred):
