@@ -3,7 +3,7 @@
 Every figure of ours stands beside the same work done by the raw database, in the
 same run, by the same number of clients, through the same ZEO server.
 
-Imports: putting, draining, idling, dispatching, growth, front.
+Imports: putting, draining, idling, dispatching, growth, front, parts.
 """
 
 from bench import dispatching
@@ -11,6 +11,7 @@ from bench import draining
 from bench import front
 from bench import growth
 from bench import idling
+from bench import parts
 from bench import putting
 
 
@@ -18,4 +19,5 @@ LINES = {
     'latency': idling.latency, 'puts': putting.puts, 'crowd': putting.crowd,
     'conflicts': putting.conflicts, 'waiting': putting.waiting, 'drain': draining.drain,
     'group': draining.group, 'two': draining.two, 'idle': idling.idle, 'growth': growth.growth,
-    'dispatch': dispatching.dispatch, 'pace': dispatching.pace, 'front': front.front}
+    'dispatch': dispatching.dispatch, 'pace': dispatching.pace, 'front': front.front,
+    'profile': parts.profile}
