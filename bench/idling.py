@@ -23,7 +23,7 @@ from bench.site import Site
 RUNS = 3
 
 #: Puts, and raw commits, of the latency line, and seconds between two of them.
-PUTS = 200
+PUTS = 120
 GAP_SECONDS = 0.05
 
 #: Median of Procrastinate on such a machine, from put to start; see docs/performance.rst.

@@ -29,6 +29,8 @@ CONFLICT_REQUEST_SECONDS = 0.1
 #: Calls that wait already.
 WAITING = (0, 100_000, 1_000_000)
 WAITING_PUTS = 400
+#: How long a worker takes in, and runs, what waits. Seconds.
+WORKER_SECONDS = 30
 
 
 def puts():
@@ -83,7 +85,7 @@ def conflicts():
 
 
 def waiting():
-    """A put when many calls wait already, beside one when none does; no worker."""
+    """A put when many calls wait already, beside one when none does; then a worker's memory."""
     took = {number: [] for number in WAITING}
     with Site() as site:
         managers = {}
@@ -94,12 +96,23 @@ def waiting():
             for number, manager in managers.items():
                 site.connection.cacheMinimize()
                 took[number].append(_seconds_a_put(manager))
+        worker = site.start_worker(id=managers[WAITING[-1]].getId())
+        time.sleep(WORKER_SECONDS)
+        memory = _peak_megabytes(worker.pid)
     alone = took[0]
-    return [row(f'puts with {number:,} waiting ÷ with none',
+    rows = [row(f'puts with {number:,} waiting ÷ with none',
                 [round(first / later, 2) for first, later in zip(alone, took[number],
                                                                  strict=True)],
                 'ratio', least=0.9)
             for number in WAITING[1:]]
+    return [*rows, Row(f'a worker with {WAITING[-1]:,} waiting: memory', memory, 'MB', '<= 300',
+                       memory <= 300, [])]
+
+
+def _peak_megabytes(pid):
+    with open(f'/proc/{pid}/status', encoding='ascii') as file:
+        kilobytes = next(line.split()[1] for line in file if line.startswith('VmHWM'))
+    return round(int(kilobytes) / 1024)
 
 
 def _have_wait(site, manager, number):
