@@ -82,7 +82,7 @@ class Desk(SimpleItem):
     def put(self, text):
         """Do what that request says (see plan.Client); → what was put, as JSON."""
         asked = json.loads(text)
-        attempt = uuid.uuid4().hex[:8]
+        attempt = uuid.uuid4().hex
         user = asked['user']
         for call in asked['calls']:
             call['token'] += '-' + attempt
@@ -126,7 +126,7 @@ class Desk(SimpleItem):
             deferred = self._zad()[manager].getDeferred(id)
         except KeyError:
             return 'unknown'
-        attempt = uuid.uuid4().hex[:8]
+        attempt = uuid.uuid4().hex
         note('late', attempt=attempt, token=token)
         transaction.get().addAfterCommitHook(_note_end, (attempt,))
         deferred.addCallbacks(jobs.late)
