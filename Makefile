@@ -8,11 +8,11 @@
 # make clean   removes what the others made
 #
 # Options: PYTHON=python3.13 (the interpreter of a new .venv), PYTEST='-k lanes -x' (for make test),
-# JOBS=1 (test files run at the same time; 3 if not given, since most of them wait for servers);
+# JOBS=1 (test files run at the same time; 4 if not given, since most of them wait for servers);
 # for make demo: KEEP=1 leaves it running, DEMO_KILL=1 kills a worker half way.
 
 PYTHON ?= python3
-JOBS ?= 3
+JOBS ?= 4
 SEEDS ?= 1
 MINUTES ?= 5
 AT_ONCE ?= 1
