@@ -103,7 +103,8 @@ class Pool:
     def gather(self):
         """Whether claims wait that may share a transaction; they are left to the thread that asks.
 
-        Until it says that it has done, or for `batch_seconds`: the more in a group the better.
+        Until it says that it has done, or for `batch_seconds` since it asked last: the more in a
+        group the better.
         """
         with self._changed:
             found = any(claim.groupable for claim in self._waiting)

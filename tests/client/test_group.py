@@ -27,6 +27,7 @@ from Products.zasync.running import progress
 from tests.client import jobs
 from tests.client.fate import Fate
 from tests.client.fate import Gate
+from zasync_client import groupcommit
 from zasync_client.config import Plugin
 from zasync_client.habits import Habits
 from zasync_client.worker import UNBEGUN_SECONDS
@@ -919,6 +920,37 @@ def test_other_threads_leave_groupable_calls_to_the_group_and_take_the_rest(grou
     group.settle(worker)
     assert_together(*deferreds)
     assert group.marks_of() == [0, 1, 2, 3]
+
+
+def test_while_a_group_is_committed_the_next_one_waits(group, monkeypatch):
+    """All threads share one core, and one client of a server has one commit at a time."""
+    gate, commit = Gate(), groupcommit.commit
+
+    def commit_at_gate():
+        gate.wait()
+        commit()
+
+    monkeypatch.setattr(groupcommit, 'commit', commit_at_gate)
+    worker = group.worker(threads=3, plugins=[('plain', group._do)])
+    first, second = group.put_marks(0, 1, 2), group.put_marks(3, 4)
+    taken = [call.id for call in first]
+    real = worker._pool.take_groupable
+    monkeypatch.setattr(worker._pool, 'take_groupable', lambda: (
+        real() if len(group.runs) < len(taken) else None))
+    group.step(worker)
+    worker._pool.start()
+    gate.reached()
+    plain = group.put('plain', 'mark', 5)
+    group.step(worker)
+    group.wait(lambda: plain.ended)
+    assert {id for id, _attempt in group.runs} == {*taken, plain.id}
+    gate.open()
+    group.settle(worker)
+    group.step(worker)
+    group.settle(worker)
+    assert_together(*first)
+    assert states(second) == ['resolved'] * 2
+    assert group.marks_of() == [0, 1, 2, 3, 4, 5]
 
 
 def test_what_seemed_long_is_tried_again():
