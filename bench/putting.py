@@ -3,6 +3,7 @@
 Imports: rows, site, jobs.
 """
 
+import statistics
 import time
 
 import transaction
@@ -10,7 +11,6 @@ import transaction
 from bench.jobs import nothing
 from bench.rows import Row
 from bench.rows import row
-from bench.site import BATCH
 from bench.site import duration
 from bench.site import Site
 
@@ -29,6 +29,8 @@ CONFLICT_REQUEST_SECONDS = 0.1
 #: Calls that wait already.
 WAITING = (0, 100_000, 1_000_000)
 WAITING_PUTS = 400
+#: So many of them are put in a transaction, and in one lane.
+FILL = 2_000
 #: How long a worker takes in, and runs, what waits. Seconds.
 WORKER_SECONDS = 30
 
@@ -87,15 +89,13 @@ def conflicts():
 def waiting():
     """A put when many calls wait already, beside one when none does; then a worker's memory."""
     took = {number: [] for number in WAITING}
-    with Site() as site:
-        managers = {}
-        for number in WAITING:
-            managers[number] = site.add_manager(f'waiting{number}')
-            _have_wait(site, managers[number], number)
+    with Site(prepare=_have_many_wait) as site:
+        managers = {number: site.app[f'waiting{number}'] for number in WAITING}
         for _ in range(RUNS):
+            site.connection.cacheMinimize()
+            seconds = _seconds_of_puts(managers.values())
             for number, manager in managers.items():
-                site.connection.cacheMinimize()
-                took[number].append(_seconds_a_put(manager))
+                took[number].append(statistics.median(seconds[manager.getId()]))
         worker = site.start_worker(id=managers[WAITING[-1]].getId())
         time.sleep(WORKER_SECONDS)
         memory = _peak_megabytes(worker.pid)
@@ -115,22 +115,34 @@ def _peak_megabytes(pid):
     return round(int(kilobytes) / 1024)
 
 
-def _have_wait(site, manager, number):
-    """Have so many calls wait, in all lanes, as they would be after puts of many threads."""
+def _have_many_wait(root):
+    """A manager for each of the numbers of calls that wait, in all lanes."""
+    from OFS.Application import Application
+
     from Products.zasync import lanes
-    for first in range(0, number, BATCH * 4):
-        lanes.move()
-        site.fill(min(BATCH * 4, number - first), nothing, manager=manager)
-        site.connection.cacheMinimize()
+    from Products.zasync.manager import AsynchronousCallManager
+    app = root['Application'] = Application()
+    for number in WAITING:
+        app._setObject(f'waiting{number}', AsynchronousCallManager(f'waiting{number}'))
+        transaction.commit()
+        for first in range(0, number, FILL):
+            lanes.move()
+            for _ in range(min(FILL, number - first)):
+                app[f'waiting{number}'].putCall('zope_call', nothing)
+            transaction.commit()
+            root._p_jar.cacheMinimize()
 
 
-def _seconds_a_put(manager):
-    for _ in range(20):
-        _put(manager)
-    began = time.monotonic()
-    for _ in range(WAITING_PUTS):
-        _put(manager)
-    return (time.monotonic() - began) / WAITING_PUTS
+def _seconds_of_puts(managers):
+    """{id: seconds of each put}, into one manager after the other: all have the same bad moments."""
+    took = {manager.getId(): [] for manager in managers}
+    for number in range(20 + WAITING_PUTS):
+        for manager in managers:
+            began = time.perf_counter()
+            _put(manager)
+            if number >= 20:  # the first ones load what the manager has
+                took[manager.getId()].append(time.perf_counter() - began)
+    return took
 
 
 def _put(manager):
