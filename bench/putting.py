@@ -134,7 +134,7 @@ def _have_many_wait(root):
 
 
 def _seconds_of_puts(managers):
-    """{id: seconds of each put}, into one manager after the other: all have the same bad moments."""
+    """{id: seconds of each put}, into one after the other: all have the same bad moments."""
     took = {manager.getId(): [] for manager in managers}
     for number in range(20 + WAITING_PUTS):
         for manager in managers:
