@@ -61,11 +61,13 @@ def two():
             with Site() as site:
                 found = [site.manager] + [site.add_manager(f'zam{number}')
                                           for number in range(1, managers)]
-                for manager in found:
-                    site.fill(CALLS // managers, append_record_together, manager=manager,
-                              numbered=True)
+                share = CALLS // managers
+                for number, manager in enumerate(found):
+                    site.fill(share, append_record_together, manager=manager, numbered=True,
+                              start=number * share)
                 for manager in found:
                     site.start_worker(id=manager.getId())
                 seconds.append(site.drain(300, *found))
+                site.check_effects(CALLS)
         ratios.append(round(seconds[0] / seconds[1], 2))
     return [row('two workers, two managers ÷ one, group commit', ratios, 'ratio', least=1.2)]

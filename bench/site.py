@@ -71,7 +71,7 @@ class Site:
 
     def start_worker(self, threads=4, id=TARGET[1:], settings='', **options):
         """A worker process for that manager, up when this returns; → its Process."""
-        return self.stack.start_worker(f'worker_{id}', f'/{id}', threads=threads,
+        return self.stack.start_worker(f'worker_{id.replace("/", "_")}', f'/{id}', threads=threads,
                                        settings=settings, **options)
 
     def clients(self, mode, processes, **task):
@@ -88,11 +88,11 @@ class Site:
         results = self.clients('raw', processes, threads=threads, number=number)
         return duration(results) / (number * processes * threads)
 
-    def fill(self, number, function, *args, manager=None, numbered=False):
-        """Have that many calls wait."""
+    def fill(self, number, function, *args, manager=None, numbered=False, start=0):
+        """Have that many calls wait; numbered -- each gets its number, from `start` on."""
         manager = manager or self.manager
-        for first in range(0, number, BATCH):
-            for index in range(first, min(number, first + BATCH)):
+        for first in range(start, start + number, BATCH):
+            for index in range(first, min(start + number, first + BATCH)):
                 manager.putCall('zope_call', function, *([index] if numbered else []), *args)
             transaction.commit()
 
