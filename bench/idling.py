@@ -1,6 +1,6 @@
 """Lines about a system with nothing to do: how soon it begins, and what it costs meanwhile.
 
-Imports: rows, site, jobs, clients.
+Imports: rows, site, jobs, clients, processes.
 """
 
 import os
@@ -13,6 +13,7 @@ from ZODB.TimeStamp import TimeStamp
 
 from bench.clients import Clients
 from bench.jobs import stamp
+from bench.processes import processor_seconds
 from bench.rows import milliseconds
 from bench.rows import percentile
 from bench.rows import Row
@@ -91,10 +92,10 @@ def idle():
         worker = site.start_worker()
         time.sleep(BEAT_SECONDS + 2)  # it has filed what a start leaves
         path = site.stack.base_dir / 'Data.fs'
-        began, size, cpu = time.time(), os.path.getsize(path), _cpu_seconds(worker.pid)
+        began, size, cpu = time.time(), os.path.getsize(path), processor_seconds(worker.pid)
         time.sleep(IDLE_SECONDS)
         ended, grown = time.time(), os.path.getsize(path) - size
-        busy = _cpu_seconds(worker.pid) - cpu
+        busy = processor_seconds(worker.pid) - cpu
         site.stack.zeo.stop()
         commits = _commits(path, began, ended)
     more = commits - round(IDLE_SECONDS / BEAT_SECONDS)
@@ -104,12 +105,6 @@ def idle():
                 [commits]),
             Row('  growth', growth, 'MB/day', '<= 1.5', growth <= 1.5, []),
             Row('  processor', share, '% of a core', '<= 0.5', share <= 0.5, [])]
-
-
-def _cpu_seconds(pid):
-    with open(f'/proc/{pid}/stat', encoding='ascii') as file:
-        fields = file.read().rpartition(')')[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
 
 def _commits(path, began, ended):

@@ -1,6 +1,6 @@
 """The line that says where the time of a call goes: of one alone, and of many.
 
-Imports: rows, site, jobs, tracing.
+Imports: rows, site, jobs, processes, tracing.
 """
 
 import os
@@ -13,6 +13,7 @@ import transaction
 from bench import tracing
 from bench.jobs import append_record
 from bench.jobs import append_record_together
+from bench.processes import processor_seconds
 from bench.rows import row
 from bench.site import Site
 
@@ -25,8 +26,8 @@ GAP_SECONDS = 0.05
 CALLS = 2_000
 
 #: What a worker notes of a call before it runs, last first; and afterwards.
-BEFORE = ('thread has it', 'claim is committed', 'has claimed', 'looks', 'awake')
-AFTER = ('has run', 'end is committed')
+BEFORE = ('thread has it', 'claim is committed', 'has claimed', 'awake')
+AFTER = 'end is committed'
 
 #: What is in a thread's name → whose it is.
 WHO = {'MainThread': 'the beat', 'networking': 'the network thread', '': 'threads that run calls'}
@@ -87,8 +88,7 @@ def _traced(site):
         for what in BEFORE:
             here = next(each for each in range(here - 1, -1, -1) if noted[each][0] == what)
             moments[what] = noted[here][1]
-        for what in AFTER:
-            moments[what] = next(at for each, at in noted[index:] if each == what)
+        moments[AFTER] = next(at for what, at in noted[index:] if what == AFTER)
     return calls
 
 
@@ -107,11 +107,11 @@ def _spent(function):
     with Site() as site:
         site.fill(CALLS, function, numbered=True)
         worker = site.start_worker()
-        before, server = _of_threads(worker.pid), _of_process(site.stack.zeo.pid)
+        before, server = _of_threads(worker.pid), processor_seconds(site.stack.zeo.pid)
         transaction.begin()
         left = site.manager.open_calls()
         site.wait_until_done(120)
-        after, served = _of_threads(worker.pid), _of_process(site.stack.zeo.pid)
+        after, served = _of_threads(worker.pid), processor_seconds(site.stack.zeo.pid)
         known = _call(site, tracing.threads)
     spent = Counter(dict.fromkeys(WHO.values(), 0.0))
     for thread, seconds in after.items():
@@ -123,15 +123,5 @@ def _spent(function):
 
 def _of_threads(pid):
     """{native id: seconds of processor time} of the threads of a process."""
-    return {int(thread): _seconds(f'/proc/{pid}/task/{thread}/stat')
+    return {int(thread): processor_seconds(pid, thread)
             for thread in os.listdir(f'/proc/{pid}/task')}
-
-
-def _of_process(pid):
-    return _seconds(f'/proc/{pid}/stat')
-
-
-def _seconds(path):
-    with open(path, encoding='ascii') as file:
-        fields = file.read().rpartition(')')[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')

@@ -194,3 +194,11 @@ def wait_until(is_so, seconds, look_seconds=0.05):
     while not (value := is_so()) and time.monotonic() < deadline:
         time.sleep(look_seconds)
     return value
+
+
+def processor_seconds(pid, thread=None):
+    """Processor time that a process, or one thread of it, has used so far; seconds."""
+    path = f'/proc/{pid}/stat' if thread is None else f'/proc/{pid}/task/{thread}/stat'
+    with open(path, encoding='ascii') as file:
+        fields = file.read().rpartition(')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')

@@ -19,10 +19,10 @@ def begin():
     from zasync_client.beat import Beat
     from zasync_client.pool import Pool
     _noted(Wakeup, 'wait', after='awake')
-    _noted(Beat, 'in_transaction', before='looks', after='has claimed')
+    _noted(Beat, 'in_transaction', after='has claimed')
     _noted(Pool, 'submit', before='claim is committed')
     _noted(execution.Execution, 'run', before='thread has it')
-    _noted(execution, 'commit', before='has run', after='end is committed')
+    _noted(execution, 'commit', after='end is committed')
 
 
 def _noted(owner, name, before=None, after=None):
