@@ -102,6 +102,8 @@ def _press(site, folder):
     give_up = threading.Event()
     users = [User(user, password, site.box_url(folder, user), 'manage_getMessages',
                   MESSAGES_EACH, give_up) for user, password in USERS.items()]
+    for user in users:
+        user.log_in()
     began = time.monotonic()
     with Visitor(site.url) as visitor:
         for user in users:

@@ -6,7 +6,7 @@ Imports: zasync.
 import os
 import time
 
-from BTrees.LOBTree import LOBTree
+from BTrees.LLBTree import LLBTree
 from persistent import Persistent
 
 from Products.zasync import groupable
@@ -35,21 +35,22 @@ SHARDS = 400
 
 
 class Ledger(Persistent):
-    """Small records by the number of the call that appended them; each in a tree of few."""
+    """How often the call of each number had its effect: small records in trees of few.
+
+    A tree of so few is one object, and an effect writes that and nothing else.
+    """
 
     def __init__(self):
-        self.shards = tuple(LOBTree() for _ in range(SHARDS))
+        self.shards = tuple(LLBTree() for _ in range(SHARDS))
 
     def append(self, number):
         """The effect of call `number`: one more record, or one more mark on the one it has."""
         shard = self.shards[number % SHARDS]
-        if number not in shard:
-            shard[number] = Counter()
-        shard[number].add()
+        shard[number] = shard.get(number, 0) + 1
 
     def counts(self):
         """{number: how often its call had its effect}."""
-        return {number: counter.n for shard in self.shards for number, counter in shard.items()}
+        return {number: n for shard in self.shards for number, n in shard.items()}
 
 
 def append_record(number):

@@ -24,7 +24,7 @@ ANSWER_SECONDS = 90.0
 
 
 class User(threading.Thread):
-    """One user: presses `button` of a mailbox and watches it until it is done.
+    """One user: logs in, presses `button` of a mailbox and watches it until it is done.
 
     box_url -- of the mailbox. expected -- messages this press should bring.
     press_seconds -- from the press to the answer; None before.
@@ -42,23 +42,27 @@ class User(threading.Thread):
         self.state, self.fetched, self.account = 'not asked', 0, {}
         self.problem = None
         self._give_up = give_up
+        self._is_in = False
         self._http = requests.Session()
         self._http.auth = (name, password)
 
+    def log_in(self):
+        """Have the page of the mailbox in the browser; ValueError when it is refused."""
+        answer = self._http.get(self.box_url + '/manage_main', timeout=ANSWER_SECONDS)
+        if answer.status_code != 200:
+            raise ValueError('the page of the mailbox answers %d' % answer.status_code)
+        self._is_in = True
+
     def run(self):
         try:
-            self._log_in()
+            if not self._is_in:
+                self.log_in()
             self._press()
             self._watch()
         except (requests.RequestException, ValueError) as error:
             self.problem = '%s: %s' % (type(error).__name__, error)
         finally:
             self._http.close()
-
-    def _log_in(self):
-        answer = self._http.get(self.box_url + '/manage_main', timeout=ANSWER_SECONDS)
-        if answer.status_code != 200:
-            raise ValueError('the page of the mailbox answers %d' % answer.status_code)
 
     def _press(self):
         started = time.perf_counter()
