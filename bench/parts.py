@@ -23,7 +23,7 @@ RUNS = 3
 PUTS = 100
 GAP_SECONDS = 0.05
 #: Calls that wait together.
-CALLS = 2_000
+CALLS = 1_000
 
 #: What a worker notes of a call before it runs, last first; and afterwards.
 BEFORE = ('thread has it', 'claim is committed', 'has claimed', 'awake')

@@ -25,15 +25,19 @@ def main(argv=None):
     print(machine(), flush=True)
     print(f'{"line":<58} {"value":>10} {"unit":<18} {"bar":<12} holds', flush=True)
     rows = []
-    for name in chosen:
-        started = time.monotonic()
-        for row in LINES[name]():
-            rows.append(row)
-            print(shown(row), flush=True)
-        print(f'  ({name}: {time.monotonic() - started:.0f} s)', flush=True)
-    if options.json:
-        with open(options.json, 'w', encoding='utf-8') as file:
-            json.dump([row._asdict() for row in rows], file, indent=1)
+    began = time.monotonic()
+    try:
+        for name in chosen:
+            started = time.monotonic()
+            for row in LINES[name]():
+                rows.append(row)
+                print(shown(row), flush=True)
+            print(f'  ({name}: {time.monotonic() - started:.0f} s)', flush=True)
+    finally:  # what was measured before a line failed
+        if options.json:
+            with open(options.json, 'w', encoding='utf-8') as file:
+                json.dump([row._asdict() for row in rows], file, indent=1)
+    print(f'({time.monotonic() - began:.0f} s in all)')
     broken = [row.name for row in rows if row.holds is False]
     if broken:
         print(f'bars that do not hold: {", ".join(broken)}')
