@@ -32,8 +32,10 @@ class MailSite:
             self._post('/acl_users/manage_users', submit='Add', name=name, password=password,
                        confirm=password)
 
-    def add_folder(self, name):
-        self._post('/manage_addFolder', id=name)
+    def add_folder(self, path):
+        """A folder at that path, whose parent is there."""
+        parent, slash, name = path.rpartition('/')
+        self._post(slash + parent + '/manage_addFolder', id=name)
 
     def add_dispatcher(self, folder, managers):
         self._post('/%s/manage_addProduct/zasyncdispatcher/'
