@@ -21,7 +21,6 @@ from bench.processes import free_port
 from bench.processes import wait_until
 from bench.rows import milliseconds
 from bench.rows import percentile
-from bench.rows import Row
 from bench.rows import row
 from bench.stack import ADMIN
 from bench.stack import Stack
