@@ -15,7 +15,9 @@ from Products.zasync import policy
 from Products.zasync.errors import Cancelled
 from Products.zasync.errors import NotOurs
 from Products.zasync.interfaces import CANCELLED
+from Products.zasync.interfaces import NEW
 
+from .claims import ALONE
 from .claims import attempts
 from .claims import Claim
 from .claims import GIVE_BACK
@@ -24,6 +26,7 @@ from .claims import UNBEGUN
 from .errors import DeskLost
 from .filing import Filing
 from .filing import timed_out
+from .rules import may_reserve
 from .rules import may_share
 from .rules import time_limit
 
@@ -85,12 +88,13 @@ class Beat:
     target -- path of the desk's manager. role -- OWN, GUEST or VISITOR.
     """
 
-    def __init__(self, boot, config, clock, pace, runs, siblings, target, role=OWN):
+    def __init__(self, boot, config, clock, pace, runs, habits, siblings, target, role=OWN):
         self._boot = boot
         self._config = config
         self._clock = clock
         self._pace = pace
         self._runs = runs
+        self._habits = habits
         self._siblings = siblings
         self._filing = Filing(boot, config, siblings)
         self.target = target
@@ -136,6 +140,8 @@ class Beat:
         for id in cancelled:
             # crash point 23: a running call was cancelled and is not filed; the next life files
             # it.
+            if id in queue.desk.reserved:
+                queue.claim_reserved(id, self._boot, now)
             if id in queue.desk.running:  # else its thread has ended just now
                 queue.archive_ended(id, period)
         for claim in overdue:
@@ -146,12 +152,13 @@ class Beat:
             queue.drop_old(now, period)
         if periodic_due:
             periodic.beat(manager, now)
-        claims = ()
+        claims = self._of_alone(queue, ends, now, idle) if filing else ()
         if not self.draining and (holds or slots):
             offers = None if self.role == OWN else self._config.plugins
             known = attempts(held, ends)
-            claims = tuple(self._claim(deferred, known) for deferred in queue.take_in_and_claim(
-                self._boot, now, slots, period, offers, self._config.max_interruptions))
+            claims += tuple(self._claim(deferred, known) for deferred in queue.take_in_and_claim(
+                self._boot, now, slots, period, offers, self._config.max_interruptions,
+                self._may_reserve(known)))
         self.next_due = self._next_due(manager, now, slots > len(claims), idle)
         self._write_board(queue, reports, {claim.id for claim in claims})
         if holds:
@@ -243,7 +250,7 @@ class Beat:
         return bool(ends) and (
             hurry or len(ends) >= SWEEP_AT
             or self._clock.monotonic() - ends[0].monotonic >= SWEEP_SECONDS
-            or any(end.how in (GIVE_BACK, UNBEGUN, LOST) for end in ends)
+            or any(end.how in (GIVE_BACK, UNBEGUN, LOST, ALONE) for end in ends)
             or (queue.desk.n_aside > 0
                 and any(queue.waiting.is_awaited(end.claim.id) for end in ends)))
 
@@ -279,9 +286,12 @@ class Beat:
         Whoever waits for the end of such a call need not wait for its thread.
         """
         cancelled = []
+        running, reserved = queue.desk.running, queue.desk.reserved
         for claim in held:
-            deferred = queue.desk.running.get(claim.id)
-            if deferred is not None and deferred.is_owned_by(self._boot, claim.attempt):
+            deferred = (reserved if claim.reserved else running).get(claim.id)
+            if deferred is not None and (
+                    deferred.is_waiting() if claim.reserved
+                    else deferred.is_owned_by(self._boot, claim.attempt)):
                 continue
             if deferred is not None and deferred.state == CANCELLED:
                 cancelled.append(claim.id)
@@ -319,6 +329,33 @@ class Beat:
 
     # what is done
 
+    def _may_reserve(self, known):
+        """What tells of a Deferred whether it is to be reserved; known -- see _claim."""
+        def may(deferred):
+            return (deferred.id, 1) not in known and may_reserve(
+                deferred, self._config.plugins.get(deferred.plugin))
+
+        useful = (self.role == OWN and self._config.batch_seconds > 0
+                  and self._habits.groups_work)
+        return may if useful else lambda deferred: False
+
+    def _of_alone(self, queue, ends, now, idle):
+        """The Claims of calls that were reserved and are to be run alone.
+
+        One that has failed with others, or with which they did, is kept from them.
+        """
+        claims = []
+        for end in ends:
+            deferred = queue.desk.running.get(end.claim.id) if end.how == ALONE else None
+            if deferred is None or not deferred.is_owned_by(self._boot, end.claim.attempt):
+                continue
+            if idle:
+                queue.unclaim(deferred.id, now)
+            else:
+                claim = self._claim(deferred, ())
+                claims.append(claim._replace(groupable=claim.groupable and not end.begun))
+        return tuple(claims)
+
     def _claim(self, deferred, known):
         """The Claim of a call.
 
@@ -326,6 +363,9 @@ class Beat:
         one is of the same number, that claim was undone: its run must not own this one.
         """
         # crash point 8: the claim is not committed; the call waits as before.
+        if deferred.state == NEW:  # reserved
+            return Claim(deferred.id, deferred._p_jar.db().database_name, deferred._p_oid, 1,
+                         None, self.target, groupable=True, reserved=True)
         while (deferred.id, deferred.attempt) in known:
             deferred.attempt += 1
         plugin = self._config.plugins.get(deferred.plugin)
@@ -353,7 +393,8 @@ class Beat:
         if is_unanswered(queue):
             pong = self._clock.now()
         pulse.write(
-            new=queue.length_new(), accepted=max(0, len(queue.desk.running) - unfiled),
+            new=queue.length_new(),
+            accepted=max(0, len(queue.desk.running) + len(queue.desk.reserved) - unfiled),
             rate=round(self._pace.calls_a_second(self._clock.monotonic()), 2),
             beat=pulse.beat + 1, accepting=int(not silent), pong_at=pong, answered=asked or 0,
             pace=self._pace.possible(self._config.threads))

@@ -1,5 +1,8 @@
 """Claim and End: what goes from the beat to a thread, and what comes back.
 
+A claim is in the database before its call runs, and so is a *reserved* one; but the deferred of
+that is written only once, by the commit that ends it.
+
 Imports: nothing of ours.
 """
 
@@ -10,13 +13,15 @@ ENDED = 'ended'
 GIVE_BACK = 'give back'
 LOST = 'lost'
 UNBEGUN = 'not begun'
+ALONE = 'alone'
 
 
 class Claim(NamedTuple):
     """A call this worker has claimed; database_name and oid are of its deferred.
 
     timeout_seconds -- how long its run may take, or None. target -- path of its manager.
-    groupable -- it may share a transaction with others.
+    groupable -- it may share a transaction with others. reserved -- it must, and that commits its
+    claim as well.
     """
 
     id: str
@@ -26,10 +31,13 @@ class Claim(NamedTuple):
     timeout_seconds: float | None = None
     target: tuple = ()
     groupable: bool = False
+    reserved: bool = False
 
 
 class End(NamedTuple):
-    """How a run ended: ENDED, GIVE_BACK, LOST to another run, or UNBEGUN.
+    """How a run ended: ENDED, GIVE_BACK, LOST to another run, UNBEGUN; or ALONE: it has not.
+
+    Of what was reserved and could not be run with others: it is to be claimed, and run alone.
 
     at, until -- POSIX seconds; what goes back to the queue waits until then.
     monotonic -- monotonic seconds of the end. seconds -- how long it took.
@@ -52,5 +60,5 @@ class End(NamedTuple):
 
 def attempts(held, ends):
     """{(call id, attempt)} of claims that some thread has begun, or may begin."""
-    begun = {end.claim for end in ends if end.how != UNBEGUN}
+    begun = {end.claim for end in ends if end.how not in (UNBEGUN, ALONE)}
     return {(claim.id, claim.attempt) for claim in held | begun}

@@ -156,8 +156,8 @@ def drain(config, options, clock):
         target.change('drain', begin)
         quiet = target.wait(is_quiet, options.wait)
         running = target.read(lambda manager: [
-            deferred.id for deferred in manager.queue.desk.running.values()
-            if not deferred.ended])
+            deferred.id for calls in (manager.queue.desk.running, manager.queue.desk.reserved)
+            for deferred in calls.values() if not deferred.ended])
     if quiet:
         print(f'{target.where} is paused and nothing runs')
         return 0

@@ -12,6 +12,7 @@ from Products.zasync.failure import Failure
 from Products.zasync.interfaces import ACCEPTED
 from Products.zasync.options import class_names
 
+from .claims import ALONE
 from .claims import ENDED
 from .claims import UNBEGUN
 from .rules import may_run_twice
@@ -34,15 +35,21 @@ class Filing:
         """Archive what ended, put back what could not run."""
         for end in ends:
             id = end.claim.id
-            deferred = queue.desk.running.get(id)
+            deferred = queue.desk.reserved.get(id)
+            kept = (deferred is not None and end.how == UNBEGUN and deferred.is_waiting())
+            if deferred is not None and not kept:
+                queue.claim_reserved(id, self._boot, now)
+            deferred = queue.desk.running.get(id, deferred)
             if deferred is None:
                 continue
             if deferred.ended:
                 # crash point 21: what is filed is not committed; the next life files it.
                 queue.archive_ended(id, rotation_period)
-            elif deferred.is_owned_by(self._boot, end.claim.attempt):
-                if end.how == UNBEGUN:
-                    queue.unclaim(id, now)
+            elif kept or deferred.is_owned_by(self._boot, end.claim.attempt):
+                if end.how == ALONE:
+                    pass  # a thread will get it: see Beat
+                elif end.how == UNBEGUN:
+                    (queue.unreserve if kept else queue.unclaim)(id, now)
                     # crash point 27: a claim is not given back; the attempt is lost, as at 9.
                     log.info('call %s goes back to the queue (%s)', id, end.how)
                 else:
@@ -77,6 +84,8 @@ class Filing:
         was undone, it may be.
         """
         queue, held = manager.queue, {(claim.id, claim.attempt) for claim in held}
+        for id in [id for id in queue.desk.reserved if (id, 1) not in held]:
+            queue.claim_reserved(id, self._boot, now)
         others = self._siblings.boots_alive(manager) - {self._boot}
         for id, deferred in list(queue.desk.running.items()):
             if (id, deferred.attempt) in held or deferred.owner in others:
@@ -94,6 +103,8 @@ class Filing:
     def cut_off(self, queue, claims, rotation_period, now, outcome):
         """Give out again the calls that these claims run: their threads are about to go."""
         for claim in claims:
+            if claim.id in queue.desk.reserved:
+                queue.claim_reserved(claim.id, self._boot, now)
             deferred = queue.desk.running.get(claim.id)
             if deferred is not None and deferred.is_owned_by(self._boot, claim.attempt):
                 self._give_back(queue, deferred, rotation_period, now, outcome)

@@ -21,6 +21,7 @@ from Products.zasync.builtin import Reference
 from Products.zasync.errors import NotOurs
 from Products.zasync.failure import Relayed
 
+from .claims import ALONE
 from .claims import End
 from .claims import ENDED
 from .claims import GIVE_BACK
@@ -62,7 +63,7 @@ class GroupCommit:
 
     def run(self, claim, pool):
         """Run the call, and with it such as wait in the pool; yields an End for each."""
-        if not (claim.groupable and pool.gather()):
+        if not (claim.groupable and (pool.gather() or claim.reserved)):
             yield self._weighed(self._execution.run(claim))
             return
         group = _Group(self._work, self._fence, self._database, self._clock, self._runs,
@@ -73,6 +74,12 @@ class GroupCommit:
         for number, each in enumerate(left, 1):
             if pool.go_on_with(each):
                 pool.wait_on(left[number:])
+                if each.reserved:
+                    self._habits.note_group(False)
+                    now = self._clock.now()
+                    yield End(each, ALONE, now, self._clock.monotonic(), 0.0, now,
+                              begun=each is not group.refused)
+                    continue
                 end = self._execution.run(each)
                 if each is group.refused and end.how == ENDED and group.kind is not None:
                     self._habits.note_alone(group.kind, end.seconds, end.shared_seconds)
@@ -113,6 +120,8 @@ class GroupCommit:
         else:
             self._room = min(MOST, 2 * self._room)
             self._is_useful = len(group.ends) > 1 or not self._habits.is_known(group.kind)
+            if len(group.ends) > 1:
+                self._habits.note_group(True)
         finally:
             pool.gathered()
         return taken
@@ -187,6 +196,7 @@ class _Group:
         asked, failures = deferred.retry, deferred.failures + 1
         try:
             with self._fence.closed():
+                self._work.take(claim, deferred)
                 step = self._work.make_run(claim, deferred, self._watch.refuse_checkpoint)
                 outcome = self._work.run_as(deferred.caller, step, plugin.handler, *args,
                                             **kwargs)
@@ -206,6 +216,7 @@ class _Group:
                     outcome = self._work.outcome_of_error(claim, error, asked, failures, plugin)
                 except NotOurs:
                     return None
+            self._work.take(claim, deferred)
         self._work.store(deferred, outcome)
         return _Member(claim, 0.0, deferred.state, deferred.failure)
 

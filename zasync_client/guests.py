@@ -204,5 +204,5 @@ class Guests:
 def _has_calls(manager, now):
     """Whether a manager has calls to be run, or ended ones to be filed, or makes some itself."""
     queue = manager.queue
-    return bool(queue.desk.running or queue.length_new()
+    return bool(queue.desk.running or queue.desk.reserved or queue.length_new()
                 or periodic.due(manager, now) or periodic.next_due(manager, now) is not None)

@@ -32,6 +32,16 @@ class Habits:
         self._lock = threading.Lock()
         self._seconds = {}
         self._unfit = set()
+        self._groups_work = False
+
+    @property
+    def groups_work(self):
+        """Whether calls that might share a transaction did so of late."""
+        return self._groups_work
+
+    def note_group(self, works):
+        """A group of several was committed; or what was to be in one could not be."""
+        self._groups_work = works
 
     def may_share(self, kind):
         """Whether a call of that kind may share a transaction; not before one has run alone."""

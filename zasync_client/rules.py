@@ -5,6 +5,7 @@ Imports: zasync.interfaces, zasync.options, zasync.policy.
 
 from Products.zasync import policy
 from Products.zasync.interfaces import ACCEPTED
+from Products.zasync.interfaces import NEW
 from Products.zasync.options import Retry
 
 
@@ -46,7 +47,21 @@ def may_share(deferred, plugin):
     if plugin is None or not plugin.zope_aware:
         return False
     limit = time_limit(deferred, plugin)
-    return ((plugin.groupable or deferred.groupable) and deferred.state == ACCEPTED
-            and deferred.attempt == 1 and deferred.series is None
-            and not deferred.has_callbacks() and may_run_twice(deferred, plugin)
+    return (deferred.state == ACCEPTED and deferred.attempt == 1 and _is_fit(deferred, plugin)
             and (limit is None or limit >= GROUPABLE_TIMEOUT))
+
+
+def may_reserve(deferred, plugin):
+    """Whether a call that waits may be claimed by the same commit that ends it, in a group.
+
+    Until then it is new to all others. So nobody may count on its beginning later than now (a
+    key), nor on its being ended in time.
+    """
+    return (plugin is not None and plugin.zope_aware and deferred.state == NEW
+            and deferred.attempt == 0 and deferred.key is None and deferred.expires_at is None
+            and time_limit(deferred, plugin) is None and _is_fit(deferred, plugin))
+
+
+def _is_fit(deferred, plugin):
+    return ((plugin.groupable or deferred.groupable) and deferred.series is None
+            and not deferred.has_callbacks() and may_run_twice(deferred, plugin))

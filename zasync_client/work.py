@@ -16,6 +16,7 @@ from Products.zasync.errors import BadResult
 from Products.zasync.errors import NotOurs
 from Products.zasync.errors import ZAsyncError
 from Products.zasync.failure import Failure
+from Products.zasync.interfaces import NEW
 from Products.zasync.options import class_names
 from Products.zasync.running import Run
 from Products.zasync.running import running
@@ -81,8 +82,17 @@ class Work:
 
     def check(self, claim, deferred):
         """Raise NotOurs if the call is not ours any more."""
-        if not deferred.is_owned_by(self._boot, claim.attempt):
+        if claim.reserved:
+            ours = deferred.state == NEW and deferred.attempt == 0
+        else:
+            ours = deferred.is_owned_by(self._boot, claim.attempt)
+        if not ours:
             raise NotOurs(f'the call {claim.id} has gone to another run')
+
+    def take(self, claim, deferred):
+        """Claim what was reserved, in the current transaction, which is to end it."""
+        if claim.reserved:
+            deferred.accept(self._boot, self._clock.now())
 
     def check_not_stopped(self, claim, error):
         """What a run has raised is no failure of its call if it was told to stop; raises NotOurs.

@@ -26,6 +26,7 @@ from .beat import BEAT_SECONDS
 from .beat import DeskFree
 from .beat import Done
 from .beat import SWEEP_SECONDS
+from .claims import ALONE
 from .claims import End
 from .claims import GIVE_BACK
 from .claims import UNBEGUN
@@ -93,8 +94,8 @@ class Worker:
                           self._on_free, database.close, clock, config.batch_seconds)
 
     def _make_beat(self, target, *role):
-        return Beat(self.boot, self._config, self._clock, self._pace, self._runs, self._siblings,
-                    target, *role)
+        return Beat(self.boot, self._config, self._clock, self._pace, self._runs, self._habits,
+                    self._siblings, target, *role)
 
     # the life of a worker
 
@@ -303,7 +304,11 @@ class Worker:
             service.filed(len(ends))
         for claim in done.claims:
             # crash point 9: the claim is committed and nothing has run; the attempt is lost.
-            log.info('call %s accepted (attempt %d)', claim.id, claim.attempt)
+            if not claim.reserved:
+                log.info('call %s accepted (attempt %d)', claim.id, claim.attempt)
+        reserved = sum(claim.reserved for claim in done.claims)
+        if reserved:
+            log.info('%d calls are reserved, to be run together', reserved)
         self._pool.submit(done.claims)
         if done.more_ready >= MANY_READY:
             self._database.forget_loaded()
@@ -333,7 +338,8 @@ class Worker:
         self._database.forget_deferred(end.claim.database_name, end.claim.oid)
         with self._lock:
             self._service_of(end.claim).add([end])
-            self._pace.note(end.seconds, end.monotonic, end.shared_seconds)
+            if end.how != ALONE:
+                self._pace.note(end.seconds, end.monotonic, end.shared_seconds)
 
     def _on_free(self):
         """A thread has done with a call. That is urgent where the beat may claim more."""

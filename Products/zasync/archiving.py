@@ -31,6 +31,20 @@ class Archiving:
         self._note_expiry(deferred)
         self._add_waiting(deferred, now, now)
 
+    def unreserve(self, id, now):
+        """Put a call kept for the holder back among the waiting: no thread had begun it."""
+        self._add_waiting(self.desk.remove_reserved(id), now, now)
+
+    def claim_reserved(self, id, boot, now):
+        """What is kept for the holder becomes a call like any other that it has claimed.
+
+        boot -- of the holder that kept it. Of one that has ended only the place changes.
+        """
+        deferred = self.desk.remove_reserved(id)
+        if deferred.is_waiting() and deferred.attempt == 0:
+            deferred.accept(boot, now)
+        self.desk.add_running(id, deferred)
+
     def _note_expiry(self, deferred):
         if deferred.expires_at is not None and deferred.attempt == 0:
             self.waiting.note_expiry(deferred.expires_at, place_of(deferred), deferred)

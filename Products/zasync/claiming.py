@@ -38,16 +38,21 @@ ALONE_SECONDS = 1.0
 _by_place = itemgetter(0)
 
 
+def _never(_deferred):
+    return False
+
+
 class Claiming:
     """The part of a Queue that takes calls in and claims them."""
 
     def take_in_and_claim(self, boot, now, slots, rotation_period, offers=None,
-                          max_interruptions=policy.MAX_INTERRUPTIONS):
+                          max_interruptions=policy.MAX_INTERRUPTIONS, may_reserve=_never):
         """Take in what is new or due and claim the first `slots` calls; → list of Deferreds.
 
         What has ended where it waited (cancelled, expired) goes to nobody. offers -- names of
         the plugins that whoever claims can run; None: what is put here is for him.
-        max_interruptions -- see policy.has_last_chance.
+        max_interruptions -- see policy.has_last_chance. may_reserve -- callable(Deferred) →
+        whether the call is only kept for the holder, who commits its claim with its end.
         """
         news = self._take_in(now)
         self._take_out_cancelled(news, rotation_period)
@@ -56,7 +61,8 @@ class Claiming:
         waiting = [*news.items(), *self.waiting.take_due(now, TAKE_IN_MOST)]
         if slots and self.desk.n_aside:
             waiting += self.waiting.take_unblocked()
-        return self._claim(waiting, boot, now, slots, rotation_period, offers, max_interruptions)
+        return self._claim(waiting, boot, now, slots, rotation_period, offers, max_interruptions,
+                           may_reserve)
 
     def _take_in(self, now):
         """Advance the marks over new entries; → {place: Deferred} of those that may run."""
@@ -86,6 +92,8 @@ class Claiming:
     def _leave_ended(self, id):
         """A call that had failed runs once more; it may not have been filed."""
         self.failed.pop(id, None)
+        if id in self.desk.reserved:
+            self.desk.remove_reserved(id)
         if id in self.desk.running:
             self.desk.remove_running(id)
 
@@ -136,7 +144,8 @@ class Claiming:
         for place, deferred in self.waiting.take_not_held_up():
             self.waiting.add_ready(place, deferred)
 
-    def _claim(self, waiting, boot, now, slots, rotation_period, offers, max_interruptions):
+    def _claim(self, waiting, boot, now, slots, rotation_period, offers, max_interruptions,
+               may_reserve):
         """Claim the first `slots` of `waiting` and `ready` together; the rest waits in `ready`."""
         waiting.sort(key=_by_place)
         waits_apart = {place for place, _ in waiting}
@@ -165,9 +174,12 @@ class Claiming:
             elif self._must_wait_alone(deferred, boot, max_interruptions):
                 self.waiting.add_later(now + ALONE_SECONDS, place, deferred)
             else:
-                self.waiting.forget_expiry(deferred, place)
-                deferred.accept(boot, now)
-                self.desk.add_running(deferred.id, deferred)
+                if may_reserve(deferred):
+                    self.desk.add_reserved(deferred.id, deferred)
+                else:
+                    self.waiting.forget_expiry(deferred, place)
+                    deferred.accept(boot, now)
+                    self.desk.add_running(deferred.id, deferred)
                 chosen.append(deferred)
                 if len(chosen) == slots:
                     break

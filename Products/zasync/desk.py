@@ -56,6 +56,8 @@ class Desk(Persistent):
     n_born -- calls the worker itself has made here, so far.
     running -- {call id: Deferred} claimed and not yet archived. They hang here so
     that packing can't take a running call away.
+    reserved -- the same of calls that nobody has claimed and only the holder may run: their
+    claim is committed together with their end.
     """
 
     __zpublishable__ = False
@@ -66,6 +68,7 @@ class Desk(Persistent):
     def __init__(self):
         self.boot = None
         self.running = {}
+        self.reserved = {}
 
     def take(self, boot, guest=False):
         """Become the holder; None for boot: nobody is."""
@@ -81,3 +84,13 @@ class Desk(Persistent):
         """Take it off, and return its deferred."""
         self._p_changed = True
         return self.running.pop(id)
+
+    def add_reserved(self, id, deferred):
+        """Keep a call for the holder."""
+        self.reserved[id] = deferred
+        self._p_changed = True
+
+    def remove_reserved(self, id):
+        """Keep it no more, and return its deferred."""
+        self._p_changed = True
+        return self.reserved.pop(id)

@@ -78,7 +78,7 @@ def _all(queue, state):
 
 
 def _running(queue):
-    return _newest_first(queue.desk.running)
+    return _newest_first(queue.desk.running | queue.desk.reserved)
 
 
 def _waiting(queue):

@@ -62,6 +62,8 @@ def move_some(queue, targets, names, now, rotation_period, served=True, most=Non
     _clear_desk(queue, rotation_period)
     if queue.has_news() or (served and queue.length_accepted()):
         return 0
+    for id in list(queue.desk.reserved):
+        queue.claim_reserved(id, queue.desk.boot, now)
     move = _Move(queue, targets, names, rotation_period, MOST if most is None else most)
     move.running()
     move.waiting()
@@ -103,6 +105,9 @@ def _free_id(id, mapping):
 
 def _clear_desk(queue, rotation_period):
     """File what has ended and is still on the desk, as a beat does."""
+    for id, deferred in list(queue.desk.reserved.items()):
+        if not deferred.is_waiting() or deferred.attempt:
+            queue.claim_reserved(id, queue.desk.boot, 0.0)
     for id, deferred in list(queue.desk.running.items()):
         if deferred.ended:
             queue.archive_ended(id, rotation_period)

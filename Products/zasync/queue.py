@@ -180,8 +180,9 @@ class Queue(Claiming, Archiving, Persistent):
         return in_lanes + desk.n_ready + desk.n_later + desk.n_aside
 
     def length_accepted(self):
-        """Calls claimed and not ended, exact in this snapshot."""
-        return sum(1 for deferred in self.desk.running.values() if deferred.owner is not None)
+        """Calls claimed, or kept for a worker, and not ended; exact in this snapshot."""
+        return (sum(1 for deferred in self.desk.running.values() if deferred.owner is not None)
+                + sum(1 for deferred in self.desk.reserved.values() if not deferred.ended))
 
     def find(self, id):
         """The Deferred of that id, or None."""
@@ -220,7 +221,7 @@ class Queue(Claiming, Archiving, Persistent):
         return entry and entry.deferred
 
     def _find_running(self, id):
-        return self.desk.running.get(id)
+        return self.desk.running.get(id) or self.desk.reserved.get(id)
 
     def _find_waiting(self, id):
         lane_number, number, put_at = parse_id(id)
