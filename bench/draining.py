@@ -10,8 +10,8 @@ from bench.site import Site
 
 
 CALLS = 10_000
-#: Of a run with two workers, and of the one beside it.
-CALLS_OF_TWO = 4_000
+#: Of a run with two workers, and of the one beside it: each of two has half of them.
+CALLS_OF_TWO = 10_000
 RAW_COMMITS = 2_000
 RUNS = 3
 
@@ -65,10 +65,12 @@ def two():
                                           for number in range(1, managers)]
                 share = CALLS_OF_TWO // managers
                 for number, manager in enumerate(found):
+                    manager.pause()
                     site.fill(share, append_record_together, manager=manager, numbered=True,
                               start=number * share)
                 for manager in found:
                     site.start_worker(id=manager.getId())
+                site.resume(found)  # all begin at the same moment
                 seconds.append(site.drain(300, *found))
                 site.check_effects(CALLS_OF_TWO)
         ratios.append(round(seconds[0] / seconds[1], 2))

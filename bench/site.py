@@ -99,6 +99,13 @@ class Site:
                 manager.putCall('zope_call', function, *([index] if numbered else []), *args)
             transaction.commit()
 
+    def resume(self, managers):
+        """Have the workers of managers that were paused begin."""
+        transaction.begin()
+        for manager in managers:
+            manager.resume()
+        transaction.commit()
+
     def wait_until_done(self, limit_seconds, *managers):
         """Wait until no call of them is open; all of ours is the one manager if none is given."""
         managers = managers or (self.manager,)

@@ -37,8 +37,9 @@ from .work import tell_later
 
 log = logging.getLogger('zasync')
 
-#: Most calls in a group; its commit is that much longer, and others wait for it.
-MOST = 100
+#: Most calls in a group; its commit is that much longer, and others wait for it. More than half of
+#: what is claimed ahead: what is left over would be a small group, and a commit is a commit.
+MOST = 160
 
 
 class GroupCommit:

@@ -1,6 +1,6 @@
 """One life of a worker's process: configured, Zope started, calls served; and the next one.
 
-Imports: worker, config, database, zope, memory, succession, logs, signals, threaddump,
+Imports: worker, config, database, sending, zope, memory, succession, logs, signals, threaddump,
 pidfile, errors, zasync.
 """
 
@@ -21,6 +21,7 @@ from . import zope
 from .database import Database
 from .errors import WorkerError
 from .pidfile import PidFile
+from .sending import send_together
 from .signals import Signals
 from .threaddump import ThreadDump
 from .worker import Worker
@@ -53,6 +54,8 @@ def live(path, succession, serving=None, output=None):
                       replaced=succession.times, replaced_because=succession.reason)
         try:
             db = zope.start(config, SYSTEM, stopping)
+            for each in db.databases.values():
+                send_together(each.storage)
             database = Database(db, config.target, config.threads)
             worker = Worker(config, database, wakeup, SYSTEM, stopping)
             ceiling = _ceiling(config, worker, pid_file, succession)

@@ -102,7 +102,7 @@ def slice_is_over(end: float, now: float, rotation_period: float) -> bool:
 AHEAD_SECONDS = 0.1
 #: Most calls claimed ahead for each thread. Of twice as many that share transactions, in one
 #: thread, some would go back before it came to them.
-AHEAD_MOST = 50
+AHEAD_MOST = 75
 
 
 def claim_ahead(seconds_a_call: float | None, threads: int) -> int:
