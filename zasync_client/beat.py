@@ -286,19 +286,24 @@ class Beat:
         Whoever waits for the end of such a call need not wait for its thread.
         """
         cancelled = []
-        running, reserved = queue.desk.running, queue.desk.reserved
         for claim in held:
-            deferred = (reserved if claim.reserved else running).get(claim.id)
-            if deferred is not None and (
-                    deferred.is_waiting() if claim.reserved
-                    else deferred.is_owned_by(self._boot, claim.attempt)):
+            if self._is_ours(queue, claim):
                 continue
+            deferred = _on_desk(queue, claim)
             if deferred is not None and deferred.state == CANCELLED:
                 cancelled.append(claim.id)
                 self._runs.stop(claim, Cancelled(f'the call {claim.id} was cancelled'))
             else:
                 self._runs.stop(claim, NotOurs(f'the call {claim.id} is not of this run any more'))
         return set(cancelled)
+
+    def _is_ours(self, queue, claim):
+        """Whether a claim holds still, as far as the database tells: it may have ended."""
+        deferred = _on_desk(queue, claim)
+        if deferred is None:
+            return False
+        return (deferred.is_waiting() if claim.reserved
+                else deferred.is_owned_by(self._boot, claim.attempt))
 
     def _overdue(self, queue):
         found = []
@@ -323,7 +328,7 @@ class Beat:
         if changed and self._clock.monotonic() - self._board_at < BOARD_SECONDS:
             return None
         if changed or (self.role != VISITOR and self._must_beat(queue, silent)
-                       and queue.board.ids() - set(queue.desk.running)):
+                       and queue.board.ids() - _here(queue)):
             return changed
         return None
 
@@ -375,13 +380,12 @@ class Beat:
 
     def _write_board(self, queue, reports, claimed):
         """Write progress, and forget that of calls which run no more or have only been claimed."""
-        running, told = queue.desk.running, queue.board.ids()
+        told = queue.board.ids()
         if reports is None and not told & claimed:
             return
         queue.board.write({claim.id: progress for claim, progress in (reports or {}).items()
-                           if claim.id in running
-                           and running[claim.id].is_owned_by(self._boot, claim.attempt)},
-                          (told - set(running)) | (told & claimed))
+                           if self._is_ours(queue, claim)},
+                          (told - _here(queue)) | (told & claimed))
 
     def write_pulse(self, queue, unfiled, silent):
         """The numbers that dispatchers read.
@@ -398,6 +402,16 @@ class Beat:
             rate=round(self._pace.calls_a_second(self._clock.monotonic()), 2),
             beat=pulse.beat + 1, accepting=int(not silent), pong_at=pong, answered=asked or 0,
             pace=self._pace.possible(self._config.threads))
+
+
+def _on_desk(queue, claim):
+    """The Deferred of a claim, or None."""
+    return (queue.desk.reserved if claim.reserved else queue.desk.running).get(claim.id)
+
+
+def _here(queue):
+    """The ids of all calls that run, or may."""
+    return queue.desk.running.keys() | queue.desk.reserved.keys()
 
 
 def is_unanswered(queue):

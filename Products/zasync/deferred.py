@@ -194,7 +194,7 @@ class Deferred(Persistent):
     @property
     def progress(self) -> Progress | None:
         """See IDeferred."""
-        if self.owner is None or self._queue is None:
+        if self._queue is None or (self.owner is None and (self.attempt or self.ended)):
             return None
         told: Progress | None = self._queue.board.get(self.id)
         return told

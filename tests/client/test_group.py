@@ -36,8 +36,10 @@ from zasync_client.worker import UNBEGUN_SECONDS
 class Group(Fate):
     """A Fate whose one thread finds all calls waiting that were put before."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, reserves, storage=None):
+        super().__init__(storage)
+        #: Whether groups have worked of late, so that calls are reserved and not claimed.
+        self.reserves = reserves
         #: What the calls of the plugin `do` do: callable(run, *args). Each writes a mark of its
         #: own unless it is told otherwise.
         self.actions = {}
@@ -57,6 +59,7 @@ class Group(Fate):
         worker._pace.note(0.0, self.clock.monotonic())
         for kind in (('do',), ('odd',), ('echo',)):
             worker._habits.note_alone(kind, 0.0)
+        worker._habits.note_group(self.reserves)
         return worker
 
     def _do(self, run, action, *args):
@@ -86,11 +89,11 @@ class Group(Fate):
         self.step(worker, hurry=True)
 
 
-@pytest.fixture
-def group():
+@pytest.fixture(params=[False, True], ids=['claimed', 'reserved'])
+def group(request):
     from AccessControl.users import system
     newSecurityManager(None, system)
-    made = Group()
+    made = Group(request.param)
     try:
         yield made
     finally:
@@ -673,6 +676,7 @@ def test_what_a_good_call_relies_on_may_not_have_changed_whatever_others_roll_ba
     group.elsewhere(lambda app_zam: app_zam._p_jar.root()['own'][9].update(changed=True))
     gate.open()
     group.settle(worker)
+    group.go(worker)
     assert seen == [False, True]
     assert_apart(*deferreds)
 
@@ -745,6 +749,9 @@ def cancelled(group, deferred):
 
 
 def taken_over(group, deferred):
+    queue = group.manager.queue
+    if deferred.id in queue.desk.reserved:
+        queue.claim_reserved(deferred.id, queue.desk.boot, group.clock.now())
     deferred.attempt += 1  # the worker believes that another thread runs it
     transaction.commit()
     return 'accepted'
@@ -1078,8 +1085,8 @@ def test_a_mix_of_calls_ends_as_it_does_one_by_one(seed):
     calls = [(dice.choice(whats), number, dice.random() < 0.3) for number in range(20)]
     outcomes = []
     newSecurityManager(None, system)
-    for batch_seconds in (0.0, 0.05):
-        group = Group()
+    for batch_seconds, reserves in ((0.0, False), (0.05, False), (0.05, True)):
+        group = Group(reserves)
         try:
             sent = Sent()
             group.actions['act'] = mixed_action(group, sent)
@@ -1099,7 +1106,7 @@ def test_a_mix_of_calls_ends_as_it_does_one_by_one(seed):
         finally:
             group.close()
             noSecurityManager()
-    assert outcomes[0] == outcomes[1]
+    assert outcomes[0] == outcomes[1] == outcomes[2]
 
 
 def test_calls_log_as_if_they_had_run_alone(group, caplog):
