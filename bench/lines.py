@@ -3,7 +3,7 @@
 Every figure of ours stands beside the same work done by the raw database, in the
 same run, by the same number of clients, through the same ZEO server.
 
-Imports: putting, draining, idling, dispatching, growth, front, parts.
+Imports: putting, draining, idling, dispatching, growth, front, parts, storing.
 """
 
 from bench import dispatching
@@ -13,6 +13,7 @@ from bench import growth
 from bench import idling
 from bench import parts
 from bench import putting
+from bench import storing
 
 
 LINES = {
@@ -20,4 +21,4 @@ LINES = {
     'conflicts': putting.conflicts, 'waiting': putting.waiting, 'drain': draining.drain,
     'group': draining.group, 'two': draining.two, 'idle': idling.idle, 'growth': growth.growth,
     'dispatch': dispatching.dispatch, 'pace': dispatching.pace, 'front': front.front,
-    'profile': parts.profile}
+    'stores': storing.stores, 'profile': parts.profile}
