@@ -1,8 +1,8 @@
 """Sending: what a commit stores goes to a ZEO server in few messages for its network thread.
 
 A ZEO client hands each stored object to its network thread by itself, and the two threads wait for
-each other each time. A group of calls stores hundreds: handed over together they cost a quarter less
-(`make bench ONLY=stores`).
+each other each time. A group of calls stores hundreds: handed over together they cost a quarter
+less (`make bench ONLY=stores`).
 
 Imports: nothing of ours.
 """

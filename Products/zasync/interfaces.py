@@ -134,7 +134,10 @@ class IAsynchronousCallManager(ITakesCalls):
         """Number of calls that wait for a worker or for their time, exact in this snapshot."""
 
     def lenAcceptedCalls():
-        """Number of calls a worker has claimed and not ended, exact in this snapshot."""
+        """Number of calls a worker has claimed, or reserved, and not ended.
+
+        Exact in this snapshot.
+        """
 
     def ping():
         """Ask the worker to prove that it lives; its answer is seen by getLastPong."""
