@@ -304,11 +304,10 @@ class Worker:
             service.filed(len(ends))
         for claim in done.claims:
             # crash point 9: the claim is committed and nothing has run; the attempt is lost.
-            if not claim.reserved:
+            if claim.reserved:
+                log.info('call %s reserved', claim.id)
+            else:
                 log.info('call %s accepted (attempt %d)', claim.id, claim.attempt)
-        reserved = sum(claim.reserved for claim in done.claims)
-        if reserved:
-            log.info('%d calls are reserved, to be run together', reserved)
         self._pool.submit(done.claims)
         if done.more_ready >= MANY_READY:
             self._database.forget_loaded()
