@@ -12,10 +12,12 @@ from typing import NamedTuple
 
 from Products.zasync import periodic
 from Products.zasync import policy
+from Products.zasync.deferred import is_there
 from Products.zasync.errors import Cancelled
 from Products.zasync.errors import NotOurs
 from Products.zasync.interfaces import CANCELLED
 from Products.zasync.interfaces import NEW
+from Products.zasync.waiting import is_waiting
 
 from .claims import ALONE
 from .claims import attempts
@@ -290,7 +292,7 @@ class Beat:
             if self._is_ours(queue, claim):
                 continue
             deferred = _on_desk(queue, claim)
-            if deferred is not None and deferred.state == CANCELLED:
+            if deferred is not None and is_there(deferred) and deferred.state == CANCELLED:
                 cancelled.append(claim.id)
                 self._runs.stop(claim, Cancelled(f'the call {claim.id} was cancelled'))
             else:
@@ -300,10 +302,9 @@ class Beat:
     def _is_ours(self, queue, claim):
         """Whether a claim holds still, as far as the database tells: it may have ended."""
         deferred = _on_desk(queue, claim)
-        if deferred is None:
-            return False
-        return (deferred.is_waiting() if claim.reserved
-                else deferred.is_owned_by(self._boot, claim.attempt))
+        if claim.reserved:
+            return is_waiting(deferred)
+        return deferred is not None and deferred.is_owned_by(self._boot, claim.attempt)
 
     def _overdue(self, queue):
         found = []

@@ -8,6 +8,7 @@ Imports: access, callview, pidfile, plaintext, errors, zasync.
 
 import json
 
+from Products.zasync.deferred import has_ended
 from Products.zasync.interfaces import FAILED
 from Products.zasync.listing import MOST
 
@@ -157,7 +158,7 @@ def drain(config, options, clock):
         quiet = target.wait(is_quiet, options.wait)
         running = target.read(lambda manager: [
             deferred.id for calls in (manager.queue.desk.running, manager.queue.desk.reserved)
-            for deferred in calls.values() if not deferred.ended])
+            for deferred in calls.values() if not has_ended(deferred)])
     if quiet:
         print(f'{target.where} is paused and nothing runs')
         return 0

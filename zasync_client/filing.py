@@ -11,6 +11,7 @@ from Products.zasync.errors import TimedOut
 from Products.zasync.failure import Failure
 from Products.zasync.interfaces import ACCEPTED
 from Products.zasync.options import class_names
+from Products.zasync.waiting import is_waiting
 
 from .claims import ALONE
 from .claims import ENDED
@@ -36,10 +37,11 @@ class Filing:
         for end in ends:
             id = end.claim.id
             deferred = queue.desk.reserved.get(id)
-            kept = (deferred is not None and end.how == UNBEGUN and deferred.is_waiting())
-            if deferred is not None and not kept:
-                queue.claim_reserved(id, self._boot, now)
-            deferred = queue.desk.running.get(id, deferred)
+            kept = end.how == UNBEGUN and is_waiting(deferred)
+            if not kept:
+                if deferred is not None:
+                    queue.claim_reserved(id, self._boot, now)
+                deferred = queue.desk.running.get(id)
             if deferred is None:
                 continue
             if deferred.ended:

@@ -6,6 +6,7 @@ Imports: places, lanes, deferred, trees, policy, interfaces.
 from . import lanes
 from . import policy
 from .deferred import Deferred
+from .deferred import is_there
 from .interfaces import FAILED
 from .interfaces import RESOLVED
 from .places import DESK_LANE
@@ -41,6 +42,8 @@ class Archiving:
         boot -- of the holder that kept it. Of one that has ended only the place changes.
         """
         deferred = self.desk.remove_reserved(id)
+        if not is_there(deferred):  # its put was undone
+            return
         if deferred.is_waiting() and deferred.attempt == 0:
             deferred.accept(boot, now)
         self.desk.add_running(id, deferred)

@@ -106,7 +106,7 @@ def _free_id(id, mapping):
 def _clear_desk(queue, rotation_period):
     """File what has ended and is still on the desk, as a beat does."""
     for id, deferred in list(queue.desk.reserved.items()):
-        if not deferred.is_waiting() or deferred.attempt:
+        if not is_waiting(deferred) or deferred.attempt:
             queue.claim_reserved(id, queue.desk.boot, 0.0)
     for id, deferred in list(queue.desk.running.items()):
         if deferred.ended:

@@ -31,6 +31,7 @@ from .board import Board
 from .claiming import Claiming
 from .claiming import TAKE_IN_MOST
 from .deferred import Deferred
+from .deferred import has_ended
 from .desk import Desk
 from .desk import Marks
 from .names import Names
@@ -182,7 +183,7 @@ class Queue(Claiming, Archiving, Persistent):
     def length_accepted(self):
         """Calls claimed, or kept for a worker, and not ended; exact in this snapshot."""
         return (sum(1 for deferred in self.desk.running.values() if deferred.owner is not None)
-                + sum(1 for deferred in self.desk.reserved.values() if not deferred.ended))
+                + sum(1 for deferred in self.desk.reserved.values() if not has_ended(deferred)))
 
     def find(self, id):
         """The Deferred of that id, or None."""

@@ -10,6 +10,7 @@ from AccessControl.SpecialUsers import system
 from ZODB.FileStorage import FileStorage
 
 from Products.zasync import groupable
+from Products.zasync import lanes
 from Products.zasync import listing
 from Products.zasync import moving
 from Products.zasync.interfaces import ACCEPTED
@@ -355,6 +356,36 @@ def test_a_worker_that_is_stopped_leaves_nothing_reserved(group):
     group.stop(worker)  # its threads never began
     assert (reserved(group), group.counts()) == (set(), (3, 0))
     assert states(deferreds) == [NEW] * 3
+
+
+@pytest.mark.parametrize('when', ['before', 'meanwhile', 'after'])
+def test_the_put_of_a_reserved_call_is_undone(group, when):
+    """Of one that is claimed it can not be: its record was written again."""
+    gate = Gate()
+    group.actions['wait'] = lambda run, number: (gate.wait(), group.mark(run, number))[1]
+    worker = group.worker()
+    deferreds = group.put_marks(0)
+    lanes.move()
+    deferreds.append(group.put('do', 'wait', 1))
+    gone = deferreds[1].id
+    before = len(group.db.undoLog(0, 100))
+    lanes.move()
+    deferreds += group.put_marks(2)
+    group.step(worker)
+    assert reserved(group) == ids(deferreds)
+    if when != 'before':
+        worker._pool.start()
+        gate.reached()
+    if when == 'after':
+        group.clock.advance(UNBEGUN_SECONDS)
+    undo(group, len(group.db.undoLog(0, 100)) - before)
+    group.step(worker)
+    gate.open()
+    group.go(worker, rounds=6)
+    assert states([deferreds[0], deferreds[2]]) == ['resolved'] * 2
+    assert group.marks_of() == [0, 2]
+    assert (reserved(group), running(group), group.counts()) == (set(), set(), (0, 0))
+    assert group.manager.getDeferred(gone) is None
 
 
 # a worker that dies, and its siblings
