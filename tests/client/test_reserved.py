@@ -385,7 +385,7 @@ def test_the_put_of_a_reserved_call_is_undone(group, when):
     assert states([deferreds[0], deferreds[2]]) == ['resolved'] * 2
     assert group.marks_of() == [0, 2]
     assert (reserved(group), running(group), group.counts()) == (set(), set(), (0, 0))
-    assert group.manager.getDeferred(gone) is None
+    assert group.manager.queue.find(gone) is None
 
 
 # a worker that dies, and its siblings
