@@ -32,8 +32,9 @@ def send_together(storage):
 class _Together:
     """What stands between a client storage and its network thread.
 
-    Only one transaction of a client is committed at a time, by one thread: what is kept here is
-    that one's.
+    Only one transaction of a client is between its tpc_begin and its tpc_finish at a time, in one
+    thread: what is kept here is that one's. Not so with tpc_abort: a transaction that fails in
+    its tpc_finish has let the next one begin.
     """
 
     def __init__(self, send, send_all, call):
@@ -64,8 +65,6 @@ class _Together:
         """A message with an answer; other threads have some as well."""
         if method == 'vote':
             self._hand_over()
-        elif method == 'tpc_abort':
-            self._kept.clear()
         return self._call(method, *args, **options)
 
     def _hand_over(self):

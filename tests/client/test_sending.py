@@ -1,5 +1,7 @@
 """What a commit stores is handed over together: to a real server, with all that may go wrong."""
 
+import threading
+
 import pytest
 import transaction
 import ZEO
@@ -148,6 +150,65 @@ def test_nothing_of_a_transaction_that_was_given_up_is_sent_with_the_next(site, 
     client.root['many'][7]['n'] = 1
     transaction.commit()
     assert [seen(site, number) for number in (0, 4, 7)] == [{}, {}, {'n': 1}]
+
+
+def test_a_commit_that_fails_in_its_end_takes_nothing_from_the_next(site, client):
+    """Its lock is free by then, and another thread has stored; its abort comes in between."""
+    finishing, stored, aborted = (threading.Event() for _ in range(3))
+    outcome = {}
+
+    class Waits:
+        """Comes last, and waits when all is stored and nothing sent."""
+
+        def __init__(self, manager):
+            self.transaction_manager = manager
+
+        def sortKey(self):
+            return '~'
+
+        def commit(self, _transaction):
+            stored.set()
+            assert aborted.wait(20)
+
+        def nothing(self, *args):
+            """It has nothing to do."""
+
+        abort = tpc_begin = tpc_vote = tpc_finish = tpc_abort = nothing
+
+    def fail(_tbuf, _tid):
+        del client.storage._update_blob_cache
+        finishing.set()
+        assert stored.wait(20)
+        raise OSError('no space for the cache of blobs')
+
+    def commit(name, write, join=None):
+        manager = transaction.TransactionManager()
+        connection = client.db.open(manager)
+        write(connection.root()['many'])
+        if join is not None:
+            manager.get().join(join(manager))
+            assert finishing.wait(20)
+        try:
+            manager.commit()
+        except OSError as error:
+            outcome[name] = error
+        manager.abort()
+        connection.close()
+
+    def write_all(many):
+        for number in range(1, 6):
+            many[number]['n'] = number
+
+    client.storage._update_blob_cache = fail
+    first = threading.Thread(target=commit, args=('first', lambda many: many[0].update(n=0)))
+    second = threading.Thread(target=commit, args=('second', write_all, Waits))
+    second.start()
+    first.start()
+    first.join(30)
+    aborted.set()
+    second.join(30)
+    assert [*outcome] == ['first']
+    assert [seen(site, number) for number in range(1, 6)] == [{'n': n} for n in range(1, 6)]
 
 
 def test_a_blob_is_sent_after_what_was_stored_before_it(site, client, tmp_path):
