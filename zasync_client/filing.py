@@ -40,7 +40,7 @@ class Filing:
             kept = end.how == UNBEGUN and is_waiting(deferred)
             if not kept:
                 if deferred is not None:
-                    queue.claim_reserved(id, self._boot, now)
+                    queue.claim_reserved(id, self._boot, end.at - end.seconds)
                 deferred = queue.desk.running.get(id)
             if deferred is None:
                 continue

@@ -110,6 +110,7 @@ class GroupCommit:
                 pool.gather()  # nor is another group run while this one is committed
                 group.commit()
         except BaseException as reason:
+            taken = taken or [claim]  # it could not even begin
             for each in taken[-1:]:
                 pool.put_aside(each)
             self._room = max(1, len(taken) // 2)
@@ -195,9 +196,10 @@ class _Group:
         if not self._habits.may_share(self.kind):
             return None
         asked, failures = deferred.retry, deferred.failures + 1
+        began = self._clock.now()
         try:
             with self._fence.closed():
-                self._work.take(claim, deferred)
+                self._work.take(claim, deferred, began)
                 step = self._work.make_run(claim, deferred, self._watch.refuse_checkpoint)
                 outcome = self._work.run_as(deferred.caller, step, plugin.handler, *args,
                                             **kwargs)
@@ -217,7 +219,7 @@ class _Group:
                     outcome = self._work.outcome_of_error(claim, error, asked, failures, plugin)
                 except NotOurs:
                     return None
-            self._work.take(claim, deferred)
+            self._work.take(claim, deferred, began)
         self._work.store(deferred, outcome)
         return _Member(claim, 0.0, deferred.state, deferred.failure)
 

@@ -89,10 +89,10 @@ class Work:
         if not ours:
             raise NotOurs(f'the call {claim.id} has gone to another run')
 
-    def take(self, claim, deferred):
+    def take(self, claim, deferred, now):
         """Claim what was reserved, in the current transaction, which is to end it."""
         if claim.reserved:
-            deferred.accept(self._boot, self._clock.now())
+            deferred.accept(self._boot, now)
 
     def check_not_stopped(self, claim, error):
         """What a run has raised is no failure of its call if it was told to stop; raises NotOurs.

@@ -132,8 +132,10 @@ class Claiming:
         return [item for item in entries if item[1].deferred is not None]
 
     def _is_unknown(self, lane_number, number, entry):
-        return (is_waiting(entry.deferred)
-                and place_in_lane(entry, lane_number, number) not in self.waiting)
+        deferred = entry.deferred
+        return (is_waiting(deferred)
+                and place_in_lane(entry, lane_number, number) not in self.waiting
+                and not (deferred.attempt == 0 and deferred.id in self.desk.reserved))
 
     def _drop_undone(self, lane_number):
         """Forget what was taken in from that lane and whose put was undone since."""

@@ -63,7 +63,7 @@ def move_some(queue, targets, names, now, rotation_period, served=True, most=Non
     if queue.has_news() or (served and queue.length_accepted()):
         return 0
     for id in list(queue.desk.reserved):
-        queue.claim_reserved(id, queue.desk.boot, now)
+        queue.claim_reserved(id, queue.desk.boot or 'nobody', now)
     move = _Move(queue, targets, names, rotation_period, MOST if most is None else most)
     move.running()
     move.waiting()

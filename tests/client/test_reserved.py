@@ -1,12 +1,14 @@
 """Reserved calls: of those that share a transaction the claim is committed with the end."""
 
 import datetime
+import threading
 
 import pytest
 import transaction
 from AccessControl.SecurityManagement import newSecurityManager
 from AccessControl.SecurityManagement import noSecurityManager
 from AccessControl.SpecialUsers import system
+from ZEO.Exceptions import ClientDisconnected
 from ZODB.FileStorage import FileStorage
 
 from Products.zasync import groupable
@@ -388,6 +390,67 @@ def test_the_put_of_a_reserved_call_is_undone(group, when):
     assert group.manager.queue.find(gone) is None
 
 
+@pytest.mark.parametrize('full', [False, True], ids=['free threads', 'no free thread'])
+def test_the_last_put_of_a_lane_is_undone_and_what_is_reserved_is_not_taken_in_again(group, full):
+    gate = Gate()
+    worker = group.worker(plugins=[('slow', lambda run: gate.wait())])
+    slow = group.put('slow')
+    deferreds = group.put_marks(0, 1, 2)  # all in one lane
+    group.step(worker)
+    worker._pool.start()
+    gate.reached()
+    undo(group, 1)
+    if full:
+        group.do(group.manager.pause)
+        group.do(group.manager.ping)
+    group.step(worker)
+    queue = group.manager.queue
+    assert ids(deferreds[:2]) <= reserved(group)  # the third goes when its thread comes to it
+    assert (set(queue.desk.running), queue.desk.n_ready) == ({slow.id}, 0)
+    group.do(group.manager.resume)
+    gate.open()
+    group.go(worker, rounds=6)
+    assert states(deferreds[:2]) == ['resolved'] * 2
+    assert [deferred.attempt for deferred in deferreds[:2]] == [1, 1]
+    assert (reserved(group), running(group), group.counts()) == (set(), set(), (0, 0))
+    assert group.step(worker) is False
+
+
+def test_the_server_is_away_when_a_group_is_to_begin(group):
+    worker = group.worker()
+    deferred, = group.put_marks(0)
+    group.step(worker)
+    connection, failed = worker._database.connection, []
+
+    def fails_once():
+        if threading.current_thread().name.startswith('zasync-') and not failed:
+            failed.append(True)
+            raise ClientDisconnected('away')
+        return connection()
+
+    worker._database.connection = fails_once
+    worker._pool.start()
+    group.settle(worker)
+    group.go(worker)
+    assert failed
+    assert (deferred.state, deferred.attempt, group.marks_of()) == ('resolved', 1, [0])
+
+
+def test_a_reserved_call_that_failed_tells_when_it_began(group):
+    def fail_late(run):
+        group.clock.advance(5)
+        raise ValueError('late')
+
+    group.actions['fail_late'] = fail_late
+    worker = group.worker(batch_seconds=30.0)
+    deferreds = [group.put('do', 'fail_late'), *group.put_marks(1)]
+    group.step(worker)
+    began = group.clock.now()
+    group.go(worker)
+    assert states(deferreds) == ['failed', 'resolved']
+    assert (deferreds[0].started_at, deferreds[0].ended_at) == (began, began + 5)
+
+
 # a worker that dies, and its siblings
 
 @pytest.fixture
@@ -432,7 +495,8 @@ def test_a_sibling_gives_out_again_what_a_dead_worker_had_reserved(farm):
     assert [deferred.attempt for deferred in deferreds] == [2] * 3
 
 
-def test_what_is_reserved_is_not_moved_while_its_worker_lives_and_is_when_it_is_gone(farm):
+@pytest.mark.parametrize('held', [True, False])
+def test_what_is_reserved_is_not_moved_while_its_worker_lives_and_is_when_it_is_gone(farm, held):
     dead, deferreds = strand(farm)
     queue, target = farm.zad.zam2.queue, farm.zad.zam1
     targets = [moving.Target('zam1', target.queue, target.periodic)]
@@ -446,7 +510,11 @@ def test_what_is_reserved_is_not_moved_while_its_worker_lives_and_is_when_it_is_
         return moved, left
 
     assert move(served=True) == (0, 3)
+    if not held:
+        farm.zad.zam2.queue.desk.take(None)
+        transaction.commit()
     assert move(served=False) == (3, 0)
+    assert target.open_calls() == 3
     assert not queue.desk.reserved
     dead._pool.start()
     farm.settle(dead)
