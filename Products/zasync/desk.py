@@ -3,6 +3,8 @@
 Imports: nothing of ours.
 """
 
+from types import MappingProxyType
+
 from persistent import Persistent
 
 
@@ -63,12 +65,13 @@ class Desk(Persistent):
     __zpublishable__ = False
 
     guest = False
+    #: Not stored while there are none, nor by who knew of none.
+    reserved = MappingProxyType({})
     n_ready = n_later = n_aside = n_born = 0
 
     def __init__(self):
         self.boot = None
         self.running = {}
-        self.reserved = {}
 
     def take(self, boot, guest=False):
         """Become the holder; None for boot: nobody is."""
@@ -87,10 +90,15 @@ class Desk(Persistent):
 
     def add_reserved(self, id, deferred):
         """Keep a call for the holder."""
+        if not self.reserved:
+            self.reserved = {}
         self.reserved[id] = deferred
         self._p_changed = True
 
     def remove_reserved(self, id):
         """Keep it no more, and return its deferred."""
         self._p_changed = True
-        return self.reserved.pop(id)
+        deferred = self.reserved.pop(id)
+        if not self.reserved:
+            del self.reserved
+        return deferred

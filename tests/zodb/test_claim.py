@@ -4,6 +4,7 @@ import pytest
 
 from Products.zasync import lanes
 from Products.zasync import policy
+from Products.zasync.desk import Desk
 from Products.zasync.interfaces import ACCEPTED
 from Products.zasync.interfaces import NEW
 from Products.zasync.interfaces import RESOLVED
@@ -420,3 +421,14 @@ def test_a_call_that_was_cancelled_where_it_waited_is_claimed_by_nobody(store, t
     assert claimed == [other]
     assert lengths(worker) == (0, 1)
     assert caller.begin().find(cancelled).attempt == 0
+
+
+def test_a_desk_stores_what_is_reserved_only_while_there_is_something():
+    desk, other = Desk(), Desk()
+    assert not desk.reserved and 'reserved' not in desk.__dict__
+    desk.add_reserved('a', 'call a')
+    desk.add_reserved('b', 'call b')
+    assert desk.reserved == {'a': 'call a', 'b': 'call b'}
+    assert not other.reserved
+    assert [desk.remove_reserved(id) for id in 'ab'] == ['call a', 'call b']
+    assert not desk.reserved and 'reserved' not in desk.__dict__
