@@ -227,8 +227,21 @@ for (_state, _event), _after in lifecycle.TRANSITIONS.items():
         _NEXT[_state].add(_after)
         if _event in lifecycle.ENDS:
             _NEXT[_state].add('callback')
-#: The same where what waited was reserved: a worker writes its claim together with what follows.
-_CLAIMED_TOO = _NEXT['new'] | _NEXT['accepted']
+#: The same where a worker writes a claim, or what takes it back, together with what follows.
+_BOTH = _NEXT['new'] | _NEXT['accepted']
+
+
+def _after(before, now, note, given_back):
+    """The states that may be written after `before`, in a transaction of that note.
+
+    before, now -- (state, attempt, owner). given_back -- a worker says that it gave it back.
+    """
+    claimed_too = (before[0] == 'new' and now[1] == before[1] + 1 == 1
+                   and note.startswith('zasync '))
+    # No thread had begun it, and in the same beat its time was over.
+    unbegun = (before[0] == 'accepted' and now[1] == before[1] - 1 and note == 'zasync beat'
+               and given_back)
+    return _BOTH if claimed_too or unbegun else _NEXT[before[0]]
 
 
 def _written(facts, puts):
@@ -255,9 +268,8 @@ def _written(facts, puts):
                 if not (state['id'] in each.note or state['id'] in acting
                         or (each.note == 'zasync beat' and state['id'] in facts.given_back)):
                     yield Violation('I5', f'{call}, and nothing had happened')
-            elif now[0] != before[0] and now[0] not in (
-                    _CLAIMED_TOO if before[0] == 'new' and now[1] == before[1] + 1 == 1
-                    and each.note.startswith('zasync ') else _NEXT[before[0]]):
+            elif now[0] != before[0] and now[0] not in _after(
+                    before, now, each.note, state['id'] in facts.given_back):
                 # Two steps may be packed into one by a pack; its history is not complete.
                 yield Violation('I5', call)
             elif abs(now[1] - before[1]) > 1:
@@ -383,16 +395,18 @@ def _series(facts, puts):
     """Calls of a series do not run at the same time; what could not commit does not count."""
     owners = {(line['call'], line['attempt']): line for line in facts.lines
               if line['event'] == 'in'}
-    runs = defaultdict(list)
+    runs, last = {}, Counter()
     done = {call['id'] for _, call in puts.queued()
             if call['id'] in facts.fates and facts.fates[call['id']].state == 'resolved'}
     for line in facts.lines:
         if line['event'] == 'out' and line['call'] in done:
             begin = owners.get((line['call'], line['attempt']))
-            if begin is not None:
+            # One that was frozen, and taken for dead, may come to its end after the next one.
+            if begin is not None and line['attempt'] >= last[line['call']]:
+                last[line['call']] = line['attempt']
                 runs[line['series'], line['call']] = (begin['at'], line['at'])
     by_series = defaultdict(list)
-    for (series, call), (begin, end) in runs.items():  # the last run of each: that one committed
+    for (series, call), (begin, end) in runs.items():  # the last attempt: that one committed
         by_series[series].append((begin, end, call))
     for series, each in by_series.items():
         each.sort()
