@@ -35,9 +35,10 @@ class Claim(NamedTuple):
 
 
 class End(NamedTuple):
-    """How a run ended: ENDED, GIVE_BACK, LOST to another run, UNBEGUN; or ALONE: it has not.
+    """How a run ended: ENDED, GIVE_BACK, LOST to another run, UNBEGUN.
 
-    Of what was reserved and could not be run with others: it is to be claimed, and run alone.
+    Or ALONE, of what was reserved and could not be run with others: it has not ended, but is to be
+    claimed and run alone.
 
     at, until -- POSIX seconds; what goes back to the queue waits until then.
     monotonic -- monotonic seconds of the end. seconds -- how long it took.
