@@ -133,7 +133,8 @@ def is_allowed(thing: object) -> bool:
     if not isinstance(thing, (type, *_FUNCTIONS)):
         return False
     if thing not in _known:
-        if not isinstance(thing, type) or not _says_what_it_is(thing) or not _is_found(thing):
+        if (thing is type or not isinstance(thing, type)  # that of classes is asked for most
+                or not _says_what_it_is(thing) or not _is_found(thing)):
             return False
         _known.add(thing)
     return True
