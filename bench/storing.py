@@ -1,4 +1,4 @@
-"""The line about commits of many objects: handed to ZEO's network thread together, or one by one.
+"""The line about commits that are handed to ZEO's network thread together, or bit by bit.
 
 Imports: rows, site, clients, zasync_client.sending.
 """
@@ -14,40 +14,47 @@ from bench.site import Site
 from zasync_client.sending import send_together
 
 
-RUNS = 5
-#: What a group of a hundred calls stores that write an object each; and commits of a run.
-OBJECTS, COMMITS = 200, 20
+RUNS = 7
+#: Objects of a commit → commits of a run. What a call and its end write; what a group of a hundred
+#: calls stores that write an object each.
+SIZES = {2: 200, 200: 20}
 
 
 def stores():
-    """A commit of many objects by a client as a worker is, beside one as others are."""
+    """Commits of few and of many objects by a client as a worker is, beside one as others are."""
     with Site() as site:
-        site.connection.root()['many'] = [Record() for _ in range(OBJECTS)]
+        most = max(SIZES)
+        site.connection.root()['many'] = [[Record() for _ in range(most)] for _ in range(2)]
         transaction.commit()
         clients = [open_database(site.address) for _ in range(2)]
         send_together(clients[1][0].storage)
-        alone, together = [], []
+        took = {(size, client): [] for size in SIZES for client in range(2)}
         for _ in range(RUNS):
-            for took, (_, _, root) in zip((alone, together), clients, strict=True):
-                took.append(_milliseconds(root['many']))
+            for (size, client), found in took.items():
+                many = clients[client][2]['many'][client]
+                found.append(_milliseconds(many[:size], SIZES[size]))
         for db, connection, _ in clients:
             transaction.abort()
             connection.close()
             db.close()
-    return [row(f'a commit of {OBJECTS} objects, handed over one by one', alone, 'ms'),
-            row('  handed over together ÷ one by one',
-                [round(after / before, 2) for before, after in zip(alone, together, strict=True)],
-                'ratio')]
+    rows = []
+    for size in SIZES:
+        apart, together = took[size, 0], took[size, 1]
+        rows += [row(f'a commit of {size} objects, handed over bit by bit', apart, 'ms'),
+                 row('  handed over together ÷ bit by bit',
+                     [round(after / before, 2)
+                      for before, after in zip(apart, together, strict=True)], 'ratio')]
+    return rows
 
 
-def _milliseconds(many):
+def _milliseconds(many, commits):
     """Of a commit that writes all of them."""
     transaction.begin()
     seconds = 0.0
-    for _ in range(COMMITS):
+    for _ in range(commits):
         for each in many:
             each.n += 1
         started = time.perf_counter()
         transaction.commit()
         seconds += time.perf_counter() - started
-    return round(1000 * seconds / COMMITS, 2)
+    return round(1000 * seconds / commits, 2)

@@ -1,11 +1,15 @@
 """Sending: what a commit stores goes to a ZEO server in few messages for its network thread.
 
-A ZEO client hands each stored object to its network thread by itself, and the two threads wait for
-each other each time. A group of calls stores hundreds: handed over together they cost a quarter
-less (`make bench ONLY=stores`).
+A ZEO client hands each stored object to its network thread by itself, as it does the beginning of
+the transaction and its vote, and the two threads wait for each other each time. A small commit
+handed over at once, with its vote, costs an eighth less, one of hundreds of objects a quarter
+(`make bench ONLY=stores`).
 
 Imports: nothing of ours.
 """
+
+from ZEO.Exceptions import ClientDisconnected
+
 
 #: So many are handed over at once, at most: the server begins while others are still pickled.
 MOST = 50
@@ -13,8 +17,8 @@ MOST = 50
 #: What a ZEO client storage calls to send something; ClientStorage has them for itself.
 NEEDED = ('_async', '_async_iter', '_call')
 
-#: Messages about single objects, which nobody waits for before the vote.
-_OBJECTS = frozenset(('storea', 'checkCurrentSerialInTransaction'))
+#: Messages about a transaction and single objects, which nobody waits for before the vote.
+_KEPT = frozenset(('tpc_begin', 'storea', 'checkCurrentSerialInTransaction'))
 
 
 def send_together(storage):
@@ -22,8 +26,14 @@ def send_together(storage):
 
     Of others, and of a ZEO that does it in another way, nothing changes.
     """
-    if all(callable(getattr(storage, name, None)) for name in NEEDED):
-        together = _Together(storage._async, storage._async_iter, storage._call)
+    server = getattr(storage, '_server', None)
+    in_its_thread = getattr(server, 'client', None)
+    if (all(callable(getattr(storage, name, None)) for name in NEEDED)
+            and callable(getattr(server, 'io_call', None))
+            and hasattr(in_its_thread, 'operational')
+            and callable(getattr(in_its_thread, 'call_async_iter', None))
+            and callable(getattr(in_its_thread, 'call_sync_co', None))):
+        together = _Together(server, storage._async, storage._async_iter, storage._call)
         storage._async = together.send
         storage._async_iter = together.send_all
         storage._call = together.call
@@ -37,7 +47,8 @@ class _Together:
     its tpc_finish has let the next one begin.
     """
 
-    def __init__(self, send, send_all, call):
+    def __init__(self, server, send, send_all, call):
+        self._server = server
         self._send = send
         self._send_all = send_all
         self._call = call
@@ -45,14 +56,16 @@ class _Together:
 
     def send(self, method, *args):
         """A message that has no answer."""
-        if method in _OBJECTS:
+        if method in _KEPT:
+            if method == 'tpc_begin':
+                self._kept.clear()
+                if not self._server.client.operational:
+                    raise ClientDisconnected  # as ever: no lock is held for what can't be
             self._kept.append((method, args))
             if len(self._kept) == MOST:
                 self._hand_over()
             return
-        if method == 'tpc_begin':
-            self._kept.clear()
-        elif method != 'iterator_gc':  # that is not of the transaction, nor of its thread
+        if method != 'iterator_gc':  # that is not of the transaction, nor of its thread
             self._hand_over()
         self._send(method, *args)
 
@@ -63,15 +76,20 @@ class _Together:
 
     def call(self, method, *args, **options):
         """A message with an answer; other threads have some as well."""
-        if method == 'vote':
-            self._hand_over()
-        return self._call(method, *args, **options)
+        if method != 'vote' or not self._kept:
+            return self._call(method, *args, **options)
+        kept, self._kept = self._kept, []
+        return self._server.io_call(self._vote(kept, args))
+
+    async def _vote(self, messages, args):
+        """In the network thread: what is left of a transaction, and its vote."""
+        client = self._server.client
+        if not client.operational:
+            raise ClientDisconnected
+        client.call_async_iter(messages)
+        return await client.call_sync_co('vote', args, 0)
 
     def _hand_over(self):
-        if len(self._kept) == 1:
-            (method, args), = self._kept
-            self._kept.clear()
-            self._send(method, *args)
-        elif self._kept:
+        if self._kept:
             kept, self._kept = self._kept, []
             self._send_all(kept)
