@@ -122,6 +122,19 @@ def work_put(root, task, client):
     return {'conflicts': conflicts, 'at_put': at_put, 'at_commit': at_commit}
 
 
+def warm_up(root, task, client):
+    """Import and load what the work needs, as a thread of a running site has done long ago."""
+    transaction.begin()
+    root.keys()  # it names classes of Zope: half a second of imports
+    if task['mode'] != 'put':
+        root['raw'][client]._p_activate()
+    else:
+        manager = root['Application'].unrestrictedTraverse(task['target'])
+        function = getattr(__import__('bench.jobs', fromlist=['jobs']), task['function'])
+        manager.putCall('zope_call', function, *([0] if task.get('numbered') else []))
+    transaction.abort()
+
+
 MODES = {'raw': work_raw, 'put': work_put, 'listen': work_listen}
 
 
@@ -129,15 +142,17 @@ def main():
     """Do the task given as the one argument, in as many threads as it says."""
     task = json.loads(sys.argv[1])
     db, connection, root = open_database(task['address'])
-    threads = task.get('threads', 1)
-    db.setPoolSize(threads + 2)
+    number = task.get('threads', 1)
+    db.setPoolSize(number + 2)
+    warm_up(root, task, 0)
+    threads = [_Thread(db, task, task['client'] * number + each) for each in range(number)]
     print('ready', flush=True)
     sys.stdin.readline()
     started = time.time()
-    if threads == 1:
-        result = MODES[task['mode']](root, task, task['client'])
-    else:
-        result = _in_threads(db, task, threads)
+    for thread in threads:
+        thread.go.set()
+    results = [thread.result() for thread in threads]
+    result = {key: [item for each in results for item in each[key]] for key in results[0]}
     result.update(started=started, ended=time.time())
     print(json.dumps(result), flush=True)
     transaction.abort()
@@ -145,25 +160,33 @@ def main():
     db.close()
 
 
-def _in_threads(db, task, threads):
-    """What each of the threads found, together; each has a connection of its own."""
-    results = []
+class _Thread:
+    """A thread with a connection of its own, ready when this is made; it works from `go` on."""
 
-    def work(client):
+    def __init__(self, db, task, client):
+        self.go = threading.Event()
+        self._result = None
+        self._is_ready = threading.Event()
+        self._thread = threading.Thread(target=self._work, args=(db, task, client), daemon=True)
+        self._thread.start()
+        if not self._is_ready.wait(60):
+            raise RuntimeError('a thread did not get ready')
+
+    def _work(self, db, task, client):
         connection = db.open()
-        results.append(MODES[task['mode']](connection.root(), task, client))
+        warm_up(connection.root(), task, client)
+        self._is_ready.set()
+        self.go.wait()
+        self._result = MODES[task['mode']](connection.root(), task, client)
         transaction.abort()
         connection.close()
 
-    workers = [threading.Thread(target=work, args=(task['client'] * threads + number,))
-               for number in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if len(results) < threads:
-        raise RuntimeError('a thread failed')
-    return {key: [item for result in results for item in result[key]] for key in results[0]}
+    def result(self):
+        """What it found."""
+        self._thread.join()
+        if self._result is None:
+            raise RuntimeError('a thread failed')
+        return self._result
 
 
 class Clients:
