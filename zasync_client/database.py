@@ -168,9 +168,19 @@ def unit_of_work(note):
             commit()
     finally:
         try:
-            transaction.abort()
+            if _is_open():
+                transaction.abort()
         except Exception:  # nothing was kept, and what went wrong before has to be told
             log.exception('a data manager could not abort')
+
+
+def _is_open():
+    """Whether this thread is in a transaction, as far as that can be told.
+
+    Ending one costs each connection a look at what others have committed, the next one's
+    beginning does again.
+    """
+    return getattr(transaction.manager.manager, '_txn', True) is not None
 
 
 def commit():

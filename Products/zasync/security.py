@@ -164,7 +164,7 @@ def make_request(caller):
     environ = {'SERVER_NAME': 'localhost', 'SERVER_PORT': '80', 'REQUEST_METHOD': 'GET'}
     if caller.languages:
         environ['HTTP_ACCEPT_LANGUAGE'] = caller.languages
-    request = HTTPRequest(io.BytesIO(), environ, HTTPResponse(stdout=io.BytesIO()))
+    request = HTTPRequest(io.BytesIO(), environ, HTTPResponse(stdout=io.BytesIO()), clean=True)
     request['ACTUAL_URL'] = request.get('URL')
     if caller.server_url:
         protocol, _, host = caller.server_url.partition('://')
