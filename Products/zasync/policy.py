@@ -99,7 +99,7 @@ def slice_is_over(end: float, now: float, rotation_period: float) -> bool:
 
 #: Seconds of work a worker claims ahead of its threads, so that short calls do not
 #: wait for a beat each. Longer would take work from a sibling that has nothing to do.
-AHEAD_SECONDS = 0.1
+AHEAD_SECONDS = 0.2
 #: Most calls claimed ahead for each thread. Those that share transactions are run by one thread,
 #: for all: of many more some would go back before it came to them.
 AHEAD_MOST = 75

@@ -77,8 +77,8 @@ def test_a_result_is_never_dropped_before_its_period_is_over(period, ended_at):
 
 
 @pytest.mark.parametrize('seconds, threads, expected', [
-    (None, 4, 0), (1.0, 4, 0), (0.11, 4, 0), (0.1, 4, 4), (0.05, 4, 8), (0.01, 2, 20),
-    (0.001, 2, 150), (0.0, 2, 150), (1e-9, 1, 75)])
+    (None, 4, 0), (1.0, 4, 0), (0.21, 4, 0), (0.2, 4, 4), (0.1, 4, 8), (0.02, 2, 20),
+    (0.002, 2, 150), (0.0, 2, 150), (1e-9, 1, 75)])
 def test_short_calls_are_claimed_ahead_and_long_ones_are_not(seconds, threads, expected):
     assert policy.claim_ahead(seconds, threads) == expected
 
