@@ -4,7 +4,7 @@ Tests call ``step``, which makes one beat; ``run`` only repeats it, and signals 
 flags. What a beat does is `beat`; serving siblings is `guests`.
 
 Imports: pool, beat, guests, service, siblings, holding, replacing, runs, pace, database, wakeup,
-execution, work, fence, zasync.
+foresight, execution, work, fence, zasync.
 """
 
 import logging
@@ -17,6 +17,8 @@ from ZODB.POSException import ConflictError
 from ZODB.POSException import POSError
 
 from Products.zasync import policy
+from Products.zasync.wakeup import BUSY_LOOK_SECONDS
+from Products.zasync.wakeup import LOOK_SECONDS
 
 from . import __version__
 from . import holding
@@ -40,6 +42,7 @@ from .errors import TargetAway
 from .errors import WorkerError
 from .execution import Execution
 from .fence import Fence
+from .foresight import Foresight
 from .groupcommit import GroupCommit
 from .guests import Guests
 from .habits import Habits
@@ -56,6 +59,10 @@ log = logging.getLogger('zasync')
 
 #: Tries to leave the desk: siblings that claim there may come in between.
 LEAVE_ATTEMPTS = 5
+
+#: After a beat that did something the threads that run calls have the processor for themselves,
+#: for so long, in seconds: another look would mostly find nothing, and keep them from beginning.
+GIVE_WAY_SECONDS = 0.002
 
 #: Claims that no thread has begun after so many seconds go back to the queue: a call
 #: before them takes longer than calls took of late. So do those that share a transaction with
@@ -86,6 +93,7 @@ class Worker:
         self.replacing = Replacing(self.boot, config, clock, self._runs, wakeup.notify_own)
         self._habits = Habits(config.batch_seconds)
         self._siblings = Siblings(clock)
+        self._foresight = Foresight()
         self._beat = self._make_beat(config.target)
         self._own = Service(self._beat)
         self._guests = Guests(database, clock, self.boot, config.threads, self._siblings,
@@ -115,8 +123,11 @@ class Worker:
                     if not self.stopping.is_set():
                         raise
                     break
-                if not did:
-                    self._wakeup.wait(self._seconds_to_sleep(self._clock.now()))
+                if did:
+                    self._wakeup.give_way(GIVE_WAY_SECONDS)
+                else:
+                    self._foresight.is_open = not self._pool.held()
+                    self._wakeup.wait(self._seconds_to_sleep(self._clock.now()), self._apart())
             self.drain()
         finally:  # the process may go on without this worker
             self._pool.stop()
@@ -157,7 +168,8 @@ class Worker:
             self._beat.reconcile(manager, now, held, policy.INTERRUPTED)
             self._beat.write_pulse(queue, 0, manager.paused)
             # crash point 31: the desk is not taken; it is as it was before the start.
-            self._wakeup.watch(self._database.watched())
+            self._foresight.watch(self._database.watched())
+            self._wakeup.watch(self._database.watched(), self._foresight.hear)
         # crash point 32: the desk is taken, its calls are given out; nothing has run.
         self._beat.note(Done((), False, (), {}, True))
 
@@ -294,6 +306,8 @@ class Worker:
             done = service.beat.in_transaction(manager, now, ends, here, len(held), hurry)
             if done is None:
                 work.abandon()
+            elif service is self._own:
+                self._foresight.learn(manager.queue, [claim.id for claim in done.claims])
         if done is None:
             return False
         service.beat.note(done)
@@ -342,7 +356,7 @@ class Worker:
 
     def _on_free(self):
         """A thread has done with a call. That is urgent where the beat may claim more."""
-        if self._beat.has_room(len(self._pool.held())):
+        if self._has_room():
             self._wakeup.notify_own()
         else:
             self._wakeup.notify()
@@ -355,6 +369,13 @@ class Worker:
                               wake, self._runs)
         return GroupCommit(execution, work, fence, self._config, self._database, self._clock,
                            self._runs, self._habits)
+
+    def _apart(self):
+        """Seconds between two looks at what others have committed: a look is not free."""
+        return LOOK_SECONDS if self._has_room() else BUSY_LOOK_SECONDS
+
+    def _has_room(self):
+        return self._beat.has_room(len(self._pool.held()))
 
     def _seconds_to_sleep(self, now):
         """How long nothing has to be done unless somebody wakes us."""

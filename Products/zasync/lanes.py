@@ -91,6 +91,24 @@ def highest(lane):
         return 0
 
 
+def last(lane):
+    """(highest number, oid of its deferred or None), (0, None) when it is empty.
+
+    Asked of all lanes at each look of a worker.
+    """
+    if not lane:
+        return 0, None
+    chunk = lane[lane.maxKey()]
+    number = chunk.maxKey()
+    deferred = chunk[number][1]
+    return number, None if deferred is None else deferred._p_oid
+
+
+def written_by_next(lane):
+    """The oids of the objects of the lane of which the next put writes one or both."""
+    return {lane._p_oid, lane[lane.maxKey()]._p_oid} if lane else {lane._p_oid}
+
+
 def get(lane, number):
     """The Entry of that number, or None."""
     chunk = lane.get(number // CHUNK)

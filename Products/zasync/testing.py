@@ -280,7 +280,7 @@ class _Bell:
         self.rung = threading.Event()
         self.notify = self.notify_own = self.rung.set
 
-    def watch(self, db: Any) -> None:
+    def watch(self, db: Any, hear: Any = None) -> None:
         """See Wakeup."""
 
     def start_looking(self) -> None:

@@ -26,6 +26,8 @@ log = logging.getLogger('zasync')
 #: Shortest time between two looks when others' commits wake us, in seconds. At a
 #: hundred commits a second looking at each would only cost processor time.
 LOOK_SECONDS = 0.02
+#: The same when whoever looks has all it can do, and is told by its threads when it has not.
+BUSY_LOOK_SECONDS = 0.1
 
 #: What is said, and listened for, in PostgreSQL.
 CHANNEL = 'zasync'
@@ -50,18 +52,29 @@ class Wakeup:
 
     def __init__(self, clock):
         self._clock = clock
+        self._hear = None
         self._event = threading.Event()
         self._hurry = threading.Event()
         self._looked_at = float('-inf')
         self._thread = None
 
-    def watch(self, db):
-        """Be woken by the commits that reach `db`; harmless where nobody tells of them."""
+    def watch(self, db, hear=None):
+        """Be woken by the commits that reach `db`; harmless where nobody tells of them.
+
+        hear -- callable(tid, oids), called before, in ZEO's network thread: what others have
+        written.
+        """
+        self._hear = hear
         _ears_of(db).add(self)
 
     def notify(self):
         """Somebody committed. Called in ZEO's network thread: nothing but a flag."""
         self._event.set()
+
+    def hear(self, tid, oids):
+        """Others have written these objects; `notify` comes next."""
+        if self._hear is not None:
+            self._hear(tid, oids)
 
     def notify_here(self):
         """A thread of this process committed. The one that looks knows what it did itself."""
@@ -83,13 +96,21 @@ class Wakeup:
         self._hurry.clear()
         self._looked_at = self._clock.monotonic()
 
-    def wait(self, seconds):
-        """Wait for a reason to look again, `seconds` at most."""
+    def wait(self, seconds, apart=LOOK_SECONDS):
+        """Wait for a reason to look again, `seconds` at most.
+
+        apart -- seconds between two looks; what is our own is looked at earlier.
+        """
+        until = self._clock.monotonic() + seconds
         if seconds <= 0 or not self._clock.wait(self._event, seconds):
             return
-        rest = self._looked_at + LOOK_SECONDS - self._clock.monotonic()
+        rest = min(self._looked_at + apart, until) - self._clock.monotonic()
         if rest > 0:
             self._clock.wait(self._hurry, rest)
+
+    def give_way(self, seconds):
+        """Let other threads go on, so long at most, unless one has something for the beat."""
+        self._clock.wait(self._hurry, seconds)
 
 
 class _Ears:
@@ -118,10 +139,12 @@ class _Ears:
         if self._channel is not None:
             self._channel.listen(self)
 
-    def of_others(self):
-        """A commit of another client."""
+    def of_others(self, tid=None, oids=()):
+        """A commit of another client; tid, oids -- what it wrote, if that is known."""
         for each in self._wakeups:
             if (wakeup := each()) is not None:
+                if oids:
+                    wakeup.hear(tid, oids)
                 wakeup.notify()
 
     def of_ours(self):
@@ -263,7 +286,7 @@ class _Listener:
     def invalidate(self, transaction_id, oids):
         """A commit of another client."""
         self._adapter.invalidate(transaction_id, oids)
-        self._ears.of_others()
+        self._ears.of_others(transaction_id, oids)
 
     def invalidateCache(self):
         """The storage connects, again it may be, and its cache is not to be trusted.

@@ -23,6 +23,7 @@ from bench.stack import Stack
 from Products.zasync.clock import SYSTEM
 from Products.zasync.manager import AsynchronousCallManager
 from Products.zasync.options import Options
+from Products.zasync.wakeup import LOOK_SECONDS
 from Products.zasync.wakeup import Wakeup
 from tests.client import jobs
 from zasync_client import config
@@ -282,6 +283,47 @@ def test_several_workers_of_a_process_are_all_woken_and_none_is_kept_alive(db):
     wakeups[0].start_looking()
     elsewhere(lambda: commit(db, 'other'))
     assert is_woken(wakeups[0])
+
+
+def test_between_two_looks_is_as_much_time_as_is_asked_for_but_not_for_what_is_our_own():
+    clock = Waits()
+    wakeup = Wakeup(clock)
+    wakeup.start_looking()
+    wakeup.notify()
+    wakeup.wait(5.0)
+    wakeup.wait(5.0, apart=0.1)
+    wakeup.wait(0.05, apart=0.1)  # something is to be done by then
+    assert clock.waited == pytest.approx([LOOK_SECONDS, 0.1, 0.05])
+    wakeup.notify_own()
+    wakeup.wait(5.0, apart=0.1)
+    wakeup.give_way(0.1)
+    assert len(clock.waited) == 3
+
+
+def test_who_gives_way_misses_nothing():
+    clock = Waits()
+    wakeup = Wakeup(clock)
+    wakeup.start_looking()
+    wakeup.give_way(0.002)
+    assert clock.waited == [0.002]
+    wakeup.notify()
+    wakeup.wait(5.0)
+    assert clock.waited == [0.002, LOOK_SECONDS]
+
+
+class Waits:
+    """A clock that stands still. waited -- seconds of the waits that nothing ended."""
+
+    def __init__(self):
+        self.waited = []
+
+    def monotonic(self):
+        return 0.0
+
+    def wait(self, event, seconds):
+        if not event.is_set():
+            self.waited.append(seconds)
+        return event.is_set()
 
 
 # the thread
