@@ -52,6 +52,12 @@ SWEEP_AT = 20
 #: (after an undo, a restored backup) is given out again.
 RECONCILE_SECONDS = 60.0
 
+#: While so many calls wait for a thread, and enough for those that are free, what was put since is
+#: looked at this often, in seconds: to look loads the chunks of lanes again into which it was put.
+#: The second is for a worker with no thread that is free.
+ENOUGH_READY = 100
+LANES_SECONDS, FULL_LANES_SECONDS = 0.25, 1.0
+
 #: A sibling's calls that wait are looked at this often, in seconds, by a worker that could take
 #: none of them: it has no plugin for them.
 BARREN_SECONDS = 1.0
@@ -106,6 +112,9 @@ class Beat:
         #: POSIX seconds at which a call that waits is due; None for no such call.
         self.next_due = None
         self._beat_at = self._reconciled_at = self._board_at = self._barren_at = float('-inf')
+        self._lanes_at = float('-inf')
+        #: Calls that were in the lanes at the last look, and were not taken in.
+        self._in_lanes = 0
 
     def in_transaction(self, manager, now, ends, held, busy, hurry):
         """Do what is to be done in the current transaction; → Done, or None if it was nothing.
@@ -124,6 +133,7 @@ class Beat:
         # Calls that are put go to a manager whose own worker lives.
         silent = idle or self.role == GUEST
         slots = 0 if idle else self._free_slots(busy)
+        lanes = self._must_look_at_lanes(queue, slots, hurry)
         cancelled = self._tell_what_ended(queue, held)
         overdue = self._overdue(queue)
         reports = self._reports(queue, silent)
@@ -132,7 +142,7 @@ class Beat:
         self.next_due = self._next_due(manager, now, slots, idle)
         periodic_due = holds and not idle and periodic.due(manager, now)
         if not (filing or cancelled or overdue or periodic_due or reports is not None
-                or reconciling or self._may_take_in(queue, now, slots)
+                or reconciling or self._may_take_in(queue, now, slots, lanes)
                 or (holds and self._must_beat(queue, silent))):
             return None
         period = manager.rotation_period
@@ -160,11 +170,11 @@ class Beat:
             known = attempts(held, ends)
             claims += tuple(self._claim(deferred, known) for deferred in queue.take_in_and_claim(
                 self._boot, now, slots, period, offers, self._config.max_interruptions,
-                self._may_reserve(known)))
+                self._may_reserve(known), lanes))
         self.next_due = self._next_due(manager, now, slots > len(claims), idle)
         self._write_board(queue, reports, {claim.id for claim in claims})
         if holds:
-            self.write_pulse(queue, 0 if filing else len(ends), silent)
+            self.write_pulse(queue, 0 if filing else len(ends), silent, lanes)
         return Done(claims, filing, tuple(overdue), reports or {}, reconciling,
                     slots > 0 and not claims, queue.desk.n_ready - ready_before)
 
@@ -176,7 +186,17 @@ class Beat:
             raise DeskLost(f'another worker serves {"/".join(self.target)} now: process '
                            f'{queue.card.pid} on {queue.card.host}', queue.desk.guest)
 
-    def _may_take_in(self, queue, now, slots):
+    def _must_look_at_lanes(self, queue, slots, hurry):
+        """Whether what was put since the last look is to be seen in this beat."""
+        monotonic = self._clock.monotonic()
+        has_enough = self.role == OWN and queue.desk.n_ready >= max(ENOUGH_READY, slots)
+        apart = LANES_SECONDS if slots else FULL_LANES_SECONDS
+        if has_enough and not hurry and monotonic - self._lanes_at < apart:
+            return False
+        self._lanes_at = monotonic
+        return True
+
+    def _may_take_in(self, queue, now, slots, lanes):
         """Whether there is something to take in or to claim.
 
         A visitor goes by the pulse: a sibling that has free threads is left alone.
@@ -186,7 +206,7 @@ class Beat:
         # With what is left over by one who has no plugin for it, nobody need begin again.
         barren = (self.role != OWN
                   and self._clock.monotonic() - self._barren_at < BARREN_SECONDS)
-        return queue.has_work(now, slots, ready=not barren)
+        return queue.has_work(now, slots, ready=not barren, lanes=lanes)
 
     def note(self, done):
         """A beat is in the database now."""
@@ -388,17 +408,20 @@ class Beat:
                            if self._is_ours(queue, claim)},
                           (told - _here(queue)) | (told & claimed))
 
-    def write_pulse(self, queue, unfiled, silent):
+    def write_pulse(self, queue, unfiled, silent, lanes=True):
         """The numbers that dispatchers read.
 
         unfiled -- ended calls still on the desk. silent -- it gets no calls from dispatchers.
+        lanes -- whether the lanes were looked at.
         """
+        if lanes:
+            self._in_lanes = queue.length_new() - queue.desk.n_taken_in()
         pulse, asked = queue.pulse, queue.ping.asked_at
         pong = pulse.pong_at
         if is_unanswered(queue):
             pong = self._clock.now()
         pulse.write(
-            new=queue.length_new(),
+            new=self._in_lanes + queue.desk.n_taken_in(),
             accepted=max(0, len(queue.desk.running) + len(queue.desk.reserved) - unfiled),
             rate=round(self._pace.calls_a_second(self._clock.monotonic()), 2),
             beat=pulse.beat + 1, accepting=int(not silent), pong_at=pong, answered=asked or 0,

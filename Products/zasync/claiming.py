@@ -46,15 +46,17 @@ class Claiming:
     """The part of a Queue that takes calls in and claims them."""
 
     def take_in_and_claim(self, boot, now, slots, rotation_period, offers=None,
-                          max_interruptions=policy.MAX_INTERRUPTIONS, may_reserve=_never):
+                          max_interruptions=policy.MAX_INTERRUPTIONS, may_reserve=_never,
+                          lanes=True):
         """Take in what is new or due and claim the first `slots` calls; → list of Deferreds.
 
         What has ended where it waited (cancelled, expired) goes to nobody. offers -- names of
         the plugins that whoever claims can run; None: what is put here is for him.
         max_interruptions -- see policy.has_last_chance. may_reserve -- callable(Deferred) →
         whether the call is only kept for the holder, who commits its claim with its end.
+        lanes -- whether to take in what is new; else that waits for the next beat.
         """
-        news = self._take_in(now)
+        news = self._take_in(now) if lanes else {}
         self._take_out_cancelled(news, rotation_period)
         for deferred in self.waiting.take_expired(now, news, TAKE_IN_MOST):
             self._expire(deferred, now, rotation_period)
@@ -111,9 +113,7 @@ class Claiming:
             del self.intakes[deferred.moved]
 
     def _has_news(self, lane_number, lane):
-        number, oid = self.marks.get(lane_number)
-        return lanes.highest(lane) != number or (
-            number > 0 and oid_at(lane, number) != oid)
+        return lanes.last(lane) != self.marks.get(lane_number)
 
     def _new_entries(self, lane_number, lane, most):
         """[(number, entry)] not taken in yet, at most `most`; advances the lane's mark."""
@@ -124,11 +124,12 @@ class Claiming:
             self._drop_undone(lane_number)
             entries = [(number, entry) for number, entry in lanes.after(lane, 0)
                        if self._is_unknown(lane_number, number, entry)]
-            last = lanes.highest(lane)
+            last, oid = lanes.last(lane)
         else:
             entries = list(islice(lanes.after(lane, mark), most))
             last = entries[-1][0] if entries else mark
-        self.marks.set(lane_number, last, oid_at(lane, last) if last else None)
+            oid = oid_at(lane, last) if last else None
+        self.marks.set(lane_number, last, oid)
         return [item for item in entries if item[1].deferred is not None]
 
     def _is_unknown(self, lane_number, number, entry):

@@ -73,6 +73,10 @@ class Desk(Persistent):
         self.boot = None
         self.running = {}
 
+    def n_taken_in(self):
+        """Calls taken in that wait, for whatever."""
+        return self.n_ready + self.n_later + self.n_aside
+
     def take(self, boot, guest=False):
         """Become the holder; None for boot: nobody is."""
         self.boot = boot

@@ -175,10 +175,9 @@ class Queue(Claiming, Archiving, Persistent):
 
     def length_new(self):
         """Calls that wait for a thread or for their time, exact in this snapshot."""
-        desk = self.desk
         in_lanes = sum(max(0, lanes.highest(lane) - self.marks.get(number)[0])
                        for number, lane in enumerate(self.lanes))
-        return in_lanes + desk.n_ready + desk.n_later + desk.n_aside
+        return in_lanes + self.desk.n_taken_in()
 
     def length_accepted(self):
         """Calls claimed, or kept for a worker, and not ended; exact in this snapshot."""
@@ -250,10 +249,11 @@ class Queue(Claiming, Archiving, Persistent):
         """Whether a lane has entries that were not taken in."""
         return any(self._has_news(number, lane) for number, lane in enumerate(self.lanes))
 
-    def has_work(self, now, slots, ready=True):
+    def has_work(self, now, slots, ready=True, lanes=True):
         """Whether a beat with that many free slots has anything to take in or to claim.
 
-        ready -- whether calls count that only wait for a thread.
+        ready -- whether calls count that only wait for a thread. lanes -- whether to look at what
+        has come since the last look; that loads what was put.
         Without a free slot new entries wait in their lanes until there are so many
         that the lanes want trimming.
         """
@@ -262,12 +262,11 @@ class Queue(Claiming, Archiving, Persistent):
         due = self.next_due(slots)
         if due is not None and due <= now:
             return True
-        if slots:
-            return ((ready and self.desk.n_ready > 0) or self.has_news()
-                    or (self.desk.n_aside > 0 and self.waiting.any_unblocked()))
         desk = self.desk
-        taken_in = desk.n_ready + desk.n_later + desk.n_aside
-        return self.length_new() - taken_in >= TAKE_IN_MOST // 2
+        if slots:
+            return ((ready and desk.n_ready > 0) or (lanes and self.has_news())
+                    or (desk.n_aside > 0 and self.waiting.any_unblocked()))
+        return lanes and self.length_new() - desk.n_taken_in() >= TAKE_IN_MOST // 2
 
     def next_due(self, slots=1):
         """When the first call taken in expires, or, with free slots, is due; or None."""

@@ -13,8 +13,10 @@ from ZODB import POSException
 from ZODB.DemoStorage import DemoStorage
 
 from Products.zasync import lanes
+from Products.zasync import policy
 from Products.zasync.clock import ManualClock
 from Products.zasync.manager import AsynchronousCallManager
+from Products.zasync.options import Options
 from Products.zasync.places import NOT_BEFORE
 from Products.zasync.places import parse_id
 from Products.zasync.wakeup import Wakeup
@@ -640,6 +642,51 @@ def test_the_worker_meets_an_error_of_its_own_in_a_call(bench, caplog):
     assert second.state == 'resolved' and bench.marks['second'] == 1
     assert [attempt.outcome for attempt in second.attempts] == [
         'RuntimeError: somebody else made this', 'resolved']
+
+
+def test_while_many_wait_what_was_put_since_is_looked_at_now_and_then(
+        bench, tmp_path, monkeypatch):
+    """A look loads each chunk again into which it was put."""
+    monkeypatch.setattr(policy, 'AHEAD_SECONDS', 0.0)
+    gate = str(tmp_path / 'gate')
+    for _ in range(2):
+        bench.put('zope_call', jobs.wait_for_file, gate)
+    transaction.begin()
+    for _ in range(module.ENOUGH_READY + 3):
+        bench.manager.putCall('zope_call', print)
+    transaction.commit()
+    worker = bench.worker(threads=2)
+    bench.step(worker)
+    queue, ready = bench.manager.queue, module.ENOUGH_READY + 3
+    assert (len(queue.desk.running), queue.desk.n_ready) == (2, ready)
+    urgent = bench.manager.putCallWith(Options(priority=1), 'zope_call', print)
+    transaction.commit()
+
+    def step():
+        bench.step(worker)
+        return queue.desk.n_ready, queue.has_news(), queue.pulse.new
+
+    assert bench.step(worker) is False
+    bench.clock.advance(module.FULL_LANES_SECONDS)
+    assert bench.step(worker) is False  # no thread is free: it stays in its lane
+    open(gate, 'w', encoding='ascii').close()
+    bench.settle(worker)
+    assert step() == (ready - 2, True, ready - 2)
+    bench.settle(worker)
+    assert urgent.state == 'new'
+    bench.clock.advance(module.LANES_SECONDS)
+    assert step() == (ready - 3, False, ready - 3)
+    bench.settle(worker)
+    assert urgent.state == 'resolved'
+    # With few at hand each look is at all of them.
+    while queue.desk.n_ready >= module.ENOUGH_READY:
+        bench.step(worker)
+        bench.settle(worker)
+    urgent = bench.manager.putCallWith(Options(priority=1), 'zope_call', print)
+    transaction.commit()
+    bench.step(worker)
+    bench.settle(worker)
+    assert urgent.state == 'resolved'
 
 
 def test_a_storage_pushes_no_news(bench):
