@@ -15,8 +15,8 @@ from bench.site import Site
 
 
 RUNS = 3
-CALLS = 1_000
-BIG_CALLS = 200
+CALLS = 600
+BIG_CALLS = 100
 BIG_BYTES = 20_000
 
 

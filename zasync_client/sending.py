@@ -1,9 +1,8 @@
 """Sending: what a commit stores goes to a ZEO server in few messages for its network thread.
 
 A ZEO client hands each stored object to its network thread by itself, as it does the beginning of
-the transaction and its vote, and the two threads wait for each other each time. A small commit
-handed over at once, with its vote, costs an eighth less, one of hundreds of objects a quarter
-(`make bench ONLY=stores`).
+the transaction and its vote, and the two threads wait for each other each time. Handed over
+together they cost less (`make bench ONLY=stores`).
 
 Imports: nothing of ours.
 """
