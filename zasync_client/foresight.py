@@ -32,13 +32,14 @@ class Foresight:
 
     def __init__(self):
         self.is_open = False
-        self._prefetch = None
+        self._storage = None
         self._of_lanes = {}
         self._oids = frozenset()
 
     def watch(self, db):
         """Ask the storage of that ZODB.DB, if it is one that can be asked ahead."""
-        self._prefetch = getattr(db.storage, 'prefetch', None)
+        able = hasattr(db.storage, 'prefetch') and hasattr(db.storage, 'is_connected')
+        self._storage = db.storage if able else None
         logging.getLogger('ZEO.asyncio.client').addFilter(_is_news)
 
     def learn(self, queue, ids):
@@ -46,7 +47,7 @@ class Foresight:
 
         One that was moved here names a lane of another manager; ours of that number does no harm.
         """
-        if self._prefetch is None or len(ids) > CLAIMS_MOST:
+        if self._storage is None or len(ids) > CLAIMS_MOST:
             return
         for id in ids:
             number = parse_id(id)[0]
@@ -56,8 +57,9 @@ class Foresight:
 
     def hear(self, tid, oids):
         """Others have written these objects. Called in ZEO's network thread."""
-        if self.is_open and len(oids) <= OIDS_MOST and not self._oids.isdisjoint(oids):
-            self._prefetch(oids, p64(u64(tid) + 1))
+        if self.is_open and len(oids) <= OIDS_MOST and not self._oids.isdisjoint(oids) \
+                and self._storage.is_connected():  # it is being closed, it may be
+            self._storage.prefetch(oids, p64(u64(tid) + 1))
 
 
 def _is_news(record):

@@ -92,7 +92,7 @@ def test_the_second_put_of_a_lane_is_there_before_anybody_looks(site, listener, 
 
 
 @pytest.mark.parametrize('why', ['no lane is known', 'it has other things to do', 'many claims'])
-def test_nothing_is_asked_for_when(why, site, listener, put):
+def test_nothing_is_asked_for_when(why, site, listener, put, monkeypatch):
     asked = []
     put()
     transaction.begin()
@@ -104,19 +104,19 @@ def test_nothing_is_asked_for_when(why, site, listener, put):
         listener.foresight.is_open = False
     else:
         listener.foresight.is_open = True
-    listener.foresight._prefetch = lambda *args: asked.append(args)
+    monkeypatch.setattr(listener.db.storage, 'prefetch', lambda *args: asked.append(args))
     put()
     assert asked == []
 
 
-def test_commits_of_others_and_big_ones_are_let_be(site, listener, put):
+def test_commits_of_others_and_big_ones_are_let_be(site, listener, put, monkeypatch):
     put()
     transaction.begin()
     queue = site.app['zam1'].queue
     lane = queue.lanes[lanes.current()]
     learn(site, listener, lanes.get(lane, 1).deferred.id)
     asked = []
-    listener.foresight._prefetch = lambda oids, tid: asked.append(oids)
+    monkeypatch.setattr(listener.db.storage, 'prefetch', lambda oids, tid: asked.append(oids))
     site.change(lambda: site.root['marks'].update(other=1))
     for number in range(OIDS_MOST):
         site.app['zam1'].putCall('zope_call', print, number)
@@ -141,6 +141,15 @@ def test_a_put_that_is_undone_is_no_error_in_the_log(site, listener, put, caplog
                   what='the chunk')
         listener.db.storage.ping()
     assert not [record for record in caplog.records if 'prefetch' in record.getMessage()]
+
+
+def test_news_that_come_while_the_client_is_closed_are_heard(site, listener, put):
+    put()
+    transaction.begin()
+    learn(site, listener, lanes.get(site.app['zam1'].queue.lanes[lanes.current()], 1).deferred.id)
+    commit = put()
+    listener.db.close()
+    listener.foresight.hear(*commit)
 
 
 def test_of_a_lane_without_calls_the_first_is_known(site, listener, put):
