@@ -189,7 +189,8 @@ class Beat:
     def _must_look_at_lanes(self, queue, slots, hurry):
         """Whether what was put since the last look is to be seen in this beat."""
         monotonic = self._clock.monotonic()
-        has_enough = self.role == OWN and queue.desk.n_ready >= max(ENOUGH_READY, slots)
+        has_enough = (self.role == OWN and queue.desk.n_ready >= max(ENOUGH_READY, slots)
+                      and not queue.cancelled)  # that may be in a lane, and is to leave it
         apart = LANES_SECONDS if slots else FULL_LANES_SECONDS
         if has_enough and not hurry and monotonic - self._lanes_at < apart:
             return False
