@@ -659,6 +659,7 @@ def test_while_many_wait_what_was_put_since_is_looked_at_now_and_then(
     bench.step(worker)
     queue, ready = bench.manager.queue, module.ENOUGH_READY + 3
     assert (len(queue.desk.running), queue.desk.n_ready) == (2, ready)
+    bench.wait(lambda: worker._pool.oldest_waiting() is None)  # else they go back
     urgent = bench.manager.putCallWith(Options(priority=1), 'zope_call', print)
     transaction.commit()
 
