@@ -49,11 +49,11 @@ class Foresight:
         """
         if self._storage is None or len(ids) > CLAIMS_MOST:
             return
-        for id in ids:
-            number = parse_id(id)[0]
-            if number != DESK_LANE:
-                self._of_lanes[number] = lanes.written_by_next(queue.lanes[number])
-        self._oids = frozenset().union(*self._of_lanes.values())
+        for number in {parse_id(id)[0] for id in ids} - {DESK_LANE}:
+            oids = lanes.written_by_next(queue.lanes[number])
+            if self._of_lanes.get(number) != oids:
+                self._of_lanes[number] = oids
+                self._oids = frozenset().union(*self._of_lanes.values())
 
     def hear(self, tid, oids):
         """Others have written these objects. Called in ZEO's network thread."""

@@ -168,8 +168,9 @@ class Worker:
             self._beat.reconcile(manager, now, held, policy.INTERRUPTED)
             self._beat.write_pulse(queue, 0, manager.paused)
             # crash point 31: the desk is not taken; it is as it was before the start.
-            self._foresight.watch(self._database.watched())
-            self._wakeup.watch(self._database.watched(), self._foresight.hear)
+            db = self._database.watched()
+            self._foresight.watch(db)
+            self._wakeup.watch(db, self._foresight.hear)
         # crash point 32: the desk is taken, its calls are given out; nothing has run.
         self._beat.note(Done((), False, (), {}, True))
 

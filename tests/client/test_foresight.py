@@ -13,6 +13,7 @@ from ZODB.utils import u64
 from Products.zasync import lanes
 from Products.zasync.clock import SYSTEM
 from Products.zasync.wakeup import Wakeup
+from zasync_client.foresight import CLAIMS_MOST
 from zasync_client.foresight import Foresight
 from zasync_client.foresight import OIDS_MOST
 
@@ -67,7 +68,15 @@ def put(site, listener):
     return put
 
 
-def learn(site, listener, *ids):
+def learn(site, listener, times=1):
+    """Have it learn of the last call of our lane."""
+    transaction.begin()
+    lane = site.app['zam1'].queue.lanes[lanes.current()]
+    ids = [lanes.get(lane, lanes.highest(lane)).deferred.id] * times
+    learn_ids(listener, ids)
+
+
+def learn_ids(listener, ids):
     with listener.db.transaction() as connection:
         queue = connection.root()['Application']['zam1'].queue
         listener.foresight.learn(queue, ids)
@@ -76,31 +85,22 @@ def learn(site, listener, *ids):
 
 def test_the_second_put_of_a_lane_is_there_before_anybody_looks(site, listener, put):
     put()
-    transaction.begin()
-    [(_, _, id)] = [(number, mark, entry.deferred.id)
-                    for number, lane in enumerate(site.app['zam1'].queue.lanes)
-                    for mark, entry in lanes.after(lane, 0)]
-    learn(site, listener, id)
     for _ in range(lanes.CHUNK + 3):  # one of them begins a chunk, in which no call is known yet
+        learn(site, listener)
         commit = put()
         site.wait(functools.partial(listener.has_all, commit), what='all that was put')
         transaction.begin()
-        queue = site.app['zam1'].queue
-        number, oid = lanes.last(queue.lanes[lanes.current()])
-        assert oid in commit[1]
-        learn(site, listener, lanes.get(queue.lanes[lanes.current()], number).deferred.id)
+        assert lanes.last(site.app['zam1'].queue.lanes[lanes.current()])[1] in commit[1]
 
 
 @pytest.mark.parametrize('why', ['no lane is known', 'it has other things to do', 'many claims'])
 def test_nothing_is_asked_for_when(why, site, listener, put, monkeypatch):
     asked = []
     put()
-    transaction.begin()
-    id = lanes.get(site.app['zam1'].queue.lanes[lanes.current()], 1).deferred.id
     if why == 'many claims':
-        learn(site, listener, *[id] * 10)
+        learn(site, listener, CLAIMS_MOST + 1)
     elif why == 'it has other things to do':
-        learn(site, listener, id)
+        learn(site, listener)
         listener.foresight.is_open = False
     else:
         listener.foresight.is_open = True
@@ -111,10 +111,7 @@ def test_nothing_is_asked_for_when(why, site, listener, put, monkeypatch):
 
 def test_commits_of_others_and_big_ones_are_let_be(site, listener, put, monkeypatch):
     put()
-    transaction.begin()
-    queue = site.app['zam1'].queue
-    lane = queue.lanes[lanes.current()]
-    learn(site, listener, lanes.get(lane, 1).deferred.id)
+    learn(site, listener)
     asked = []
     monkeypatch.setattr(listener.db.storage, 'prefetch', lambda oids, tid: asked.append(oids))
     site.change(lambda: site.root['marks'].update(other=1))
@@ -128,8 +125,7 @@ def test_commits_of_others_and_big_ones_are_let_be(site, listener, put, monkeypa
 
 def test_a_put_that_is_undone_is_no_error_in_the_log(site, listener, put, caplog):
     put()
-    transaction.begin()
-    learn(site, listener, lanes.get(site.app['zam1'].queue.lanes[lanes.current()], 1).deferred.id)
+    learn(site, listener)
     put()
     with caplog.at_level(logging.INFO):
         number = len(listener.heard)
@@ -145,8 +141,7 @@ def test_a_put_that_is_undone_is_no_error_in_the_log(site, listener, put, caplog
 
 def test_news_that_come_while_the_client_is_closed_are_heard(site, listener, put):
     put()
-    transaction.begin()
-    learn(site, listener, lanes.get(site.app['zam1'].queue.lanes[lanes.current()], 1).deferred.id)
+    learn(site, listener)
     commit = put()
     listener.db.close()
     listener.foresight.hear(*commit)
@@ -154,7 +149,7 @@ def test_news_that_come_while_the_client_is_closed_are_heard(site, listener, put
 
 def test_of_a_lane_without_calls_the_first_is_known(site, listener, put):
     """A call that was moved here has an id of a lane of another manager."""
-    learn(site, listener, f'{lanes.current():x}-1-1-1')
+    learn_ids(listener, [f'{lanes.current():x}-1-1-1'])
     commit = put()
     site.wait(functools.partial(listener.has_all, commit), what='all that was put')
 
@@ -163,6 +158,7 @@ def test_a_storage_that_can_not_be_asked_ahead_is_not(site):
     foresight = Foresight()
     foresight.watch(type('DB', (), {'storage': object()}))
     transaction.begin()
-    foresight.learn(site.app['zam1'].queue, ['0-1-1-1'])
+    queue = site.app['zam1'].queue
+    foresight.learn(queue, ['0-1-1-1'])
     foresight.is_open = True
-    foresight.hear(p64(1), [p64(2)])
+    foresight.hear(p64(1), [queue.lanes[0]._p_oid])  # else it would ask None for that
