@@ -13,8 +13,11 @@ from ZEO.Exceptions import ClientDisconnected
 #: So many are handed over at once, at most: the server begins while others are still pickled.
 MOST = 50
 
-#: What a ZEO client storage calls to send something; ClientStorage has them for itself.
-NEEDED = ('_async', '_async_iter', '_call')
+#: What a ZEO client storage calls to send something; what that is made of; and what does it in the
+#: network thread. ZEO has them for itself.
+OF_STORAGE = ('_async', '_async_iter', '_call')
+OF_RUNNER = ('io_call',)
+OF_THREAD = ('operational', 'call_async_iter', 'call_sync_co')
 
 #: Messages about a transaction and single objects, which nobody waits for before the vote.
 _KEPT = frozenset(('tpc_begin', 'storea', 'checkCurrentSerialInTransaction'))
@@ -25,17 +28,17 @@ def send_together(storage):
 
     Of others, and of a ZEO that does it in another way, nothing changes.
     """
-    server = getattr(storage, '_server', None)
-    in_its_thread = getattr(server, 'client', None)
-    if (all(callable(getattr(storage, name, None)) for name in NEEDED)
-            and callable(getattr(server, 'io_call', None))
-            and hasattr(in_its_thread, 'operational')
-            and callable(getattr(in_its_thread, 'call_async_iter', None))
-            and callable(getattr(in_its_thread, 'call_sync_co', None))):
-        together = _Together(server, storage._async, storage._async_iter, storage._call)
+    runner = getattr(storage, '_server', None)
+    if (_has_all(storage, OF_STORAGE) and _has_all(runner, OF_RUNNER)
+            and _has_all(getattr(runner, 'client', None), OF_THREAD)):
+        together = _Together(runner, storage._async, storage._async_iter, storage._call)
         storage._async = together.send
         storage._async_iter = together.send_all
         storage._call = together.call
+
+
+def _has_all(thing, names):
+    return all(hasattr(thing, name) for name in names)
 
 
 class _Together:
@@ -46,8 +49,8 @@ class _Together:
     its tpc_finish has let the next one begin.
     """
 
-    def __init__(self, server, send, send_all, call):
-        self._server = server
+    def __init__(self, runner, send, send_all, call):
+        self._runner = runner
         self._send = send
         self._send_all = send_all
         self._call = call
@@ -58,7 +61,7 @@ class _Together:
         if method in _KEPT:
             if method == 'tpc_begin':
                 self._kept.clear()
-                if not self._server.client.operational:
+                if not self._runner.client.operational:
                     raise ClientDisconnected  # as ever: no lock is held for what can't be
             self._kept.append((method, args))
             if len(self._kept) == MOST:
@@ -78,11 +81,11 @@ class _Together:
         if method != 'vote' or not self._kept:
             return self._call(method, *args, **options)
         kept, self._kept = self._kept, []
-        return self._server.io_call(self._vote(kept, args))
+        return self._runner.io_call(self._vote(kept, args))
 
     async def _vote(self, messages, args):
         """In the network thread: what is left of a transaction, and its vote."""
-        client = self._server.client
+        client = self._runner.client
         if not client.operational:
             raise ClientDisconnected
         client.call_async_iter(messages)

@@ -61,6 +61,7 @@ def client(site, tmp_path):
     made.root['many'] = [PersistentMapping() for _ in range(MANY)]
     made.root['tree'] = LOBTree({number: number for number in range(10)})
     transaction.commit()
+    site.db.storage.ping()  # its answer comes after the news of that commit
     made.single.clear()
     made.lists.clear()
     yield made
