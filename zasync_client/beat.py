@@ -133,7 +133,9 @@ class Beat:
         # Calls that are put go to a manager whose own worker lives.
         silent = idle or self.role == GUEST
         slots = 0 if idle else self._free_slots(busy)
-        lanes = self._must_look_at_lanes(queue, slots, hurry)
+        lanes = self._may_look_at_lanes(queue, slots, hurry)
+        if lanes:
+            self._lanes_at = self._clock.monotonic()
         cancelled = self._tell_what_ended(queue, held)
         overdue = self._overdue(queue)
         reports = self._reports(queue, silent)
@@ -186,16 +188,13 @@ class Beat:
             raise DeskLost(f'another worker serves {"/".join(self.target)} now: process '
                            f'{queue.card.pid} on {queue.card.host}', queue.desk.guest)
 
-    def _must_look_at_lanes(self, queue, slots, hurry):
-        """Whether what was put since the last look is to be seen in this beat."""
-        monotonic = self._clock.monotonic()
+    def _may_look_at_lanes(self, queue, slots, hurry):
+        """Whether it is time for another look at what was put."""
         has_enough = (self.role == OWN and queue.desk.n_ready >= max(ENOUGH_READY, slots)
                       and not queue.cancelled)  # that may be in a lane, and is to leave it
         apart = LANES_SECONDS if slots else FULL_LANES_SECONDS
-        if has_enough and not hurry and monotonic - self._lanes_at < apart:
-            return False
-        self._lanes_at = monotonic
-        return True
+        return (not has_enough or hurry
+                or self._clock.monotonic() - self._lanes_at >= apart)
 
     def _may_take_in(self, queue, now, slots, lanes):
         """Whether there is something to take in or to claim.
