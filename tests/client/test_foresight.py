@@ -60,6 +60,7 @@ def put(site, listener):
 
     def put(*args):
         lanes._thread.lane = lane
+        listener.db.storage.ping()  # its answer comes after the news of what was before
         number = len(listener.heard)
         site.put('zope_call', print, *args)
         site.wait(lambda: len(listener.heard) > number, what='the news of the put')
@@ -128,7 +129,7 @@ def test_a_put_that_is_undone_is_no_error_in_the_log(site, listener, put, caplog
     learn(site, listener)
     put()
     with caplog.at_level(logging.INFO):
-        number = len(listener.heard)
+        number = len(listener.heard)  # `put` has waited for its own news
         site.db.undo(site.db.undoInfo(0, 1)[0]['id'])
         transaction.commit()
         site.wait(lambda: len(listener.heard) > number, what='the news of the undo')
