@@ -165,3 +165,16 @@ def fate():
     finally:
         bench.close()
         noSecurityManager()
+
+
+@pytest.fixture(params=[False, True], ids=['claimed', 'reserved'])
+def group(request):
+    """A Group, of which calls are claimed as any, or reserved."""
+    from tests.client.grouping import Group
+    newSecurityManager(None, system)
+    made = Group(request.param)
+    try:
+        yield made
+    finally:
+        made.close()
+        noSecurityManager()

@@ -14,7 +14,6 @@ from Products.zasync.options import Options
 from Products.zasync.options import Retry
 from tests.client import chains
 from tests.client.test_step import Bench
-from zasync_client import beat as module
 from zasync_client.config import Plugin
 
 
@@ -559,39 +558,6 @@ def test_callbacks_of_a_plugin_that_is_not_zope_aware_run_in_zope(bench):
     transaction.commit()
     run(bench, worker, deferred)
     assert (deferred.result, kept(bench)) == (2, (2,))
-
-
-# rotation
-
-def test_an_idle_worker_drops_old_slices_one_after_the_other(bench):
-    worker = bench.worker()
-    period = bench.manager.rotation_period
-    calls = []
-    for _ in range(3):
-        calls.append(put(bench, chains.value))
-        run(bench, worker, calls[-1])
-        bench.step(worker, hurry=True)
-        bench.clock.advance(period / 4)
-    bench.clock.advance(period * 2)
-    left = []
-    for _ in range(4):
-        bench.clock.advance(module.BEAT_SECONDS)
-        assert bench.step(worker) is True
-        transaction.begin()
-        left.append(len(bench.manager.queue.archive))
-    assert left == [2, 1, 0, 0]
-    assert all(bench.manager.queue.find(call.id) is None for call in calls)
-
-
-def test_a_result_is_kept_for_the_rotation_period(bench):
-    worker = bench.worker()
-    deferred = put(bench, chains.value)
-    run(bench, worker, deferred)
-    bench.step(worker, hurry=True)
-    bench.clock.advance(bench.manager.rotation_period - 1)
-    bench.step(worker)
-    transaction.begin()
-    assert bench.manager.getDeferred(deferred.id).result == 1
 
 
 # refused where they are added

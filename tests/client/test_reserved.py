@@ -21,11 +21,11 @@ from Products.zasync.options import Retry
 from tests.client import jobs
 from tests.client.farm import Farm
 from tests.client.fate import Gate
-from tests.client.test_group import assert_apart
-from tests.client.test_group import assert_together
-from tests.client.test_group import Group
-from tests.client.test_group import states
-from tests.client.test_group import times_run
+from tests.client.grouping import assert_apart
+from tests.client.grouping import assert_together
+from tests.client.grouping import Group
+from tests.client.grouping import states
+from tests.client.grouping import times_run
 from tests.client.test_undo import undo
 from zasync_client.worker import UNBEGUN_SECONDS
 

@@ -15,6 +15,7 @@ from ZODB.DB import DB
 from ZODB.DemoStorage import DemoStorage
 from ZODB.FileStorage import FileStorage
 
+from Products.zasync.names import Names
 from Products.zasync.queue import Queue
 
 
@@ -137,3 +138,25 @@ def file_store(tmp_path):
         database = DB(FileStorage(str(tmp_path / 'Data.fs')))
         stack.callback(database.close)
         yield Store([database], stack)
+
+
+@pytest.fixture
+def sites(store):
+    """Callable: a new Site, each with a connection of its own, all of the same three queues."""
+    first = store.client()
+    key = f'moving-{first._key}'
+    first.begin()
+    first.connection.root()[key] = {'old': Queue(), 'one': Queue(), 'two': Queue(),
+                                    'names': Names()}
+    first.commit()
+
+    def make():
+        from tests.zodb.movingsite import Site
+        return Site(store.client(), key)
+
+    return make
+
+
+@pytest.fixture
+def site(sites):
+    return sites()
