@@ -277,6 +277,16 @@ class MailBox(BoxPages, MailFolder):
 
     @zpublish(False)
     @security.private
+    def forget_mail(self):
+        """Forget all folders, messages and bodies, and the password that is stored here."""
+        self._own = {name: value for name, value in self._own.items() if name != 'password'}
+        self.drop_all()
+        self.drop_children()
+        self._by_name = OOBTree()
+        self.body_index = BodyIndex()
+
+    @zpublish(False)
+    @security.private
     def seal_password(self):
         """Seal the stored password with the newest key; what became of it, see credentials.anew.
 
@@ -309,6 +319,16 @@ def forget_runs(box, event):
     """A copied or imported box has no run and no call under way."""
     box.sync_status = SyncStatus()
     box.sync_requests = SyncRequests()
+
+
+def start_empty(box, event):
+    """A copy has the settings of the original and nothing that only its readers may have.
+
+    Zope asks only about the topmost object that is copied: whoever may do all in a folder of
+    their own could paste one with mailboxes in it, and name a server for them.
+    """
+    forget_runs(box, event)
+    box.forget_mail()
 
 
 def _request_indexing(box, stack):

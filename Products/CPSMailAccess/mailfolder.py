@@ -273,6 +273,12 @@ class MailFolder(SimpleItem):
         """Forget a sub-folder and all below it."""
         del self._children[child_id]
 
+    @zpublish(False)
+    @security.private
+    def drop_children(self):
+        """Forget all sub-folders."""
+        self._children = OOBTree()
+
     def _is_taken(self, candidate):
         """Ids in use, ids that would hide a method or attribute, ids Zope reserves."""
         return (candidate in self._children or candidate in RESERVED_IDS

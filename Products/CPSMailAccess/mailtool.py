@@ -202,7 +202,11 @@ def addMailTool(container, title='Webmail', REQUEST=None):
             raise BadRequest(problem)
         REQUEST.RESPONSE.setStatus(400)
         return tool_form(dispatcher, title, {'': problem})
-    container._setObject(TOOL_ID, MailTool(TOOL_ID, title))
+    tool = MailTool(TOOL_ID, title)
+    # Set before the tool is added, so that Zope does not make its creator the Owner, of all
+    # mailboxes too.
+    tool.__ac_local_roles__ = {}
+    container._setObject(TOOL_ID, tool)
     if REQUEST is not None:
         REQUEST.RESPONSE.redirect(container.absolute_url() + '/manage_main')
         return None

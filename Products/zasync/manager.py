@@ -6,6 +6,7 @@ Imports: zmi, scheduling, callbacks, door, putting, listing, queue, security, se
 permissions, errors.
 """
 
+import logging
 import math
 from html import escape
 
@@ -35,12 +36,15 @@ from .interfaces import IAsynchronousCallManager
 from .places import parse_id
 from .queue import Queue
 from .security import identity
+from .security import may_act_as
 from .zmi.callpages import CallPages
 from .zmi.managerforms import constructAsynchronousCallManager  # noqa: F401 (historic place)
 from .zmi.managerforms import constructAsynchronousCallManagerForm  # noqa: F401
 from .zmi.managerforms import ManagerPages
 from .zmi.periodicforms import PeriodicPages
 
+
+log = logging.getLogger('zasync')
 
 #: Seconds under which a call nobody finds is "not yet" rather than "not": another
 #: process sees a commit a moment after it returned.
@@ -269,12 +273,20 @@ InitializeClass(AsynchronousCallManager)
 def start_empty(manager, event):
     """A manager that is added, pasted or imported has no calls: each call runs once.
 
-    Its periodic calls are paused: those of the original go on.
+    Its periodic calls are paused: those of the original go on. Left out are those of others: Zope
+    asks only about the topmost object that is copied, and who manages the copy can read their
+    arguments and have them run.
     """
     manager.queue = Queue()
     manager.leaving = False
-    for periodic in manager.periodic.values():
-        periodic.start_over()
+    for id, periodic in list(manager.periodic.items()):
+        if may_act_as(periodic.call.caller, manager):
+            periodic.start_over()
+        else:
+            del manager.periodic[id]
+            log.warning('%s is a copy without the periodic call %s: whoever made the copy may not '
+                        'act as %s', '/'.join(manager.getPhysicalPath()), id,
+                        periodic.call.caller)
 
 
 def refuse_to_go_with_open_calls(manager, event):

@@ -11,6 +11,7 @@ import io
 from contextlib import contextmanager
 
 from AccessControl import SpecialUsers
+from AccessControl.Permissions import manage_users
 from AccessControl.SecurityManagement import getSecurityManager
 from AccessControl.SecurityManagement import newSecurityManager
 from AccessControl.SecurityManagement import setSecurityManager
@@ -65,6 +66,19 @@ def identity():
     folder = aq_parent(aq_inner(user))
     path = folder.getPhysicalPath() if hasattr(folder, 'getPhysicalPath') else None
     return None if special else user.getId(), path, special
+
+
+def may_act_as(caller, context):
+    """Whether the user this code runs as is that Caller, or manages the users of its folder.
+
+    context -- any object of the site.
+    """
+    if identity() == (caller.user_id, caller.folder, caller.special):
+        return True
+    root = getattr(context, 'getPhysicalRoot', lambda: context)()
+    place = at(root, caller.folder[:-1]) if caller.folder else None
+    return bool(getSecurityManager().checkPermission(manage_users,
+                                                     root if place is None else place))
 
 
 def _url_facts(request):
