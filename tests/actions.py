@@ -26,6 +26,11 @@ FORMS = {
     'manage_keepManager': {'id': 'zam1'}, 'manage_changeProperties': {'no_worker': 'queue'},
     'manage_editProperties': {'title': 'Other', 'max_idle_time:float': '70', 'no_worker': 'run',
                               'balance': 'pace'},
+    'manage_addProperty': {'id': 'more', 'value': '1', 'type': 'string'},
+    'manage_changePropertyTypes': {
+        'old_ids:list': 'more', 'props.new_id:records': 'less', 'props.new_value:records': '2',
+        'props.new_type:records': 'string'},
+    'manage_delProperties': {'ids:list': 'less'},
     'manage_delObjects': {'ids:list': 'box_bob'},
     'manage_changeDefaults': {'HOST': 'other'},
     'addMailBox': {'user': 'eve', 'HOST': 'other', 'PORT': '143', 'SSL': '0', 'login': 'eve',

@@ -10,6 +10,8 @@ from AccessControl.class_init import InitializeClass
 from AccessControl.Permissions import manage_properties
 from AccessControl.SecurityInfo import ClassSecurityInfo
 from OFS.Folder import Folder
+from OFS.PropertySheets import DefaultPropertySheets
+from OFS.PropertySheets import vps
 from zExceptions import BadRequest
 from zope.interface import implementer
 from ZPublisher import zpublish
@@ -45,6 +47,12 @@ from .zmi.dispatcherforms import DispatcherPages
 LEAST_IDLE_SECONDS = 25.0
 #: Longest: after a day nobody waits for a worker any more.
 MOST_IDLE_SECONDS = 86_400.0
+
+
+class _Sheets(DefaultPropertySheets):
+    """The properties for WebDAV: its methods would be a way around our actions."""
+
+    __zpublishable__ = False
 
 
 @implementer(IAsynchronousCallDispatcher)
@@ -102,6 +110,23 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
             raise BadRequest('What was typed is not of the type of its property.') from None
 
     # Zope's own answer to GET as well, and to any page: a link would change our settings.
+
+    propertysheets = vps(_Sheets)
+
+    @action
+    @security.protected(manage_properties)
+    def manage_addProperty(self, id, value, type, REQUEST=None):
+        return super().manage_addProperty(id, value, type, REQUEST)
+
+    @action
+    @security.protected(manage_properties)
+    def manage_delProperties(self, ids=None, REQUEST=None):
+        return super().manage_delProperties(ids, REQUEST)
+
+    @action
+    @security.protected(manage_properties)
+    def manage_changePropertyTypes(self, old_ids, props, REQUEST=None):
+        return super().manage_changePropertyTypes(old_ids, props, REQUEST)
 
     @action
     @security.protected(manage_properties)

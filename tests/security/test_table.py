@@ -72,6 +72,8 @@ TABLE = (
     ('zad', ACTION, ADD_MANAGERS, 'manage_addManagers'),
     ('zad', ACTION, DELETE, 'manage_removeManager manage_keepManager'),
     ('zad', ACTION, PROPERTIES, 'manage_changeProperties manage_editProperties'),
+    ('zad', ACTION, PROPERTIES, 'manage_addProperty manage_delProperties'),
+    ('zad', ACTION, PROPERTIES, 'manage_changePropertyTypes'),
     ('portal_webmail', PAGE, VIEW, 'manage_main manage_workspace index_html'),
     ('portal_webmail', PAGE, PROPERTIES, 'manage_defaultsForm'),
     ('portal_webmail', ACTION, PROPERTIES, 'manage_changeDefaults'),
@@ -112,6 +114,11 @@ VALUES = {
     **{name: {'id': 'zam2'} for name in (
         'manage_removal', 'manage_removeManager', 'manage_keepManager')},
     'manage_changeProperties': {'no_worker': 'run'},
+    'manage_addProperty': {'id': 'more', 'value': 'x', 'type': 'string'},
+    'manage_delProperties': {'ids:list': 'extra'},
+    'manage_changePropertyTypes': {
+        'old_ids:list': 'extra', 'props.new_id:records': 'extra',
+        'props.new_value:records': 'x', 'props.new_type:records': 'string'},
     'manage_editProperties': {'title': 'x', 'max_idle_time:float': '60', 'no_worker': 'run',
                               'balance': 'load'},
     'manage_delObjects': {'ids': 'box_alice'},
@@ -127,7 +134,7 @@ VALUES = {
 ZOPES = {
     'absolute_url', 'absolute_url_path', 'virtual_url_path', 'getId', 'title_or_id',
     'title_and_id', 'getParentNode', 'propertyIds', 'propertyItems', 'propertyMap',
-    'propertyValues', 'propertysheets', 'valid_roles', 'validRoles', 'manage_tabs',
+    'propertyValues', 'valid_roles', 'validRoles', 'manage_tabs',
     'zope_copyright', 'HEAD', 'OPTIONS'}
 ZOPES_LOGGED_IN = {'PROPFIND', 'manage_DAVget', 'manage_workspace'}
 

@@ -93,6 +93,7 @@ class _Founded(Site):
         app = self.app
         app._setObject('zam', AsynchronousCallManager('zam'))
         app._setObject('zad', ZAsyncDispatcher('zad'))
+        app.zad._setProperty('extra', 'of the site', 'string')
         for id in ('zam1', 'zam2'):
             app.zad._setObject(id, AsynchronousCallManager(id))
         sign_on(app.zam)

@@ -80,6 +80,21 @@ def test_each_action_is_refused_from_another_site_and_nothing_changes(site, buil
         assert word in said
 
 
+@pytest.mark.parametrize('sheet', ['default', 'webdav'])
+@pytest.mark.parametrize('button', [
+    'manage_changeProperties?no_worker=refuse',
+    'manage_editProperties?title=x&max_idle_time:float=30&no_worker=refuse&balance=load',
+    'manage_addProperty?id=more&value=1&type=string', 'manage_delProperties?ids:list=title'])
+def test_property_sheets_of_a_dispatcher_are_no_way_around_its_actions(site, built, sheet, button):
+    paths, _ = built
+    last = site.db.lastTransaction()
+    for ask in (site.browser('admin').get, site.browser('admin').post):
+        answer = ask(f'{paths["ZAsyncDispatcher"]}/propertysheets/{sheet}/{button}',
+                     headers=FOREIGN[0])
+        assert answer.status_int in (401, 403, 404)
+    assert site.db.lastTransaction() == last
+
+
 #: Actions that have nothing to do where `actions.build` has made things.
 IDLE = {'manage_retryCall', 'manage_retryAll', 'manage_purge', 'manage_test',
         'manage_fetchBody', 'manage_sealPasswords', 'addMailTool'}
