@@ -29,6 +29,7 @@ from Products.zasync.forgery import action
 from . import background
 from . import credentials
 from . import parameters
+from .interfaces import IMailBox
 from .interfaces import IMailTool
 from .mailbox import MailBox
 from .zmi.toolpages import ADD_NAMES
@@ -39,6 +40,8 @@ from .zmi.toolpages import ToolPages
 
 TOOL_ID = 'portal_webmail'
 BOX_PREFIX = 'box_'
+
+ONLY_BOXES = 'The mail tool holds mailboxes only.'
 
 _marker = object()
 
@@ -86,7 +89,9 @@ class MailTool(ToolPages, Folder):
         return default
 
     def _setObject(self, id, object, roles=None, user=None, set_owner=1, suppress_events=False):
-        """As ObjectManager's, without its tuple of all children."""
+        """As ObjectManager's, without its tuple of all children. Refuses what is no mailbox."""
+        if not IMailBox.providedBy(object):
+            raise BadRequest(ONLY_BOXES)
         self._checkId(id)
         if not suppress_events:
             notify(ObjectWillBeAddedEvent(object, self, id))
@@ -108,6 +113,10 @@ class MailTool(ToolPages, Folder):
         if not suppress_events:
             notify(ObjectRemovedEvent(child, self, id))
             notifyContainerModified(self)
+
+    def _setProperty(self, id, value, type='string'):
+        """Its parameters are none of Zope's properties, one of which could hide a mailbox."""
+        raise BadRequest('The mail tool has no properties.')
 
     @zpublish(False)
     @security.protected('Access contents information')
@@ -193,7 +202,7 @@ def addMailTool(container, title='Webmail', REQUEST=None):
     title = str(title).strip()
     problem = _id_problem(container, TOOL_ID)
     if is_mail_tool(container):
-        problem = 'The mail tool holds mailboxes only.'
+        problem = ONLY_BOXES
     if not problem and (len(title) > 200 or '<' in title):
         problem = ('The title has at most 200 characters and no less-than sign, which Zope would '
                    'take for markup.')

@@ -71,6 +71,18 @@ def test_second_tool_is_refused_in_the_form(admin):
     assert 'There is a portal_webmail here already.' in answer.text
 
 
+@pytest.mark.parametrize('action, form', [
+    ('manage_addProduct/OFSP/manage_addFolder', {'id': 'stuff'}),
+    ('manage_addProduct/OFSP/manage_addDTMLMethod', {'id': 'stuff'}),
+    ('manage_addProperty', {'id': 'box_zoe', 'value': '1', 'type': 'string'})])
+def test_the_tool_takes_nothing_but_mailboxes(admin, mail, action, form):
+    """Its page could not show anything else."""
+    answer = admin.post(f'{TOOL}/{action}', form)
+    assert answer.status_code == 400
+    assert 'The mail tool ' in answer.text
+    assert 'box_alice' in soup(admin.get(TOOL + '/manage_main')).text
+
+
 BAD_INPUT = [
     ('user', '', 'A user id is needed.'),
     ('user', 'alice', 'There is a box_alice here already.'),
