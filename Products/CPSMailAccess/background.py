@@ -114,7 +114,7 @@ def is_lost(box):
     dispatcher = find_dispatcher(box)
     manager = dispatcher.get(requests.manager_id) if dispatcher is not None else None
     try:
-        return manager is None or manager.getDeferred(requests.call.id) is None
+        return manager is None or manager.getDeferred(requests.call_id) is None
     except KeyError:
         return True
     except _not_yours():

@@ -96,7 +96,7 @@ class MailBox(BoxPages, MailFolder):
     def _join(self, owner, light):
         """Have the run under way serve `owner`, who has not been counted as a request yet."""
         requests, status = self.sync_requests, self.sync_status
-        counted = requests.call is not None and requests.call.id == owner
+        counted = owner == requests.call_id
         if not counted and owner not in status.stopped:
             requests.ask(light)
             read_current(status)

@@ -27,10 +27,11 @@ call is run again after a crash it takes its own lease over; when the call ended
 free. Clocks only say when nobody need wait any longer for an owner that shows no sign: too
 early, and work is done twice by runs of which the second is refused.
 
-Imports: persistent.
+Imports: persistent, ZODB.
 """
 
 from persistent import Persistent
+from ZODB.POSException import POSKeyError
 
 
 IDLE, QUEUED, RUNNING, DONE, FAILED = 'idle', 'queued', 'running', 'done', 'failed'
@@ -142,8 +143,8 @@ class SyncStatus(Persistent):
         """Take the lease from whoever has it, and forget the call that waits or runs: what
         they commit next is refused, and they do not begin anew."""
         told = [self.owner] if self.state == RUNNING else []
-        if requests.is_open() and requests.call.id not in told:
-            told.append(requests.call.id)
+        if requests.is_open() and requests.call_id not in told:
+            told.append(requests.call_id)
         self.stopped = (*told, *self.stopped)[:STOPPED_MOST]
         self._end(IDLE, now, requests.wanted)
         self.owner = None
@@ -164,12 +165,32 @@ class SyncRequests(Persistent):
 
     #: Number of the last request, and of the last one for all folders.
     wanted = wanted_full = 0
-    #: The Deferred of the last call put into the queue, or None; the id of its manager.
-    call = manager_id = None
+    #: The ids of the last call put into the queue and of its manager, or None.
+    call_id = manager_id = None
+    _call = None
     #: Owner of the call before, which had ended; its lease is free.
     ended_owner = None
     #: Why the last request could not be put anywhere; '' if it could.
     problem = ''
+
+    @property
+    def call(self):
+        """The Deferred of the last call put into the queue, or None.
+
+        None too if it was dropped and packed away: its database may not be ours, and then does
+        not know who keeps it.
+        """
+        call = self._call
+        try:
+            if call is not None:
+                call.state  # noqa: B018 (loads it)
+        except POSKeyError:
+            return None
+        return call
+
+    def is_gone(self):
+        """Whether there is no call any more where one was put; it had ended."""
+        return self.call_id is not None and self.call is None
 
     def ask(self, light):
         """Count one request; its number."""
@@ -181,32 +202,33 @@ class SyncRequests(Persistent):
 
     def put(self, call, manager_id=None):
         """`call` was put for the last request, to that manager."""
-        if self.call is not None and self.call.ended:
-            self.ended_owner = self.call.id
-        self.call, self.manager_id = call, manager_id
+        if self.knows_ended(self.call_id):
+            self.ended_owner = self.call_id
+        self._call, self.call_id, self.manager_id = call, call.id, manager_id
 
     def forget(self):
         """No call is counted upon any more."""
-        self.call = self.manager_id = None
+        self._call = self.call_id = self.manager_id = None
 
     def knows_ended(self, owner):
         """Whether `owner` is a call that failed, was cancelled or timed out, or ended: then
         its commits are refused from now on, whatever it still believes."""
+        if owner is None or owner == self.ended_owner:
+            return owner is not None
         call = self.call
-        return owner is not None and (
-            owner == self.ended_owner
-            or call is not None and call.id == owner and call.ended)
+        return owner == self.call_id and (call is None or call.ended)
 
     def is_open(self):
         """Whether the last call put waits or is running. It serves every request up to its
         end, so one that comes before may join it; callbacks after its end serve nobody."""
-        return self.call is not None and self.call.state in ('new', 'accepted')
+        call = self.call
+        return call is not None and call.state in ('new', 'accepted')
 
     def is_silent(self, status, now):
         """Whether the open call has given no sign for long: nobody has claimed it, or its
         worker is gone. It may still run, and then does no harm."""
         signs = [self.call.put_at, self.call.started_at]
-        if status.owner == self.call.id:
+        if status.owner == self.call_id:
             signs.append(status.progress.renewed_at)
         return is_over(max((sign for sign in signs if sign is not None), default=None), now)
 
@@ -232,6 +254,7 @@ def report(status, requests, now, lost=False):
 
     lost -- whether no manager knows the call that was put.
     """
+    lost = lost or requests.is_gone()
     state, message, reason = _state(status, requests, now, lost)
     progress = status.progress
     return {

@@ -99,6 +99,8 @@ class Queue(Claiming, Archiving, Persistent):
         number = lanes.next_number(lane)
         deferred = Deferred(make_id(lane_number, number, call.put_at), call, self,
                             names or self.names)
+        if self._p_jar is not None:  # who keeps it may be in another database
+            self._p_jar.add(deferred)
         facts = {}
         if call.priority:
             facts[PRIORITY] = call.priority
