@@ -106,19 +106,27 @@ def request_synchronisation(box, light, now):
 
 
 def is_lost(box):
-    """Whether the call that was put for a mailbox is open and will never run: its manager has
-    gone, or begun anew with an empty queue, or the dispatcher can't be acquired any more."""
+    """Whether the call that was put for a mailbox is open and will never run: no manager of the
+    dispatcher knows it, or the dispatcher can't be acquired any more."""
     requests = box.sync_requests
     if requests.manager_id is None or not requests.is_open():
         return False
     dispatcher = find_dispatcher(box)
-    manager = dispatcher.get(requests.manager_id) if dispatcher is not None else None
-    try:
-        return manager is None or manager.getDeferred(requests.call_id) is None
-    except KeyError:
+    if dispatcher is None:
         return True
+    first = dispatcher.get(requests.manager_id)
+    # It may have been moved to another one.
+    return not ((first is not None and _knows(first, requests.call_id))
+                or any(_knows(each, requests.call_id) for each in dispatcher.managers()))
+
+
+def _knows(manager, call_id):
+    try:
+        return manager.getDeferred(call_id) is not None
+    except KeyError:
+        return False
     except _not_yours():
-        return False  # but it is there
+        return True
 
 
 def _not_yours():

@@ -9,6 +9,7 @@ from Testing.makerequest import makerequest
 from Products.CPSMailAccess import background
 from Products.CPSMailAccess import clock
 from Products.zasync.manager import AsynchronousCallManager
+from Products.zasyncdispatcher import leaving
 from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
 
 from .conftest import fill
@@ -134,6 +135,21 @@ def test_call_whose_manager_is_gone_is_waited_for_no_longer(
     assert box.background_synchronisation() == 'done'
     transaction.commit()
     assert box.sync_report()['state'] == 'done'
+
+
+def test_call_that_was_moved_to_another_manager_is_waited_for(site, alice, dispatcher):
+    dispatcher.no_worker = 'queue'
+    box = boxed(site, free_port())
+    assert box.background_synchronisation() == 'queued'
+    dispatcher._setObject('zam2', AsynchronousCallManager('zam2'))
+    transaction.commit()
+    leaving.start(dispatcher, dispatcher.zam1)
+    while not leaving.go_on(dispatcher, dispatcher.zam1, clock.now()):
+        transaction.commit()
+    transaction.commit()
+    assert box.sync_report()['state'] == 'queued'
+    assert box.background_synchronisation() == 'joined'
+    assert dispatcher.zam2.lenNewCalls() == 1
 
 
 def test_call_of_somebody_else_is_not_taken_for_lost(site, alice, dispatcher):
