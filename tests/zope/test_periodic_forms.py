@@ -435,6 +435,33 @@ def test_methods_say_what_they_touched_and_refuse_unknown_ids(manager):
             getattr(manager, f'{name}PeriodicCall')('nightly')
 
 
+def test_a_form_that_is_saved_as_it_came_changes_nothing(manager, admin):
+    set_one(manager, options=Options(timeout=1234567.5, expires=datetime.timedelta(
+        days=400, seconds=0.25), retry=Retry(4, 9.0), priority=3, series='s'))
+    before = manager.periodic['nightly'].call
+    form = fields(admin.get(f'{FORM}?id=nightly'))
+    assert form['timeout'] == '1234567.5'
+    assert admin.post(SAVE, form).status_int == 302
+    after = manager.periodic['nightly'].call
+    assert after == before._replace(
+        put_at=after.put_at, expires_at=after.expires_at, caller=after.caller)
+    assert abs(after.expires_at - after.put_at - 400 * 86_400 - 0.25) < 0.001
+
+
+def test_the_form_of_a_call_in_a_zone_that_is_gone_says_so_and_mends_it(manager, admin):
+    """Systems drop names of time zones now and then."""
+    set_one(manager)
+    kept = manager.periodic['nightly']
+    object.__setattr__(kept.timetable, 'zone', 'US/Gone')
+    kept._p_changed = True
+    answer = admin.get(f'{FORM}?id=nightly')
+    assert answer.status_int == 200
+    assert "'US/Gone'" in complaints(answer)['zone']
+    form = {**fields(answer), 'zone': 'America/New_York'}
+    assert admin.post(SAVE, form).status_int == 302
+    assert manager.periodic['nightly'].timetable.zone == 'America/New_York'
+
+
 # copies
 
 def test_periodic_calls_of_a_copy_are_paused_and_know_nothing_of_the_originals_calls(

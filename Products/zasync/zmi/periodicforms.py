@@ -37,7 +37,7 @@ from .periodicvalues import read_call
 from .periodicvalues import read_options
 from .periodicvalues import Reader
 from .periodicvalues import row_of
-from .periodicvalues import shown_tick
+from .periodicvalues import shown_ticks
 from .periodicvalues import values_of
 
 
@@ -67,7 +67,9 @@ class PeriodicPages(scheduling.PeriodicCalls):
     def manage_periodicCall(self, REQUEST, id='', manage_tabs_message=None):
         """The form of one periodic call; without an id, of a new one."""
         values = values_of(self._shown_periodic(id)) if id else DEFAULTS
-        return self._show_form(values, {}, not id, manage_tabs_message)
+        found = Reader(values)
+        found.read('zone', cron.check_zone)  # whoever set it knew more time zones, it may be
+        return self._show_form(values, found.errors, not id, manage_tabs_message)
 
     def _show_form(self, values, errors, adding, message=None):
         periodic = None if adding else self._shown_periodic(values['id'])
@@ -79,9 +81,7 @@ class PeriodicPages(scheduling.PeriodicCalls):
             values=values, errors=errors, adding=adding, kinds=kinds, parts=PARTS,
             row=None if periodic is None else row_of(periodic, self.queue, now),
             calls=None if periodic is None else called_by(periodic.call),
-            ticks=() if periodic is None else [
-                shown_tick(tick, periodic.timetable.zone)
-                for tick in periodic.timetable.times_after(now, PREVIEW)],
+            ticks=() if periodic is None else shown_ticks(periodic.timetable, now, PREVIEW),
             zones=sorted(cron.zones()), badges=BADGES,
             plugins=sorted({*builtin.NAMES, *self.queue.card.plugins}),
             manage_tabs_message=message)

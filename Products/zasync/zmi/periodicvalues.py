@@ -8,6 +8,7 @@ Imports: showing, builtin, cron, options, expression, errors, clock, callpages.
 import ast
 import datetime
 from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfoNotFoundError
 
 from .. import builtin
 from .. import clock
@@ -152,8 +153,9 @@ def values_of(periodic):
         **DEFAULTS, 'id': periodic.id, 'title': periodic.title, 'kind': PLUGIN,
         'expression': timetable.expression, 'zone': timetable.zone, 'plugin': call.plugin,
         'arguments': repr(args), 'keywords': repr(kwargs), 'priority': str(call.priority),
-        'timeout': '' if call.timeout_seconds is None else f'{call.timeout_seconds:g}',
-        'expires': '' if call.expires_at is None else f'{call.expires_at - call.put_at:g}',
+        'timeout': _shown_seconds(call.timeout_seconds),
+        'expires': _shown_seconds(
+            None if call.expires_at is None else round(call.expires_at - call.put_at, 6)),
         'attempts': '' if call.retry is None else str(call.retry[0] if call.retry else 0),
         'series': call.series or ''}
     if literal is None:
@@ -162,6 +164,11 @@ def values_of(periodic):
         values.update(kind=EXEC, path='/'.join(args[0]) or '/', tales=args[2], plugin='',
                       arguments='()')
     return values
+
+
+def _shown_seconds(seconds):
+    """As they may be typed: nothing is changed by a form that is saved as it came."""
+    return '' if seconds is None else repr(float(seconds)).removesuffix('.0')
 
 
 def row_of(periodic, queue, now):
@@ -193,6 +200,14 @@ def called_by(call):
     if call.members:
         return call.plugin, ', '.join(member.plugin for member in call.members)
     return call.plugin, showing.shown(call.arguments)
+
+
+def shown_ticks(timetable, now, number):
+    """The next ones as shown_tick has them; none if nobody here knows the time zone."""
+    try:
+        return [shown_tick(tick, timetable.zone) for tick in timetable.times_after(now, number)]
+    except ZoneInfoNotFoundError:
+        return []
 
 
 def shown_tick(tick, zone):
