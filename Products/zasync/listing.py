@@ -3,12 +3,15 @@
 A list loads no call but those it shows, and those it must look at to see whether they
 fit: where a call hangs tells its place and when it was put.
 
-Imports: interfaces, places, lanes, errors.
+Imports: interfaces, deferred, places, lanes, errors.
 """
+
+import math
 
 from ZODB.POSException import POSKeyError
 
 from . import lanes
+from .deferred import is_there
 from .errors import told
 from .interfaces import CALLBACK
 from .interfaces import CANCELLED
@@ -29,6 +32,15 @@ MOST = 10_000
 
 def page(queue, state=None, plugin=None, user=None, start=None, limit=100):
     """See IAsynchronousCallManager.calls. Raises ValueError for what is no state, no limit."""
+    return search(queue, state, plugin, user, start, limit)[0]
+
+
+def search(queue, state=None, plugin=None, user=None, start=None, limit=100, most=math.inf):
+    """([Deferred] as `page` has them, the last one looked at if the search stopped there).
+
+    most -- so many are looked at: of a million that ended few may fit, and each is loaded. The
+    second is None when all were looked at, or enough found.
+    """
     if state is not None and state not in STATES:
         raise ValueError(f'{told(state)} is no state of a call; they are {", ".join(STATES)}')
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST:
@@ -36,6 +48,7 @@ def page(queue, state=None, plugin=None, user=None, start=None, limit=100):
     found, shown = [], set()
     before = None if start is None else _mark_of(
         queue.find(start) if isinstance(start, str) else None)
+    looked = 0
     for deferred in _all(queue, state):
         mark = _mark_of(deferred)
         if mark in shown:
@@ -43,11 +56,15 @@ def page(queue, state=None, plugin=None, user=None, start=None, limit=100):
         shown.add(mark)
         if before is not None:
             before = None if mark == before else before
-        elif _fits(deferred, state, plugin, user):
+            continue
+        if _fits(deferred, state, plugin, user):
             found.append(deferred)
             if len(found) == limit:
                 break
-    return found
+        looked += 1
+        if looked >= most and is_there(deferred):
+            return found, deferred
+    return found, None
 
 
 def _fits(deferred, state, plugin, user):

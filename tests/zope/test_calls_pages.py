@@ -10,6 +10,7 @@ from bs4 import BeautifulSoup
 from Products.zasync.board import Progress
 from Products.zasync.failure import Failure
 from Products.zasync.options import Options
+from Products.zasync.zmi import callpages
 from tests.fakes import NOW
 
 
@@ -108,6 +109,25 @@ def facts(answer):
     soup = BeautifulSoup(answer.text, 'html.parser')
     return {row.th.get_text(strip=True): row.td.get_text(strip=True)
             for row in soup.select('#facts tr')}
+
+
+def test_a_search_that_finds_little_goes_on_where_it_stopped(site, manager, monkeypatch):
+    """Each call that does not fit is loaded: with a million of them a page would never come."""
+    monkeypatch.setattr(callpages, 'LOOK_MOST', 10)
+    site.login('bob')
+    wanted = put(manager).id
+    site.login('eve')
+    for _ in range(24):
+        put(manager)
+    site.logout()
+    admin = site.browser('admin')
+    pages = [admin.get('/zam/manage_calls?user=bob')]
+    while 'Look further' in pages[-1].text:
+        assert wanted not in pages[-1].text and 'no such calls' not in pages[-1].text
+        pages.append(pages[-1].click('Look further'))
+    assert len(pages) == 3 and wanted in pages[-1].text
+    assert 'There are no such calls.' in admin.get(
+        '/zam/manage_calls?user=bob&start=' + wanted).text
 
 
 def test_one_call_is_shown_in_full(site, calls):

@@ -3,7 +3,7 @@
 Pages read; what changes something is a POST. Nothing of a call's values is made here:
 they are shown as they are written.
 
-Imports: permissions, forgery, interfaces, clock, showing.
+Imports: permissions, forgery, interfaces, clock, listing, showing.
 """
 
 from urllib.parse import quote
@@ -16,6 +16,7 @@ from zExceptions import NotFound
 from ZPublisher import zpublish
 
 from .. import clock
+from .. import listing
 from .. import permissions
 from .. import showing
 from ..forgery import action
@@ -27,6 +28,9 @@ from ..interfaces import STATES
 
 #: Calls on a page.
 PAGE = 50
+
+#: Calls that are looked at for a page: a list by plugin or user loads each that does not fit.
+LOOK_MOST = 2_000
 
 BADGES = {'new': 'secondary', 'accepted': 'primary', 'callback': 'info', 'resolved': 'success',
           'failed': 'danger', 'cancelled': 'warning', 'expired': 'warning'}
@@ -50,14 +54,18 @@ class CallPages:
         """A page of calls, newest first in each state."""
         if not all(isinstance(text, str) for text in (state, plugin, user, start)):
             raise BadRequest('Each field is a text, and is there once.')
-        found = self.calls(state if state in STATES else None, plugin.strip() or None,
-                           user.strip() or None, start or None, PAGE + 1)
+        found, last = listing.search(
+            self.queue, state if state in STATES else None, plugin.strip() or None,
+            user.strip() or None, start or None, PAGE + 1, LOOK_MOST)
         asked = {'state': state, 'plugin': plugin, 'user': user}
-        older = None
+        older = further = None
         if len(found) > PAGE:
             older = urlencode({**asked, 'start': found[PAGE - 1].id})
+        elif last is not None:
+            further = urlencode({**asked, 'start': last.id})
         return self._calls_page(
             rows=[row_of(deferred) for deferred in found[:PAGE]], asked=asked, older=older,
+            further=further, look_most=f'{LOOK_MOST:,}',
             states=STATES, final_states=sorted(FINAL_STATES), ages=AGES, badges=BADGES,
             counts=(self.lenNewCalls(), self.lenAcceptedCalls(), len(self.queue.failed)),
             manage_tabs_message=manage_tabs_message)
