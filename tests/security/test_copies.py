@@ -79,6 +79,17 @@ def test_a_copy_of_a_mailbox_has_neither_its_mail_nor_its_password(site, path, t
         '/shop/portal_webmail/box_alice/INBOX/manage_main').follow().text
 
 
+def test_a_copy_by_webdav_is_one_as_well(site):
+    eve = site.browser('eve')
+    eve.lint = False  # it knows no such method
+    answer = eve.request('/shop', method='COPY', headers={
+        'Destination': 'http://localhost/eves/mine', 'Depth': 'infinity'})
+    assert answer.status_int == 201
+    copy = site.app.eves.mine
+    assert copy.portal_webmail.box_alice._account().password == ''
+    assert not copy.portal_webmail.box_alice.message_count() and not copy.zam.periodic
+
+
 def test_the_owner_of_a_mailbox_learns_no_password_by_a_tool_of_her_own(site):
     """Who added the mailbox typed it; in a tool of her own she may name any server."""
     site.app.manage_addFolder('home')
