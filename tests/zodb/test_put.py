@@ -458,7 +458,7 @@ def test_a_lane_is_never_emptied(entries, mark):
 
 def test_the_last_of_a_lane_is_its_highest_number_and_whose_it_is(store):
     client = store.client()
-    assert lanes.last(client.queue.lanes[0]) == (0, None)
+    assert lanes.last(client.begin().lanes[0]) == (0, None)
     for number in range(1, 2 * lanes.CHUNK + 2):
         id = client.put(make_call(number))
         assert lanes.last(client.begin().lanes[0]) == (number, client.queue.find(id)._p_oid)
