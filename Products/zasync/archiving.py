@@ -11,6 +11,7 @@ from .interfaces import FAILED
 from .interfaces import RESOLVED
 from .places import DESK_LANE
 from .places import filing_key
+from .places import holds
 from .places import make_id
 from .places import place_of
 from .trees import NarrowTree
@@ -142,8 +143,9 @@ class Archiving:
     def _trim_lanes(self, before):
         """Remove the entries of calls taken in that were put before then."""
         for number, lane in enumerate(self.lanes):
-            mark = self.marks.get(number)[0]
-            if mark and lanes.forget(lane, mark, before):
+            mark, oid = self.marks.get(number)
+            # If it does not hold, what was put since may lie below it; the next look finds that.
+            if mark and holds(lane, mark, oid) and lanes.forget(lane, mark, before):
                 self.marks.set(number, mark, None)
 
 

@@ -18,6 +18,7 @@ from .failure import Failure
 from .places import AFTER
 from .places import DESK_LANE
 from .places import EXPIRES
+from .places import holds
 from .places import NOT_BEFORE
 from .places import oid_at
 from .places import parse_id
@@ -118,7 +119,7 @@ class Claiming:
     def _new_entries(self, lane_number, lane, most):
         """[(number, entry)] not taken in yet, at most `most`; advances the lane's mark."""
         mark, oid = self.marks.get(lane_number)
-        if mark and oid_at(lane, mark) != oid:
+        if not holds(lane, mark, oid):
             # The put we marked was undone, and what came since may have its
             # number: look at the whole lane (a few hundred entries at most).
             self._drop_undone(lane_number)

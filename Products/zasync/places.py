@@ -72,3 +72,8 @@ def oid_at(lane, number):
     """The oid of the deferred at that number of the lane, not loaded; None if there is none."""
     entry = lanes.get(lane, number)
     return None if entry is None or entry.deferred is None else entry.deferred._p_oid
+
+
+def holds(lane, mark, oid):
+    """Whether what was taken in last from that lane, see Marks, is still there: not undone."""
+    return mark <= lanes.highest(lane) and oid_at(lane, mark) == oid

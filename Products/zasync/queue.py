@@ -39,9 +39,9 @@ from .places import AFTER
 from .places import DESK_LANE
 from .places import EXPIRES
 from .places import filing_key
+from .places import holds
 from .places import make_id
 from .places import NOT_BEFORE
-from .places import oid_at
 from .places import parse_id
 from .places import PLACE
 from .places import place_of
@@ -158,7 +158,9 @@ class Queue(Claiming, Archiving, Persistent):
             facts[NOT_BEFORE] = not_before
         lane = self.lanes[lane_number]
         if lanes.store(lane, number, lanes.Entry(deferred.put_at, deferred, facts)):
-            lanes.trim(lane, self.marks.get(lane_number)[0])
+            mark, oid = self.marks.get(lane_number)
+            if holds(lane, mark, oid):  # else what was put since may lie below it
+                lanes.trim(lane, mark)
 
     def note_cancelled(self, deferred):
         """A call that waited has been cancelled: the beat is to take it out."""
@@ -217,7 +219,7 @@ class Queue(Claiming, Archiving, Persistent):
             return None
         lane = self.lanes[lane_number]
         mark, oid = self.marks.get(lane_number)
-        if number <= mark and oid_at(lane, mark) == oid:
+        if number <= mark and holds(lane, mark, oid):
             return None
         entry = lanes.get(lane, number)
         return entry and entry.deferred

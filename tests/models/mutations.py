@@ -51,7 +51,7 @@ def calls_that_wait_for_their_time_are_not_counted(monkeypatch):
 
 
 def a_mark_is_a_number_alone(monkeypatch):
-    monkeypatch.setattr(claiming, 'oid_at', lambda lane, number: b'same')
+    monkeypatch.setattr(claiming, 'holds', lambda lane, mark, oid: True)
 
 
 def a_paused_manager_is_claimed_from(monkeypatch):

@@ -4,11 +4,13 @@ import pytest
 
 from Products.zasync import listing
 from Products.zasync.interfaces import ACCEPTED
+from Products.zasync.lanes import CHUNK
 from tests.fakes import make_call
 from tests.fakes import NOW
 
 
 LATE = NOW + 10_000
+DAY = 86_400
 
 
 def last_transaction_id(store):
@@ -182,3 +184,74 @@ def test_what_an_undone_put_leaves_behind_does_not_keep_the_database_from_being_
         file_store.databases[0].pack()
     caller.begin()
     assert caller.queue.find(follower).state == 'resolved'
+
+
+def test_what_is_put_after_an_undo_is_not_trimmed_by_who_puts_next(file_store):
+    """The new puts have the numbers of those that were taken in."""
+    caller, worker = file_store.client(), file_store.client()
+    queue = caller.begin()
+    for number in range(3 * CHUNK):
+        queue.put(make_call(number), 0)
+    caller.commit()
+    put = last_transaction_id(file_store)
+    worker.beat(LATE, 0)
+    undo(file_store, caller, put)
+    new = [caller.put(make_call(100 + number)) for number in range(3 * CHUNK)]
+    claimed = worker.beat(LATE, 100)
+    claimed += worker.beat(LATE, 100)
+    assert claimed == new
+
+
+def file_one(caller, worker):
+    """Put and end a call in lane 0."""
+    id = caller.put(make_call(1))
+    worker.beat(LATE, 1)
+    worker.begin().find(id).succeed(None, LATE)
+    worker.queue.archive_ended(id, DAY)
+    worker.commit()
+
+
+def undo_one_taken_in(file_store, caller, worker):
+    """Put one in lane 0 that is taken in and undone."""
+    caller.put(make_call(2))
+    put = last_transaction_id(file_store)
+    worker.beat(LATE, 0)
+    undo(file_store, caller, put)
+
+
+def drop_old(worker):
+    """Drop what was filed; entries as old leave the lanes."""
+    assert worker.begin().drop_old(LATE + 3 * DAY, DAY)
+    worker.commit()
+
+
+def test_what_is_put_after_an_undo_is_not_dropped_with_old_results(file_store):
+    caller, worker = file_store.client(), file_store.client()
+    file_one(caller, worker)
+    undo_one_taken_in(file_store, caller, worker)
+    new = caller.put(make_call(3))
+    drop_old(worker)
+    assert worker.begin().find(new).id == new
+    claimed = worker.beat(LATE + 3 * DAY, 10)
+    claimed += worker.beat(LATE + 3 * DAY, 10)
+    assert claimed == [new]
+
+
+def test_a_lane_that_is_trimmed_after_an_undo_has_no_news_for_ever(file_store):
+    """Each look would write a beat."""
+    caller, worker = file_store.client(), file_store.client()
+    file_one(caller, worker)
+    undo_one_taken_in(file_store, caller, worker)
+    drop_old(worker)
+    worker.beat(LATE + 3 * DAY, 10)
+    assert not worker.begin().has_news()
+
+
+def test_a_mark_beyond_the_end_of_its_lane_does_not_hide_what_is_put(file_store):
+    caller, worker = file_store.client(), file_store.client()
+    caller.begin().marks.set(0, 5, None)
+    caller.commit()
+    id = caller.put(make_call(1))
+    assert caller.begin().find(id).id == id
+    assert worker.beat(LATE, 10) == [id]
+    assert not worker.begin().has_news()
