@@ -121,6 +121,11 @@ class Archiving:
 
     def let_age(self, deferred, now, rotation_period):
         """Keep a call that failed no longer than others: a newer one of its kind tells more."""
+        if deferred.state == FAILED:  # it may not have been filed
+            if deferred.id in self.desk.reserved:
+                self.claim_reserved(deferred.id, self.desk.boot, now)
+            if deferred.id in self.desk.running:
+                self.archive_ended(deferred.id, rotation_period)
         if self.failed.pop(deferred.id, None) is not None:
             _into_slice(self.archive, deferred, policy.slice_of(now, rotation_period))
 

@@ -8,7 +8,7 @@ A *tick* is a time that the expression names. Ticks that nobody saw to, because 
 ran, the manager was paused or the call before had not ended, are made up for by one call.
 Ticks from before the settings were made or changed, and those of a pause, are not.
 
-Imports: cron.
+Imports: cron, deferred.
 """
 
 import functools
@@ -17,6 +17,8 @@ from zoneinfo import ZoneInfoNotFoundError
 
 from persistent import Persistent
 from ZODB.POSException import POSKeyError
+
+from .deferred import is_there
 
 
 log = logging.getLogger('zasync')
@@ -31,7 +33,8 @@ class PeriodicState(Persistent):
 
     served_at -- POSIX seconds up to which ticks are served. answered -- the last request for
     a run that is served. last -- the Deferred of the last call, or None. It hangs here, so
-    its outcome can be seen when the archive has dropped it.
+    its outcome can be seen when the archive has dropped it. left -- members of calls before it
+    that had not ended when it was made.
     """
 
     __zpublishable__ = False
@@ -39,6 +42,7 @@ class PeriodicState(Persistent):
     served_at = 0.0
     answered = 0
     last = None
+    left = ()
 
 
 class PeriodicCall(Persistent):
@@ -162,15 +166,34 @@ def beat(manager, now):
 
 def _make_call(periodic, manager, now):
     """One call, for all ticks that are due and all runs that were asked for."""
-    queue, state, last = manager.queue, periodic.state, periodic.last
-    if last is not None:
-        queue.let_age(last, now, manager.rotation_period)
+    queue, state = manager.queue, periodic.state
+    _let_age(periodic, queue, now, manager.rotation_period)
     state.served_at = now
     state.answered = periodic.asked
     state.last = _born(queue, manager.names(), put_at(periodic.call, round(now * 1000) / 1000),
                        now)
     # crash point 30: the call of a tick is not committed; the next life makes one for all ticks.
     log.info('call %s made for the periodic call %s', state.last.id, periodic.id)
+
+
+def _let_age(periodic, queue, now, rotation_period):
+    """What there was before keeps nobody busy any more; some of it may run still."""
+    left = []
+    for each in (*periodic.state.left, *_with_members(periodic.last)):
+        if is_there(each):
+            if each.ended:
+                queue.let_age(each, now, rotation_period)
+            else:
+                left.append(each)
+    if left or periodic.state.left:
+        periodic.state.left = tuple(left)
+
+
+def _with_members(deferred):
+    """The call and those it was made with, whose ends it waited for."""
+    if deferred is None or not is_there(deferred):
+        return []
+    return [deferred, *(each for member in deferred.after for each in _with_members(member))]
 
 
 def _born(queue, names, call, now):

@@ -44,6 +44,12 @@ def wait_for_file(path, limit=30.0):
     return os.getpid()
 
 
+def wait_and_fail(path):
+    """As wait_for_file, but it ends with an error."""
+    wait_for_file(path)
+    raise RuntimeError('failed on purpose')
+
+
 def mark_then_wait(name, path):
     """An effect, then a wait: killed while it waits, the effect must not be there."""
     set_mark(name, root()['marks'].get(name, 0) + 1)
@@ -53,6 +59,12 @@ def mark_then_wait(name, path):
 def fail_after_effect(name):
     """An effect, then an error: the effect must not stay."""
     set_mark(name, True)
+    raise RuntimeError('failed on purpose')
+
+
+@groupable
+def fail_in_group():
+    """An error, among others."""
     raise RuntimeError('failed on purpose')
 
 

@@ -327,6 +327,78 @@ def test_of_the_calls_that_failed_only_the_last_stays(bench):
     assert 'failed on purpose' in each.last.failure.text
 
 
+def test_a_call_that_failed_just_before_the_next_one_stays_no_longer_than_others(bench):
+    """It is not filed yet."""
+    each = bench.set(args=(jobs.fail_after_effect, 'x'))
+    worker = bench.worker()
+    for number in range(3):
+        bench.change(bench.manager.runPeriodicCall, 'tick')
+        bench.work(worker)
+        assert bench.made() == number + 1 and each.last.state == 'failed'
+        # It was when the last beat was made.
+        assert bench.manager.queue.pulse.accepted == 1
+    bench.pass_time(worker, SWEEP_SECONDS)
+    transaction.begin()
+    assert list(bench.manager.queue.failed) == [each.last.id]
+
+
+def test_so_does_one_that_failed_among_others(bench):
+    """It is reserved still."""
+    each = bench.set(args=(jobs.fail_in_group,))
+    worker = bench.worker(changes={'batch_seconds': 0.05})
+    worker._habits.note_alone(('zope_call', jobs.__name__, 'fail_in_group'), 0.0)
+    worker._habits.note_group(True)
+    bench.change(bench.manager.runPeriodicCall, 'tick')
+    bench.step(worker)
+    transaction.begin()
+    assert list(bench.manager.queue.desk.reserved) == [each.last.id]
+    bench.settle(worker)
+    bench.change(bench.manager.runPeriodicCall, 'tick')
+    bench.work(worker)
+    bench.pass_time(worker, SWEEP_SECONDS)
+    transaction.begin()
+    assert bench.made() == 2
+    assert list(bench.manager.queue.failed) == [each.last.id]
+
+
+def test_so_do_the_members_of_the_last_one_that_failed(bench):
+    each = bench.set(plugin='aggregate', args=([
+        ('zope_call', (jobs.add, 1, 1)), ('zope_call', (jobs.fail_after_effect, 'x')),
+        ('aggregate', ([('zope_call', (jobs.fail_after_effect, 'y'))],))],))
+    worker = bench.worker()
+    for _ in range(3):
+        bench.change(bench.manager.runPeriodicCall, 'tick')
+        bench.work(worker)
+        bench.pass_time(worker, SWEEP_SECONDS)
+        transaction.begin()
+        good, bad, nested = each.last.after
+        assert set(bench.manager.queue.failed) == {bad.id, nested.after[0].id}
+
+
+def test_a_member_that_fails_after_a_newer_call_was_made_does_not_stay_either(bench, tmp_path):
+    gate = tmp_path / 'gate'
+    each = bench.set(plugin='aggregate', kwargs={'first_failure': True}, args=([
+        ('zope_call', (jobs.fail_after_effect, 'x')),
+        ('zope_call', (jobs.wait_and_fail, str(gate)))],))
+    worker = bench.worker(threads=3)
+    bench.pass_time(worker, 60, settle=False)
+    first = each.last
+    bench.wait(lambda: first.after[0].ended)
+    bench.pass_time(worker, 1, settle=False)
+    bench.wait(lambda: first.ended)
+    for _ in range(2):
+        bench.pass_time(worker, 60, settle=False)
+        assert not first.after[1].ended and each.last is not first
+    gate.touch()
+    bench.settle(worker)
+    bench.pass_time(worker, 60)
+    bench.pass_time(worker, SWEEP_SECONDS)
+    transaction.begin()
+    assert set(bench.manager.queue.failed) == {
+        each.last.id, *(member.id for member in each.last.after)}
+    assert each.state.left == ()
+
+
 def test_the_outcome_of_the_last_call_is_there_when_the_archive_has_dropped_it(bench):
     each = bench.set(expression='0 0 1 1 *')
     bench.change(bench.manager.runPeriodicCall, 'tick')

@@ -210,8 +210,10 @@ class Crew:
         if periodic is None or not awake or not periodic.is_due(t.records, now):
             return
         last = t.get(periodic.last)
-        if last is not None and last.state == 'failed' and last.filed and last.aged_at is None:
-            t.note(last.id, last.let_age(now))
+        if last is not None and last.state == 'failed' and last.aged_at is None:
+            if not last.filed:
+                queuemodel.file(t, last, now)
+            t.note(last.id, t[last.id].let_age(now))
             t.share('failed')
             t.share('archive')
         id, place = self.world.see(_last_periodic)
