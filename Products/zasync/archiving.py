@@ -68,7 +68,7 @@ class Archiving:
 
     def recheck_held_up(self, now):
         """Have run what waits for calls that ended elsewhere: some were moved, here or away."""
-        if self.desk.n_aside and (self.intakes or self.departed):
+        if self.desk.n_aside and (self.intakes or self.departed or self.waiting.parted):
             for _, deferred in self.waiting.take_not_held_up():
                 self._add_waiting(deferred, now, deferred.not_before)
 

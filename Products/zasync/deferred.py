@@ -443,6 +443,10 @@ class Deferred(Persistent):
         """Whether it is in that Queue."""
         return self._queue is queue
 
+    def is_beside(self, other: Deferred) -> bool:
+        """Whether it is in the queue of that call."""
+        return self._queue is other._queue
+
     def let_go(self, now: float) -> None:
         """What it did has failed in no thread; its callbacks are for its next attempt."""
         if self.attempt:

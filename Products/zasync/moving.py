@@ -89,7 +89,10 @@ def move_periodic(periodic, targets):
 
 
 def stay(queue):
-    """The move is called off: forget what has left, if nothing here can wait for its end."""
+    """The move is called off: forget what has left, unless something here waits for its end.
+
+    What is taken in later is seen to wait for a call elsewhere: see Waiting.parted.
+    """
     if not queue.desk.n_aside:
         queue.departed.clear()
 

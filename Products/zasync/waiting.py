@@ -15,6 +15,8 @@ call waits is noted by (lane, number), but for `ready`, through which most calls
 Imports: deferred, trees.
 """
 
+from itertools import islice
+
 from persistent import Persistent
 from ZODB.POSException import POSKeyError
 
@@ -26,6 +28,10 @@ class Waiting(Persistent):
     """See the module. Its counts are on the desk, which the beat writes anyway."""
 
     __zpublishable__ = False
+
+    #: Whether what is parked waits for calls of other queues, so that nobody will tell it of
+    #: their ends. What was parked before its call was moved does not count.
+    parted = False
 
     def __init__(self, desk):
         self._desk = desk
@@ -132,12 +138,16 @@ class Waiting(Persistent):
         return found
 
     def take_not_held_up(self):
-        """Take out what waits for calls of which none is left: their puts were undone.
+        """Take out what waits for calls of which none is left: undone, or ended elsewhere.
 
         → [(place, Deferred)]
         """
-        found = [(place, deferred) for place, deferred in self.parked.items()
-                 if not has_ended(deferred) and not deferred.is_held_up()]
+        left = [(place, deferred) for place, deferred in self.parked.items()
+                if not has_ended(deferred)]
+        found = [(place, deferred) for place, deferred in left if not deferred.is_held_up()]
+        if self.parted:
+            self.parted = not all(each.is_beside(deferred) for _, deferred in left
+                                  for each in _awaited(deferred))
         for place, deferred in found:
             self.remove(place, deferred)
         return found
@@ -221,13 +231,12 @@ class Waiting(Persistent):
 
     def _await(self, place, deferred):
         """Note whose ends it waits for."""
-        for awaited in deferred.after:
-            if not has_ended(awaited):
-                places = self._awaited.get(awaited.id, ())
-                if place not in places:
-                    self._awaited[awaited.id] = (*places, place)
-                if not deferred.hurried:
-                    break
+        for awaited in _awaited(deferred):
+            places = self._awaited.get(awaited.id, ())
+            if place not in places:
+                self._awaited[awaited.id] = (*places, place)
+            if not (self.parted or awaited.is_beside(deferred)):
+                self.parted = True
 
     def _await_no_more(self, place, deferred):
         try:
@@ -272,6 +281,12 @@ class Waiting(Persistent):
             if wanted in tree:
                 return wanted, tree[wanted]
             start = (*prefix, priority, float('inf'))
+
+
+def _awaited(deferred):
+    """The first call it waits for that has not ended; if a failure is enough, all of them."""
+    awaited = (each for each in deferred.after if not has_ended(each))
+    return awaited if deferred.hurried else islice(awaited, 1)
 
 
 def is_waiting(deferred):
