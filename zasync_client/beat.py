@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from Products.zasync import periodic
 from Products.zasync import policy
+from Products.zasync.claiming import Offers
 from Products.zasync.deferred import is_there
 from Products.zasync.errors import Cancelled
 from Products.zasync.errors import NotOurs
@@ -105,6 +106,7 @@ class Beat:
         self._habits = habits
         self._siblings = siblings
         self._filing = Filing(boot, config, siblings)
+        self._offers = Offers(config.plugins)
         self.target = target
         self.role = role
         self.draining = False
@@ -168,7 +170,7 @@ class Beat:
             periodic.beat(manager, now)
         claims = self._of_alone(queue, ends, now, idle) if filing else ()
         if not self.draining and (holds or slots):
-            offers = None if self.role == OWN else self._config.plugins
+            offers = None if self.role == OWN else self._offers
             known = attempts(held, ends)
             claims += tuple(self._claim(deferred, known) for deferred in queue.take_in_and_claim(
                 self._boot, now, slots, period, offers, self._config.max_interruptions,

@@ -4,6 +4,7 @@ Imports: places, lanes, waiting, policy, errors, failure.
 """
 
 from heapq import merge
+from itertools import count
 from itertools import islice
 from operator import itemgetter
 
@@ -32,6 +33,9 @@ from .waiting import is_waiting
 #: so long that the worker looks dead.
 TAKE_IN_MOST = 1_000
 
+#: Of the calls that one look of a worker sees that is not at home, those at the front.
+FRONT_MOST = TAKE_IN_MOST // 2
+
 #: A call that may be what kills its workers waits so long, in seconds, before it is looked at
 #: again, while another such call runs.
 ALONE_SECONDS = 1.0
@@ -43,6 +47,33 @@ def _never(_deferred):
     return False
 
 
+class Offers:
+    """What a worker can run that is not at home, and how far it has looked for that.
+
+    plugins -- names. A look begins at the front, where the most urgent calls are, and goes on
+    from `place`; None: from there.
+    """
+
+    def __init__(self, plugins):
+        self._plugins = plugins
+        self.place = None
+
+    def __contains__(self, plugin):
+        return plugin in self._plugins
+
+    def note(self, found, end):
+        """A look has found calls at those places and ended at that one; None: it has seen all.
+
+        It goes on with what it has found, since somebody else may have been quicker.
+        """
+        far = next((place for place in found if self._is_far(place)), end)
+        if far is None or self._is_far(far):
+            self.place = far
+
+    def _is_far(self, place):
+        return self.place is None or place >= self.place
+
+
 class Claiming:
     """The part of a Queue that takes calls in and claims them."""
 
@@ -51,11 +82,11 @@ class Claiming:
                           lanes=True):
         """Take in what is new or due and claim the first `slots` calls; → list of Deferreds.
 
-        What has ended where it waited (cancelled, expired) goes to nobody. offers -- names of
-        the plugins that whoever claims can run; None: what is put here is for him.
-        max_interruptions -- see policy.has_last_chance. may_reserve -- callable(Deferred) →
-        whether the call is only kept for the holder, who commits its claim with its end.
-        lanes -- whether to take in what is new; else that waits for the next beat.
+        What has ended where it waited (cancelled, expired) goes to nobody. offers -- the
+        Offers of who claims; None: what is put here is for him. max_interruptions -- see
+        policy.has_last_chance. may_reserve -- callable(Deferred) → whether the call is only kept
+        for the holder, who commits its claim with its end. lanes -- whether to take in what is
+        new; else that waits for the next beat.
         """
         news = self._take_in(now) if lanes else {}
         self._take_out_cancelled(news, rotation_period)
@@ -155,8 +186,8 @@ class Claiming:
         waits_apart = {place for place, _ in waiting}
         # As many of the ready ones as may be needed; they are looked at in order.
         candidates = self._loaded_together(
-            merge(waiting, self._ready_items(), key=_by_place), slots)
-        chosen, seen = [], 0
+            merge(waiting, self._ready_items(offers and offers.place), key=_by_place), slots)
+        chosen, places, seen = [], [], 0
         for place, deferred in candidates:
             if seen == slots + TAKE_IN_MOST:
                 break
@@ -185,8 +216,13 @@ class Claiming:
                     deferred.accept(boot, now)
                     self.desk.add_running(deferred.id, deferred)
                 chosen.append(deferred)
+                places.append(place)
                 if len(chosen) == slots:
                     break
+        else:
+            place = None
+        if offers is not None and slots:
+            offers.note(places, place)
         for place, deferred in waiting:
             if place in waits_apart:
                 self.waiting.add_ready(place, deferred)
@@ -216,12 +252,17 @@ class Claiming:
         if len(oids) > 1 and self._p_jar is not None:
             self._p_jar.prefetch(oids)
 
-    def _ready_items(self):
-        """[(place, Deferred)] of `ready` in order, robust against removals on the way."""
+    def _ready_items(self, further=None):
+        """[(place, Deferred)] of `ready` in order, robust against removals on the way.
+
+        further -- the place from which it goes on after the first FRONT_MOST.
+        """
         if not self.desk.n_ready:
             return
         place = None
-        while True:
+        for number in count():
+            if number == FRONT_MOST and further is not None:
+                place = max(place, further)
             try:
                 place = self.waiting.ready.minKey(place)
             except ValueError:  # no more

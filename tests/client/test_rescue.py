@@ -418,6 +418,34 @@ def test_who_has_no_plugin_for_what_waits_does_not_look_at_it_again_and_again(
     farm.settle(other)
 
 
+@pytest.mark.parametrize('role', ['visitor', 'guest'])
+def test_who_has_no_plugin_for_a_thousand_calls_reaches_those_behind_them(farm, tmp_path, role):
+    other = farm.serve('zam2', plugins=[('odd', lambda run: 'odd')])
+    farm.put_to('zam2', 'zope_call', jobs.wait_for_file, str(tmp_path / 'go'))
+    farm.step(other)
+    transaction.begin()
+    for _ in range(1_100):
+        farm.zad.zam2.putCall('odd')
+    transaction.commit()
+    plain = farm.put_to('zam2', *CALL)
+    for _ in range(2):
+        farm.clock.advance(10)
+        farm.step(other)
+    idle = farm.serve('zam1')
+    if role == 'guest':
+        farm.let_pass(70, idle)
+        (tmp_path / 'go').touch()
+        farm.run(idle)
+    for _ in range(5):
+        farm.clock.advance(2)
+        farm.run(idle, rounds=2)
+    assert farm.holder('zam2') == ((idle if role == 'guest' else other).boot, role == 'guest')
+    assert plain.state == 'resolved'
+    assert farm.zad.zam2.lenNewCalls() == 1_100
+    (tmp_path / 'go').touch()
+    farm.settle(other)
+
+
 def visit(farm, call):
     """A worker of zam1 that has taken that call of a busy sibling, and does not run it."""
     visitor = farm.serve('zam1', start=False)
