@@ -439,6 +439,11 @@ class Deferred(Persistent):
         self._queue = queue
         self.moved = intake
 
+    @property
+    def queue(self) -> Any:
+        """The Queue it is in; None for what was run in a request."""
+        return self._queue
+
     def is_in(self, queue: object) -> bool:
         """Whether it is in that Queue."""
         return self._queue is queue

@@ -207,8 +207,10 @@ class AsynchronousCallManager(ManagerPages, CallPages, PeriodicPages, SimpleItem
             chosen = self.calls(FAILED, limit=listing.MOST)
         failed = [deferred for deferred in chosen if deferred.state == FAILED]
         for deferred in failed:
-            putting.put_again(self.queue, deferred)
-            putting.after_put(self.queue, self)
+            # It may have been moved to another manager since.
+            queue = deferred.queue
+            putting.put_again(queue, deferred)
+            putting.after_put(queue, self if queue is self.queue else None)
         return len(failed)
 
     @zpublish(False)

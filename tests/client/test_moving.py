@@ -8,6 +8,7 @@ import pytest
 import transaction
 
 from Products.zasync import moving
+from Products.zasync.interfaces import FAILED
 from Products.zasync.interfaces import NEW
 from Products.zasync.interfaces import RESOLVED
 from Products.zasync.manager import AsynchronousCallManager
@@ -237,3 +238,35 @@ def test_what_waits_where_a_removal_was_called_off_is_run_when_the_moved_calls_h
     fate.clock.advance(RECONCILE_SECONDS)
     fate.go(two)
     assert whole.result == [7, 7]
+
+
+def test_a_call_that_failed_and_was_moved_runs_again_where_it_is_whoever_is_asked(
+        fate, monkeypatch):
+    monkeypatch.setattr(moving, 'MOST', 1)
+    app = fate.connection.root()['Application']
+    app._setObject('zad', ZAsyncDispatcher('zad'))
+    for id in ('zam1', 'zam2'):
+        app.zad._setObject(id, AsynchronousCallManager(id))
+    transaction.commit()
+    fate.manager = app.zad.zam2
+    one, two = worker_at(fate, 'zad', 'zam1'), worker_at(fate, 'zad', 'zam2')
+    failed = fate.call('zope_call', jobs.fail_after_effect, 'x')
+    fate.go(two)
+    fate.call('zope_call', jobs.fail_after_effect, 'y')
+    fate.go(two)
+    fate.step(two, hurry=True)
+    fate.do(lambda: leaving.start(app.zad, app.zad.zam2))
+    fate.do(lambda: leaving.go_on(app.zad, app.zad.zam2, fate.clock.now()))
+    assert list(app.zad.zam1.queue.failed) == [failed.id]
+    assert fate.do(app.zad.zam2.retry, failed.id) == 1
+    assert [each.lenNewCalls() for each in (app.zad.zam1, app.zad.zam2)] == [1, 0]
+    fate.do(lambda: leaving.call_off(app.zad, app.zad.zam2))
+    fate.do(app.zad.zam2.resume)
+    fate.go(two)
+    assert failed.state == NEW
+    fate.go(one)
+    fate.step(one, hurry=True)
+    transaction.begin()
+    assert failed.state == FAILED and len(failed.attempts) == 2
+    assert app.zad.zam1.calls(FAILED) == [failed]
+    assert not app.zad.zam2.queue.intakes
