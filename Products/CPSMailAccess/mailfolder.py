@@ -58,6 +58,8 @@ class MailFolder(SimpleItem):
     selectable = True
     _count = 0
     _children = _messages = None
+    #: See reading; each run adds a few at most.
+    _refused = ()
 
     def __init__(self, id, server_name='', path=(), selectable=True):
         self.id = id
@@ -174,7 +176,7 @@ class MailFolder(SimpleItem):
     @security.private
     def snapshot(self):
         """The Snapshot of what is stored."""
-        return Snapshot(self.state(), self.uids())
+        return Snapshot(self.state(), self.uids(), refused=self._refused)
 
     @zpublish(False)
     @security.private
@@ -197,6 +199,7 @@ class MailFolder(SimpleItem):
         if self.uidvalidity != uidvalidity:
             self.uidvalidity = uidvalidity
             self.uidnext = self.exists = self.modseq = None
+            self._refused = ()
 
     @zpublish(False)
     @security.private
@@ -225,6 +228,13 @@ class MailFolder(SimpleItem):
             return False
         self._count -= 1
         return True
+
+    @zpublish(False)
+    @security.private
+    def keep_refused(self, uids):
+        """Remember the UIDs of messages that the server refuses to read."""
+        if self._refused != uids:
+            self._refused = uids
 
     @zpublish(False)
     @security.private

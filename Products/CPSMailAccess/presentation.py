@@ -69,8 +69,15 @@ def plural(number, noun):
     return '%d %s%s' % (number, noun, '' if number == 1 else 's')
 
 
-def summary(counts):
-    """What a run did, in one sentence."""
-    return '%s looked into, %s fetched, %d deleted, %s of flags.' % (
+def summary(counts, left=0):
+    """What a run did, and what it could not do, each in one sentence.
+
+    left -- messages that the server refused to read.
+    """
+    sentences = ['%s looked into, %s fetched, %d deleted, %s of flags.' % (
         plural(counts['folders'], 'folder'), plural(counts['fetched'], 'message'),
-        counts['deleted'], plural(counts['flags'], 'change'))
+        counts['deleted'], plural(counts['flags'], 'change'))]
+    if left:
+        sentences.append('The mail server refused to give %s, left for next time.'
+                         % plural(left, 'message'))
+    return ' '.join(sentences)

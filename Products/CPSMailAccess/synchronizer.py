@@ -8,7 +8,7 @@ The lease is taken and committed before the first byte to the server. Each batch
 refused when the lease has changed, and then the lease is looked at again. Whoever lost it
 stops with Superseded, with nothing uncommitted in hand.
 
-Imports: mailfolder (what it writes), syncplan, syncstatus, errors.
+Imports: mailfolder (what it writes), reading, syncplan, syncstatus, errors.
 """
 
 import logging
@@ -17,16 +17,13 @@ from . import errors
 from . import syncplan
 from .presentation import plural
 from .presentation import summary
+from .reading import Reading
 from .syncstatus import COUNTS
 from .syncstatus import read_current
 from .syncstatus import RENEW_SECONDS
 
 
 logger = logging.getLogger('CPSMailAccess')
-
-
-#: A run whose server refuses to read more messages gives up: each costs ten commands.
-REFUSED_MOST = 10
 
 
 class Synchronizer:
@@ -48,8 +45,11 @@ class Synchronizer:
         self.now = now
         self.log = []
         self.counts = dict.fromkeys(COUNTS, 0)
-        self.done = self.total = self.refused = 0
+        self.done = self.total = 0
         self.message = ''
+        #: {server name of a folder: how many of its messages the server refused to read}
+        self.left = {}
+        self.refusal = None
 
     @property
     def status(self):
@@ -78,7 +78,7 @@ class Synchronizer:
             raise
         # crash point 45: all is done but the end; the call finds nothing left to do.
         self._note()
-        self.status.finish(self.now(), served, summary(self.counts))
+        self.status.finish(self.now(), served, self._summary())
         return True
 
     # Lease
@@ -123,6 +123,9 @@ class Synchronizer:
         read_current(self.requests)
         return False
 
+    def _summary(self):
+        return summary(self.counts, sum(self.left.values()))
+
     def _fail(self, error):
         logger.warning('%s: %s', '/'.join(self.box.getPhysicalPath()), error)
         self.log.append('failed: %s' % error)
@@ -158,6 +161,9 @@ class Synchronizer:
             self._remove(server_name)
         if not light:
             self.box.sweep_bodies()
+        if self.refusal is not None and not self.box.message_count():
+            # It reads none at all: not the messages are broken, but the server.
+            raise self.refusal
 
     def _create(self, remote):
         folder = self.box.create_folder(remote)
@@ -225,8 +231,9 @@ class Synchronizer:
     def _fetch(self, session, folder, state, messages):
         """Fetch what is new; whether all of it came, so that the folder is finished."""
         if not messages.to_fetch:
+            folder.keep_refused(())
+            self.left.pop(folder.server_name, None)
             return True
-        missing = 0
         try:
             again = session.examine(folder.server_name)
         except errors.FolderUnreadable:
@@ -234,14 +241,22 @@ class Synchronizer:
             return False
         if again.uidvalidity != state.uidvalidity:
             return False
-        for uids in messages.batches:
+        reading = Reading(session, messages.again, self._tell_refused)
+        asked = [(reading.headers, uids) for uids in messages.batches]
+        asked += [(reading.once_more, uids)
+                  for uids in syncplan.split(messages.again, self.batch_size)]
+        missing = 0
+        for read, uids in asked:
             self.message = 'Fetching %s.' % folder.shown_path()
-            found = self._headers(session, uids)
+            found = read(uids)
             for uid in sorted(found):
                 self._add(folder, found[uid])
+            folder.keep_refused(reading.refused)
             missing += len(uids) - len(found)
             self.done += len(uids)
             self._beat()
+        self.left[folder.server_name] = reading.left
+        self.refusal = reading.error or self.refusal
         self.log.append('%s: %s' % (folder.shown_path(), plural(
             messages.to_fetch - missing, 'new message')))
         if missing:
@@ -249,21 +264,10 @@ class Synchronizer:
                 folder.shown_path(), plural(missing, 'message')))
         return not missing
 
-    def _headers(self, session, uids):
-        """The headers of `uids`, without those of messages the server refuses to read: one
-        broken message must not keep all others away."""
-        try:
-            return session.headers(uids)
-        except errors.CommandRefused as error:
-            if len(uids) > 1:
-                middle = len(uids) // 2
-                return {**self._headers(session, uids[:middle]),
-                        **self._headers(session, uids[middle:])}
-            self.refused += 1
-            if self.refused > REFUSED_MOST:
-                raise
-            self.log.append('message %d: skipped, %s' % (uids[0], error))
-            return {}
+    def _tell_refused(self, uid, error):
+        self.log.append('message %d: skipped, %s' % (uid, error))
+        # Looking for such messages takes many commands.
+        self._beat_if_due()
 
     def _add(self, folder, remote):
         message = folder.add(remote)

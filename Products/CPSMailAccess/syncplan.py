@@ -5,7 +5,8 @@ The rules, each with a reason:
 - A folder is matched by its server name and nothing else.
 - UIDs mean something only under the UIDVALIDITY they were seen with; under another one the
   folder's messages are dropped and fetched anew, and no other folder is touched.
-- Only unknown UIDs are fetched. Flags of known ones are compared.
+- Only unknown UIDs are fetched, those that were refused before apart from the others: one that
+  can't be read keeps others away. Flags of known ones are compared.
 - Something is deleted only when a *complete* listing does not have it. No listing, half a
   listing or an error deletes nothing.
 - A light run looks at INBOX; only a full run creates the other folders and removes any.
@@ -48,7 +49,8 @@ class FolderPlan:
 class MessagePlan:
     """rebuild -- drop what is stored first: the UIDVALIDITY is another one.
     batches -- tuples of UIDs to fetch, newest first. vanished -- UIDs to drop.
-    flags -- how to learn the flags of `known`. complete -- whether the listing was."""
+    flags -- how to learn the flags of `known`. complete -- whether the listing was.
+    again -- UIDs to fetch after the batches, for the server refused to read them before."""
 
     rebuild: bool = False
     batches: tuple = ()
@@ -56,10 +58,11 @@ class MessagePlan:
     vanished: frozenset = frozenset()
     flags: str = FLAGS_NONE
     complete: bool = True
+    again: tuple = ()
 
     @property
     def to_fetch(self):
-        return sum(len(batch) for batch in self.batches)
+        return sum(len(batch) for batch in self.batches) + len(self.again)
 
 
 def plan_folders(listed, local_names, light):
@@ -108,13 +111,16 @@ def is_unchanged(stored, count, remote):
 
 def plan_messages(local, remote, batch_size=BATCH_SIZE):
     """The MessagePlan that makes the `local` Snapshot like the `remote` one."""
-    rebuild = bool(local.uids) and local.state.uidvalidity != remote.state.uidvalidity
+    renumbered = local.state.uidvalidity != remote.state.uidvalidity
+    rebuild = bool(local.uids) and renumbered
     stored = frozenset() if rebuild else local.uids
     known = stored & remote.uids
     vanished = stored - remote.uids if remote.complete else frozenset()
-    batches = split(sorted(remote.uids - stored, reverse=True), batch_size)
+    again = () if renumbered else tuple(
+        uid for uid in local.refused if uid in remote.uids and uid not in stored)
+    batches = split(sorted(remote.uids - stored - set(again), reverse=True), batch_size)
     flags = _how_flags(local.state, remote.state) if known else FLAGS_NONE
-    return MessagePlan(rebuild, batches, known, vanished, flags, remote.complete)
+    return MessagePlan(rebuild, batches, known, vanished, flags, remote.complete, again)
 
 
 def _how_flags(stored, remote):

@@ -97,8 +97,10 @@ class Snapshot:
 
     complete -- whether `uids` is known to be all of them. Only then does an absent UID mean
     a deleted message.
+    refused -- on our side: UIDs that the server refused to read, see reading.
     """
 
     state: FolderState
     uids: frozenset = frozenset()
     complete: bool = True
+    refused: tuple = ()

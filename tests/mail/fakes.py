@@ -70,6 +70,8 @@ class FakeSession:
 
     def headers(self, uids):
         self.server.happen('headers')
+        if uids[-1] == 1:
+            self.server.happen('headers of the oldest')
         self.server.asked.append(len(uids))
         if self.server.broken.intersection(uids):
             raise errors.CommandRefused('can not read it')

@@ -6,7 +6,7 @@ import pytest
 import transaction
 
 from Products.CPSMailAccess import errors
-from Products.CPSMailAccess.synchronizer import REFUSED_MOST
+from Products.CPSMailAccess.reading import REFUSED_MOST
 from Products.CPSMailAccess.synchronizer import Synchronizer
 from Products.CPSMailAccess.values import RemoteFolder
 from Products.CPSMailAccess.values import RemoteMessage
@@ -31,7 +31,7 @@ def run(box, server, light=0):
     return synchronizer
 
 
-def test_message_the_server_refuses_to_read_keeps_no_other_away(box):
+def test_the_mail_server_refuses_to_read_a_message(box):
     server = FakeServer(INBOX=range(1, 301), Work=range(1, 3))
     server.broken = frozenset((7, 250))
     log = run(box, server).log
@@ -39,6 +39,8 @@ def test_message_the_server_refuses_to_read_keeps_no_other_away(box):
     assert box.Work.message_count() == 2
     assert 'message 7: skipped, can not read it' in log
     assert 'INBOX: 2 messages not sent, left for next time' in log
+    assert box.sync_report()['state'] == 'done'
+    assert 'refused to give 2 messages, left for next time.' in box.sync_report()['message']
     server.broken = frozenset()
     run(box, server, light=1)
     assert box.INBOX.message_count() == 300 and box.sync_status.progress.counts['fetched'] == 2
@@ -51,6 +53,88 @@ def test_server_that_refuses_to_read_anything_is_not_asked_for_each_message(box)
         run(box, server)
     assert len(server.asked) < 10 * REFUSED_MOST
     assert box.sync_report()['state'] == 'failed'
+    assert box.sync_report()['reason'] == 'can not read it'
+
+
+def test_eleven_broken_messages_keep_no_other_and_no_folder_away(box):
+    server = FakeServer(INBOX=range(1, 301), Work=range(1001, 1005))
+    server.broken = frozenset(range(290, 301))
+    run(box, server)
+    # The eleventh was not looked for, and kept its neighbour with it.
+    assert box.INBOX.uids() == set(range(1, 289))
+    assert box.Work.message_count() == 4
+    assert box.sync_report()['state'] == 'done'
+    assert 'refused to give 12 messages, left for next time.' in box.sync_report()['message']
+    run(box, server)
+    assert box.INBOX.uids() == set(range(1, 290))
+    assert 'refused to give 11 messages, left for next time.' in box.sync_report()['message']
+
+
+@pytest.mark.parametrize('broken', [
+    range(101, 301), range(1, 301, 3), [*range(1, 150), *range(200, 301)], range(2, 301)])
+def test_every_run_comes_further_past_broken_messages_and_asks_only_so_much(box, broken):
+    server = FakeServer(INBOX=range(1, 301), Work=range(1001, 1005))
+    server.broken = frozenset(broken)
+    good, known = set(range(1, 301)) - server.broken, set()
+    for _ in range(len(broken) // REFUSED_MOST + 1):
+        server.asked = []
+        run(box, server)
+        assert box.INBOX.uids() <= good and box.Work.message_count() == 4
+        assert len(server.asked) < 20 * REFUSED_MOST
+        refused = set(box.INBOX.snapshot().refused)
+        assert known <= refused <= server.broken
+        assert len(refused - known) >= REFUSED_MOST or refused == server.broken
+        known = refused
+    assert box.INBOX.uids() == good
+    # From now on only those are asked for, and new mail comes whatever they do.
+    server.folders['INBOX'][301] = frozenset()
+    run(box, server, light=1)
+    assert box.INBOX.uids() == good | {301}
+
+
+def test_messages_that_were_refused_are_had_as_soon_as_the_server_reads_them(box):
+    server = FakeServer(INBOX=range(1, 301))
+    broken = range(1, 26)
+    server.broken = frozenset(broken)
+    for _ in range(3):
+        run(box, server, light=1)
+    # One of them is asked for alone in one of three runs, whatever the others do.
+    server.broken -= {13}
+    for _ in range(3):
+        run(box, server, light=1)
+    assert 13 in box.INBOX.uids()
+    server.broken = frozenset()
+    run(box, server, light=1)
+    assert box.INBOX.message_count() == 300 and box.INBOX.snapshot().refused == ()
+
+
+def test_a_run_that_finds_the_same_messages_broken_writes_nothing_of_their_folder(box):
+    server = FakeServer(INBOX=range(1, 301))
+    server.broken = frozenset((7, 250))
+    run(box, server)
+    before = box.INBOX._p_serial
+    run(box, server)
+    assert box.INBOX._p_serial == before
+    del server.folders['INBOX'][7]
+    run(box, server)
+    assert box.INBOX.snapshot().refused == (250,)
+
+
+def test_what_was_refused_is_remembered_when_the_connection_is_lost_later(box):
+    server = FakeServer(INBOX=range(1, 301))
+    server.broken = frozenset(range(280, 301))
+
+    def lose():
+        raise errors.ConnectionLost('lost')
+
+    server.on('headers of the oldest', lose)
+    with pytest.raises(errors.ConnectionLost):
+        run(box, server)
+    assert box.INBOX.uids() < set(range(1, 280))
+    assert len(box.INBOX.snapshot().refused) >= REFUSED_MOST
+    for _ in range(2):
+        run(box, server)
+    assert box.INBOX.uids() == set(range(1, 280))
 
 
 def test_entry_of_a_body_fetched_while_its_message_went_is_swept_in_time(box):

@@ -71,6 +71,14 @@ def test_only_unknown_uids_are_fetched_newest_first_in_bounded_batches():
     assert plan.to_fetch == 421 and not plan.vanished
 
 
+def test_what_was_refused_is_fetched_apart_and_last_while_its_numbers_mean_the_same():
+    def plan(uidvalidity):
+        local = Snapshot(FolderState(1), frozenset([1]), refused=(5, 9, 3, 1))
+        return syncplan.plan_messages(local, snapshot([1, 2, 3, 4, 5], uidvalidity))
+    assert plan(1).batches == ((4, 2),) and plan(1).again == (5, 3) and plan(1).to_fetch == 4
+    assert plan(2).batches == ((5, 4, 3, 2, 1),) and plan(2).again == ()
+
+
 def test_vanished_needs_a_complete_listing():
     assert syncplan.plan_messages(snapshot([1, 2, 3]), snapshot([2])).vanished == {1, 3}
     partial = syncplan.plan_messages(snapshot([1, 2, 3]), snapshot([2], complete=False))
