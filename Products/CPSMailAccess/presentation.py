@@ -69,14 +69,24 @@ def plural(number, noun):
     return '%d %s%s' % (number, noun, '' if number == 1 else 's')
 
 
-def summary(counts, left=0):
+def enumerated(names, most=5, length=40):
+    """'Old, Work and 7 more': so many names, and so many characters of each."""
+    shown = ', '.join(shortened(name, length) for name in names[:most])
+    return shown if len(names) <= most else '%s and %d more' % (shown, len(names) - most)
+
+
+def summary(counts, skipped=(), left=0):
     """What a run did, and what it could not do, each in one sentence.
 
+    skipped -- names of folders that could not be opened.
     left -- messages that the server refused to read.
     """
     sentences = ['%s looked into, %s fetched, %d deleted, %s of flags.' % (
         plural(counts['folders'], 'folder'), plural(counts['fetched'], 'message'),
         counts['deleted'], plural(counts['flags'], 'change'))]
+    if skipped:
+        sentences.append('%s skipped: %s.' % (plural(len(skipped), 'folder'),
+                                              enumerated(skipped)))
     if left:
         sentences.append('The mail server refused to give %s, left for next time.'
                          % plural(left, 'message'))

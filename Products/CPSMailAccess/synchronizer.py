@@ -47,6 +47,8 @@ class Synchronizer:
         self.counts = dict.fromkeys(COUNTS, 0)
         self.done = self.total = 0
         self.message = ''
+        #: {server name of a folder: (its path, why it could not be opened)}
+        self.skipped = {}
         #: {server name of a folder: how many of its messages the server refused to read}
         self.left = {}
         self.refusal = None
@@ -124,7 +126,8 @@ class Synchronizer:
         return False
 
     def _summary(self):
-        return summary(self.counts, sum(self.left.values()))
+        skipped = [path for path, _error in self.skipped.values()]
+        return summary(self.counts, skipped, sum(self.left.values()))
 
     def _fail(self, error):
         logger.warning('%s: %s', '/'.join(self.box.getPhysicalPath()), error)
@@ -161,6 +164,15 @@ class Synchronizer:
             self._remove(server_name)
         if not light:
             self.box.sweep_bodies()
+        self._check_success(plan)
+
+    def _check_success(self, plan):
+        """Raise the MailError for which a round had nothing of what it was for."""
+        unread = [self.skipped[remote.server_name] for remote in plan.scan
+                  if remote.server_name in self.skipped]
+        if unread and len(unread) == len(plan.scan):
+            # The INBOX of a light run, or all there is.
+            raise unread[0][1]
         if self.refusal is not None and not self.box.message_count():
             # It reads none at all: not the messages are broken, but the server.
             raise self.refusal
@@ -178,8 +190,9 @@ class Synchronizer:
             state = session.examine(remote.server_name)
         except errors.FolderUnreadable as error:
             # One folder's trouble; its messages stay, and the others are not held up.
-            self.log.append('%s: skipped, %s' % (folder.shown_path(), error))
+            self._skip(folder, error)
             return None
+        self.skipped.pop(remote.server_name, None)
         self.counts['folders'] += 1
         stored = folder.state() if folder.exists is not None else None
         if syncplan.is_unchanged(stored, folder.message_count(), state):
@@ -194,6 +207,10 @@ class Synchronizer:
         folder.begin(state.uidvalidity)
         self._update_flags(session, folder, messages)
         return folder, state, messages
+
+    def _skip(self, folder, error):
+        self.skipped[folder.server_name] = folder.shown_path(), error
+        self.log.append('%s: skipped, %s' % (folder.shown_path(), error))
 
     def _rebuild(self, folder):
         count = folder.drop_all()
@@ -236,8 +253,9 @@ class Synchronizer:
             return True
         try:
             again = session.examine(folder.server_name)
-        except errors.FolderUnreadable:
+        except errors.FolderUnreadable as error:
             # It went since the survey; the next full run removes it.
+            self._skip(folder, error)
             return False
         if again.uidvalidity != state.uidvalidity:
             return False

@@ -22,6 +22,8 @@ class FakeServer:
         self.opened = 0
         #: UIDs of messages that the server refuses to read.
         self.broken = frozenset()
+        #: Names of folders that can't be opened.
+        self.locked = frozenset()
         #: Numbers of UIDs in the batches asked for.
         self.asked = []
 
@@ -58,6 +60,8 @@ class FakeSession:
 
     def examine(self, server_name):
         self.server.happen('examine')
+        if server_name in self.server.locked:
+            raise errors.FolderUnreadable('can not open %s' % server_name)
         self.chosen = self.server.folders[server_name]
         return FolderState(1, max(self.chosen, default=0) + 1, len(self.chosen))
 

@@ -8,6 +8,7 @@ import transaction
 from Products.CPSMailAccess import errors
 from Products.CPSMailAccess.reading import REFUSED_MOST
 from Products.CPSMailAccess.synchronizer import Synchronizer
+from Products.CPSMailAccess.syncstatus import TEXT_LENGTH
 from Products.CPSMailAccess.values import RemoteFolder
 from Products.CPSMailAccess.values import RemoteMessage
 
@@ -135,6 +136,82 @@ def test_what_was_refused_is_remembered_when_the_connection_is_lost_later(box):
     for _ in range(2):
         run(box, server)
     assert box.INBOX.uids() == set(range(1, 280))
+
+
+def test_a_folder_of_the_mail_server_can_not_be_opened(box):
+    server = FakeServer(INBOX=range(1, 4), Old=range(1, 3), Work=range(1, 3))
+    server.locked = frozenset(('Old',))
+    run(box, server)
+    assert box.sync_report()['state'] == 'done'
+    assert box.INBOX.message_count() == 3 and box.Work.message_count() == 2
+    assert box.sync_report()['message'].endswith(' 1 folder skipped: Old.')
+    # What is stored of it stays.
+    server.locked = frozenset()
+    run(box, server)
+    assert box.Old.message_count() == 2 and 'skipped' not in box.sync_report()['message']
+    server.locked = frozenset(('INBOX', 'Old'))
+    del server.folders['Work'][1]
+    run(box, server)
+    assert box.sync_report()['message'].endswith(' 2 folders skipped: INBOX, Old.')
+    assert (box.Old.message_count(), box.Work.message_count()) == (2, 1)
+
+
+def test_light_run_that_can_not_open_the_inbox_fails_and_says_so(box):
+    server = FakeServer(INBOX=range(1, 4), Work=range(1, 3))
+    run(box, server)
+    server.locked = frozenset(('INBOX',))
+    with pytest.raises(errors.FolderUnreadable):
+        run(box, server, light=1)
+    report = box.sync_report()
+    assert (report['state'], report['reason']) == ('failed', 'can not open INBOX')
+    assert box.INBOX.message_count() == 3
+
+
+def test_full_run_that_can_open_no_folder_fails_after_following_the_list(box):
+    server = FakeServer(INBOX=range(1, 4), Old=range(1, 3))
+    run(box, server)
+    server.folders['New'] = server.folders.pop('Old')
+    server.locked = frozenset(server.folders)
+    with pytest.raises(errors.FolderUnreadable):
+        run(box, server)
+    assert box.sync_report()['reason'] == 'can not open INBOX'
+    assert box.server_names() == {'INBOX', 'New'} and box.INBOX.message_count() == 3
+
+
+def test_folder_that_can_not_be_opened_any_more_when_it_is_to_be_fetched_is_told_of(box):
+    server = FakeServer(INBOX=range(1, 4), Work=range(1, 3))
+
+    def lock():
+        server.locked = frozenset(('Work',))
+
+    server.on('headers', lock)
+    run(box, server)
+    assert box.INBOX.message_count() == 3 and box.Work.message_count() == 0
+    assert box.sync_report()['message'].endswith(' 1 folder skipped: Work.')
+
+
+def test_a_request_joined_to_a_run_takes_back_what_the_run_said_of_the_inbox(box):
+    server = FakeServer(INBOX=range(1, 4), Work=range(1, 3))
+    server.locked = frozenset(('INBOX',))
+
+    def ask():
+        server.locked = frozenset()
+        box.sync_requests.ask(1)
+
+    server.on('logout', ask)
+    run(box, server)
+    assert server.opened == 2 and box.INBOX.message_count() == 3
+    assert 'skipped' not in box.sync_report()['message']
+
+
+def test_many_folders_and_long_names_that_can_not_be_opened_are_told_of_in_one_sentence(box):
+    names = ['f%02d' % number + 'x' * 200 for number in range(30)]
+    server = FakeServer(INBOX=(), **{name: () for name in names})
+    server.locked = frozenset(names)
+    run(box, server)
+    message = box.sync_report()['message']
+    assert ' 30 folders skipped: f00xxx' in message and message.endswith('… and 25 more.')
+    assert len(message) < TEXT_LENGTH
 
 
 def test_entry_of_a_body_fetched_while_its_message_went_is_swept_in_time(box):
