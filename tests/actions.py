@@ -83,7 +83,7 @@ def build(place, put_as):
     place.zad._setObject('zam1', AsynchronousCallManager('zam1'))
     place._setObject('portal_webmail', mailtool.MailTool())
     box = mailtool.add_mail_box(place.portal_webmail, 'bob', host='127.0.0.1', port=1)
-    folder = box.add_child(RemoteFolder('INBOX', ('INBOX',)))
+    folder = box.add_child(RemoteFolder('INBOX', ('INBOX',)), box)
     folder.add(RemoteMessage(7))
 
     def put():

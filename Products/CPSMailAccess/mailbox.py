@@ -5,12 +5,13 @@ synchronisation (syncstatus), the index of stored bodies, and a tree from server
 folders. The password can be set and used, never read: no page, repr, log or restricted code
 gets it. It is stored sealed (credentials).
 
-Imports: Zope, BTrees, mailfolder, synchronizer, background, imap, zmi, credentials, parameters,
-clock.
+Imports: Zope, BTrees, mailfolder, synchronizer, syncplan, background, imap, zmi, credentials,
+parameters, clock.
 """
 
 from AccessControl.class_init import InitializeClass
 from AccessControl.SecurityInfo import ClassSecurityInfo
+from Acquisition import aq_base
 from Acquisition import aq_inner
 from Acquisition import aq_parent
 from BTrees.OOBTree import OOBTree
@@ -31,6 +32,7 @@ from .permissions import ChangeMailbox
 from .permissions import SynchronizeMailbox
 from .permissions import ViewMailbox
 from .synchronizer import Synchronizer
+from .syncplan import is_reserved
 from .syncstatus import QUEUED
 from .syncstatus import read_current
 from .syncstatus import report
@@ -202,7 +204,7 @@ class MailBox(BoxPages, MailFolder):
         parent = self.folder(parent_name) if parent_name is not None else self
         if parent is None:
             parent, parent_name = self, None
-        child = parent.add_child(remote)
+        child = parent.add_child(remote, self)
         self._by_name[remote.server_name] = (child, parent_name)
         return self.folder(remote.server_name)
 
@@ -210,14 +212,29 @@ class MailBox(BoxPages, MailFolder):
     @security.private
     def place_folder(self, remote):
         """Have the folder of a RemoteFolder stand where it stands on the server now: another
-        separator makes another tree of the same names."""
+        separator makes another tree of the same names.
+
+        One that an earlier version stored under an id that is looked for here gets another id.
+        """
         child, parent_name = self._by_name[remote.server_name]
         child.show_as(remote)
         wanted = remote.parents[-1] if remote.parents else None
-        if wanted != parent_name:
+        if wanted != parent_name or is_reserved(child.id) or self._has(child.id):
             aq_parent(aq_inner(self.folder(remote.server_name))).drop_child(child.id)
-            (self if wanted is None else self.folder(wanted)).adopt(child)
+            (self if wanted is None else self.folder(wanted)).adopt(child, self)
             self._by_name[remote.server_name] = (child, wanted)
+
+    @zpublish(False)
+    @security.private
+    def is_acquired(self, name):
+        """Whether a folder or message that looks for that name finds it in this mailbox, or
+        above it: a folder called so would be found first by what is below it."""
+        return self._has(name) or hasattr(aq_parent(aq_inner(self)), name)
+
+    def _has(self, name):
+        """Whether this mailbox has that attribute itself; its folders are none."""
+        mine = aq_base(self)
+        return hasattr(type(mine), name) or name in vars(mine)
 
     @zpublish(False)
     @security.private

@@ -14,7 +14,6 @@ import itertools
 
 from AccessControl.class_init import InitializeClass
 from AccessControl.SecurityInfo import ClassSecurityInfo
-from Acquisition import aq_base
 from BTrees.LOBTree import LOBTree
 from BTrees.OOBTree import OOBTree
 from OFS.SimpleItem import SimpleItem
@@ -27,12 +26,6 @@ from .permissions import ViewMailbox
 from .syncplan import folder_id
 from .values import FolderState
 from .values import Snapshot
-
-
-#: Names that Zope or we look up by acquisition from a mailbox: a mail folder called so would
-#: be found first.
-RESERVED_IDS = frozenset(('REQUEST', 'RESPONSE', 'SESSION', 'acl_users', 'virtual_hosting',
-                          'asynchronous_call_dispatcher', 'asynchronous_call_manager'))
 
 
 @implementer(IMailFolder)
@@ -256,17 +249,20 @@ class MailFolder(SimpleItem):
 
     @zpublish(False)
     @security.private
-    def add_child(self, remote):
+    def add_child(self, remote, box):
         """Make the sub-folder for a RemoteFolder; the new MailFolder, not wrapped."""
         child = MailFolder('', remote.server_name, remote.path, remote.selectable)
-        self.adopt(child)
+        self.adopt(child, box)
         return child
 
     @zpublish(False)
     @security.private
-    def adopt(self, child):
-        """Take a MailFolder as a sub-folder, under an id that is free here."""
-        child.id = folder_id(child.name, self._is_taken)
+    def adopt(self, child, box):
+        """Take a MailFolder as a sub-folder, under an id that is free here.
+
+        box -- the MailBox. Not acquired: a sub-folder may be in the way, see place_folder.
+        """
+        child.id = folder_id(child.name, lambda id: id in self._children or box.is_acquired(id))
         self._children[child.id] = child
 
     @zpublish(False)
@@ -288,11 +284,6 @@ class MailFolder(SimpleItem):
     def drop_children(self):
         """Forget all sub-folders."""
         self._children = OOBTree()
-
-    def _is_taken(self, candidate):
-        """Ids in use, ids that would hide a method or attribute, ids Zope reserves."""
-        return (candidate in self._children or candidate in RESERVED_IDS
-                or hasattr(aq_base(self), candidate))
 
     # Pages
 

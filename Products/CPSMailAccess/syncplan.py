@@ -30,6 +30,24 @@ INBOX = 'INBOX'
 #: Ids that begin so are Zope's.
 RESERVED_PREFIXES = ('manage', 'aq_', 'wl_')
 
+#: What a request has of its server and of its address, as HTTP_HOST and URL1.
+_OF_REQUEST = re.compile('[A-Z0-9]+(_[A-Z0-9]+)+|(URL|BASE)(PATH)?[0-9]*')
+
+#: More of a request, what Zope's pages look up in what they show, methods of WebDAV, and what Zope
+#: or we acquire where it is.
+_RESERVED_IDS = frozenset('''
+    BODY BODYFILE PARENTS PUBLISHED REQUEST RESPONSE SESSION
+    TraversalRequestNameStack VirtualRootName VirtualRootPhysicalPath
+    ZopeTime ZopeVersion action authuser breadcrumb_length charset css_urls
+    filtered_meta_types getBookmarkableURLs js_urls label last major management_view method name
+    options s_index s_item target url zmi_dialog zmi_show_add_dialog
+    COPY DELETE GET HEAD LOCK MKCOL MOVE OPTIONS POST PROPFIND PROPPATCH PUT TRACE UNLOCK
+    Control_Panel MailHost acl_users asynchronous_call_dispatcher asynchronous_call_manager
+    browser_id_manager caching_policy_manager error_log session_data_manager
+    standard_error_message standard_html_footer standard_html_header temp_folder
+    translation_service virtual_hosting
+'''.split())
+
 #: How to learn the flags of known messages.
 FLAGS_NONE, FLAGS_SINCE, FLAGS_ALL = 'none', 'since', 'all'
 
@@ -151,8 +169,14 @@ def split(uids, size=BATCH_SIZE):
     return tuple(uids[start:start + size] for start in range(0, len(uids), size))
 
 
+def is_reserved(id):
+    """Whether Zope or its pages look for something of that name in any object."""
+    return (id.startswith(RESERVED_PREFIXES) or id in _RESERVED_IDS
+            or _OF_REQUEST.fullmatch(id) is not None)
+
+
 def folder_id(name, is_taken):
-    """A Zope id for a folder shown as `name`: safe in a URL, and not taken.
+    """A Zope id for a folder shown as `name`: safe in a URL, not reserved, and not taken.
 
     is_taken -- function of an id; true also for ids that would hide a method.
     """
@@ -161,7 +185,7 @@ def folder_id(name, is_taken):
     if base.startswith(RESERVED_PREFIXES):
         base = 'folder-' + base
     candidate, number = base, 1
-    while is_taken(candidate):
+    while is_reserved(candidate) or is_taken(candidate):
         number += 1
         candidate = '%s-%d' % (base, number)
     return candidate

@@ -142,7 +142,9 @@ def test_changed_flags_are_those_of_known_messages_that_differ():
     ('\u65e5\u672c', (), 'folder'), ('a b/c', (), 'abc'), ('_x__', (), 'x'), ('.1', (), '1'),
     ('Sent', ('Sent',), 'Sent-2'), ('Sent', ('Sent', 'Sent-2'), 'Sent-3'), ('', (), 'folder'),
     ('<script>', (), 'script'), ('manage_main', (), 'folder-manage_main'),
-    ('aq_x', ('folder-aq_x',), 'folder-aq_x-2'), ('x' * 500, (), 'x' * 80)])
+    ('aq_x', ('folder-aq_x',), 'folder-aq_x-2'), ('URL1', (), 'URL1-2'),
+    ('HTTP_HOST', ('HTTP_HOST-2',), 'HTTP_HOST-3'), ('REQUEST', (), 'REQUEST-2'),
+    ('URLs', (), 'URLs'), ('SPAM', (), 'SPAM'), ('last', (), 'last-2'), ('x' * 500, (), 'x' * 80)])
 def test_folder_ids_are_safe_and_unique(name, taken, id):
     assert syncplan.folder_id(name, taken.__contains__) == id
 
