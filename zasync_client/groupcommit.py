@@ -71,7 +71,7 @@ class GroupCommit:
                        self._habits)
         taken = self._fill(group, claim, pool)
         yield from group.ends
-        left = taken[len(group.ends):]
+        left = taken[group.committed:]
         for number, each in enumerate(left, 1):
             if pool.go_on_with(each):
                 pool.wait_on(left[number:])
@@ -103,12 +103,12 @@ class GroupCommit:
                 while claim is not None:
                     taken.append(claim)
                     fits = group.add(claim)
-                    pool.put_aside(claim)
+                    pool.put_aside(claim, group.later)
                     claim = None
                     if fits and len(taken) < self._room and self._clock.monotonic() < until:
                         claim = pool.take_groupable()
                 pool.gather()  # nor is another group run while this one is committed
-                group.commit()
+                group.commit(pool)
         except BaseException as reason:
             taken = taken or [claim]  # it could not even begin
             for each in taken[-1:]:
@@ -121,8 +121,8 @@ class GroupCommit:
                      len(taken), type(reason).__name__, reason)
         else:
             self._room = min(MOST, 2 * self._room)
-            self._is_useful = len(group.ends) > 1 or not self._habits.is_known(group.kind)
-            if len(group.ends) > 1:
+            self._is_useful = group.committed > 1 or not self._habits.is_known(group.kind)
+            if group.committed > 1:
                 self._habits.note_group(True)
         finally:
             pool.gathered()
@@ -143,8 +143,9 @@ class _Member(NamedTuple):
 class _Group:
     """Calls that have run in one transaction, this thread's.
 
-    ends -- their Ends, once it is committed. kind -- what the last call was a call of; see
-    Habits. refused -- the claim that was not let in, or None.
+    committed -- how many of them have ended, and ends -- their Ends, once it is committed. kind
+    -- what the last call was a call of; see Habits. later -- a LaterAgain, if that one has
+    failed. refused -- the claim that was not let in, or None.
     """
 
     def __init__(self, work, fence, database, clock, runs, habits):
@@ -156,7 +157,8 @@ class _Group:
         self._habits = habits
         self._members = []
         self.ends = []
-        self.kind = self.refused = None
+        self.committed = 0
+        self.kind = self.later = self.refused = None
 
     def begin(self):
         """To be called when the transaction has begun."""
@@ -169,11 +171,13 @@ class _Group:
         Raises Unfit, or what has broken the transaction: then the group can't be committed.
         """
         began = self._clock.monotonic()
+        self.later = None
         self._watch.save()
         with self._runs.of(claim):
             try:
                 member = self._run(claim)
             except LaterAgain as later:
+                self.later = later
                 member = _Member(claim, 0.0, later=later)
         if member is None:
             self.refused = claim
@@ -223,8 +227,11 @@ class _Group:
         self._work.store(deferred, outcome)
         return _Member(claim, 0.0, deferred.state, deferred.failure)
 
-    def commit(self):
-        """Commit the group; its Ends are there then."""
+    def commit(self, pool):
+        """Commit the group; its Ends are there then.
+
+        Of what the beat has taken back meanwhile it has Ends itself, and has filed them maybe.
+        """
         if not self._members:
             return
         if any(member.later is None for member in self._members):
@@ -241,16 +248,19 @@ class _Group:
         now, monotonic = self._clock.now(), self._clock.monotonic()
         each = sum(member.seconds for member in self._members)
         share = (monotonic - self._began - each) / len(self._members)
+        self.committed = len(self._members)
         for member in self._members:
             claim, later, seconds = member.claim, member.later, member.seconds + share
+            ours = pool.go_on_with(claim)
             if later is None:
                 tell_end(claim.id, member.state, member.failure, seconds)
                 end = End(claim, ENDED, now, monotonic, seconds, now)
-            else:
+            elif ours:
                 tell_later(claim.id, later)
                 end = End(claim, GIVE_BACK, now, monotonic, seconds, now + later.delay, later.why,
                           failed=True)
-            self.ends.append(end)
+            if ours:
+                self.ends.append(end)
 
 
 def kind_of(plugin, args):

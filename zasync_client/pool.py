@@ -5,9 +5,17 @@ Imports: groupcommit.
 
 import logging
 import threading
+from typing import NamedTuple
 
 
 log = logging.getLogger('zasync')
+
+
+class _Aside(NamedTuple):
+    """Since when a claim is aside, in monotonic seconds. later -- see Pool.put_aside."""
+
+    since: float
+    later: object = None
 
 
 class Pool:
@@ -30,10 +38,11 @@ class Pool:
         self._clock = clock
         self._changed = threading.Condition(threading.Lock())
         self._held = set()
-        # {claim: monotonic seconds at which it came}, oldest first: no thread has it; a
-        # thread has it, but does not run it.
+        # {claim: monotonic seconds at which it came}, oldest first: no thread has it. {claim:
+        # _Aside}: a thread has it, but does not run it. All that a thread has it keeps itself.
         self._waiting = {}
         self._aside = {}
+        self._thread = threading.local()
         self._gathers_until = float('-inf')
         self._stopped = False
         self._started = []
@@ -63,7 +72,8 @@ class Pool:
     def oldest_waiting(self):
         """Monotonic seconds since when a claim waits here that does not run, or None."""
         with self._changed:
-            return min((*self._waiting.values(), *self._aside.values()), default=None)
+            return min((*self._waiting.values(), *(each.since for each in self._aside.values())),
+                       default=None)
 
     def take_back(self):
         """Take away the claims no thread has begun; → list of Claims."""
@@ -74,15 +84,16 @@ class Pool:
         return taken
 
     def take_back_aside(self, since):
-        """Take away the claims that threads have put aside, at `since` or before; → list.
+        """Take away the claims that threads have put aside, at `since` or before.
 
-        A thread that comes to one later finds that it is gone.
+        → [(claim, later)], see put_aside. A thread that comes to one later finds that it is gone.
         """
         with self._changed:
-            taken = [claim for claim, at in self._aside.items() if at <= since]
-            for claim in taken:
+            taken = [(claim, aside.later) for claim, aside in self._aside.items()
+                     if aside.since <= since]
+            for claim, _later in taken:
                 del self._aside[claim]
-            self._held.difference_update(taken)
+                self._held.discard(claim)
         return taken
 
     def stop(self):
@@ -124,24 +135,32 @@ class Pool:
             claim = next((claim for claim in self._waiting if claim.groupable), None)
             if claim is not None:
                 del self._waiting[claim]
+                self._thread.claims.add(claim)
             return claim
 
-    def put_aside(self, claim):
-        """The thread has not done with that claim, and does not run it now."""
+    def put_aside(self, claim, later=None):
+        """The thread has not done with that claim, and does not run it now.
+
+        later -- the LaterAgain of a call that has failed, if it ends so with its group.
+        """
         with self._changed:
-            self._aside[claim] = self._clock.monotonic()
+            if claim in self._held:  # else it was taken back
+                self._aside[claim] = _Aside(self._clock.monotonic(), later)
 
     def wait_on(self, claims):
         """The thread comes to these soon, as far as they are its own: they are not taken back yet.
         """
-        now = self._clock.monotonic()
+        now = _Aside(self._clock.monotonic())
         with self._changed:
             self._aside.update((claim, now) for claim in claims if claim in self._aside)
 
     def go_on_with(self, claim):
         """Whether what the thread has put aside is still its own; it is aside no more."""
         with self._changed:
-            return self._aside.pop(claim, None) is not None
+            if self._aside.pop(claim, None) is not None:
+                return True
+        self._thread.claims.discard(claim)
+        return False
 
     # in the threads
 
@@ -174,15 +193,18 @@ class Pool:
         return next((claim for claim in self._waiting if not (gathers and claim.groupable)), None)
 
     def _run(self, runner, claim):
+        self._thread.claims = {claim}
         try:
             for end in runner.run(claim, self):
                 # In this order the beat never sees a call that is neither held nor ended.
                 self._on_end(end)
                 self._let_go(end.claim)
         finally:
-            self._let_go(claim)
+            for each in list(self._thread.claims):
+                self._let_go(each)
 
     def _let_go(self, claim):
+        self._thread.claims.discard(claim)
         with self._changed:
             held = claim in self._held
             self._held.discard(claim)

@@ -52,6 +52,7 @@ from .replacing import Replacing
 from .runs import Runs
 from .service import Service
 from .siblings import Siblings
+from .work import tell_later
 from .work import Work
 
 
@@ -338,10 +339,14 @@ class Worker:
             self._pace.forget()
             for claim in self._pool.take_back():
                 self._service_of(claim).add([End(claim, UNBEGUN, now, monotonic, 0.0, now)])
-            for claim in self._pool.take_back_aside(monotonic - UNBEGUN_SECONDS):
-                # What it did is not committed, and never will be.
-                why = 'a call beside it takes long'
-                self._service_of(claim).add([End(claim, GIVE_BACK, now, monotonic, 0.0, now, why)])
+            for claim, later in self._pool.take_back_aside(monotonic - UNBEGUN_SECONDS):
+                # What it did is not committed, and never will be. That it failed counts.
+                end = End(claim, GIVE_BACK, now, monotonic, 0.0, now,
+                          'a call beside it takes long')
+                if later is not None:
+                    tell_later(claim.id, later)
+                    end = end._replace(until=now + later.delay, why=later.why, failed=True)
+                self._service_of(claim).add([end])
 
     def _service_of(self, claim):
         return self._own if claim.target == self._own.target else self._guests.get(claim.target)

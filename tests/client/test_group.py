@@ -450,6 +450,32 @@ def test_a_call_of_a_group_takes_long(group, caplog):
     assert [len(deferred.attempts) for deferred in deferreds] == [2, 2]
 
 
+def test_a_failure_beside_a_call_that_takes_long_counts_for_its_retry_policy(group, caplog):
+    gate = Gate()
+    group.actions['odd'] = lambda run: gate.wait() or group.mark(run, 9)
+    group.actions['fail'] = lambda run: 1 / 0
+    worker = group.worker(threads=2)
+    failing = group.call('do', 'fail', retry=Retry(2, delay=5.0))
+    hung = group.put('odd', 'odd')
+    group.step(worker)
+    worker._pool.start()
+    gate.reached()
+    group.clock.advance(UNBEGUN_SECONDS)
+    group.step(worker)
+    group.step(worker)
+    assert failing.state == 'new' and failing.failures == 1
+    group.clock.advance(5.0)
+    group.wait(lambda: group.step(worker) is None or failing.ended)
+    gate.open()
+    group.settle(worker)
+    group.go(worker)
+    assert states([failing, hung]) == ['failed', 'resolved']
+    assert [attempt.outcome for attempt in failing.attempts] == [
+        'failed: ZeroDivisionError: division by zero', 'failed']
+    assert times_run(group, failing) == 2
+    assert caplog.text.count(f'call {failing.id} failed and runs again in 5.0 s') == 1
+
+
 def test_calls_of_a_kind_that_takes_long_run_alone(group):
     def slow(run, number):
         group.clock.advance(0.04)
