@@ -8,6 +8,7 @@ import random
 from Products.zasync import policy
 from Products.zasync.errors import Interrupted
 from Products.zasync.failure import Failure
+from Products.zasync.failure import text_of
 
 from .work import Outcome
 
@@ -47,7 +48,7 @@ class Course:
         if self.once and self.begun and self.outcome is None:
             self.outcome = Outcome(failure=Failure.from_exception(Interrupted(
                 f'the call may not run twice, and its end could not be stored '
-                f'({type(reason).__name__}: {reason})')))
+                f'({type(reason).__name__}: {text_of(reason)})')))
 
 
 class Tries:

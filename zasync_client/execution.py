@@ -24,6 +24,7 @@ from Products.zasync.errors import NotOurs
 from Products.zasync.errors import ZAsyncError
 from Products.zasync.failure import Failure
 from Products.zasync.failure import Relayed
+from Products.zasync.failure import text_of
 from Products.zasync.interfaces import CALLBACK
 
 from .claims import End
@@ -117,7 +118,7 @@ class Execution:
 
     def _give_back(self, call, reason):
         delay = policy.give_back_delay(call.claim.attempt, random.random())
-        why = f'{type(reason).__name__}: {reason}'[:OUTCOME_MOST]
+        why = f'{type(reason).__name__}: {text_of(reason)}'[:OUTCOME_MOST]
         log.warning('call %s goes back to the queue for %.1f s: %s', call.claim.id, delay, why)
         return self._end(call, GIVE_BACK, delay, why)
 
@@ -254,7 +255,8 @@ class Execution:
             raise
         except BaseException as error:
             self._work.check_not_stopped(call.claim, error)
-            log.warning('a callback of call %s failed: %s', call.claim.id, error)
+            log.warning('a callback of call %s failed: %s', call.claim.id,
+                        text_of(error))
             call.outcome = Outcome(failure=Failure.from_exception(error))
             return None
         return deferred

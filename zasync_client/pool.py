@@ -1,11 +1,19 @@
 """The pool: threads that run claimed calls, each with a connection of its own.
 
-Imports: groupcommit.
+Imports: groupcommit, claims, zasync.
 """
 
 import logging
+import random
 import threading
 from typing import NamedTuple
+
+from Products.zasync import policy
+from Products.zasync.deferred import OUTCOME_MOST
+from Products.zasync.failure import text_of
+
+from .claims import End
+from .claims import GIVE_BACK
 
 
 log = logging.getLogger('zasync')
@@ -174,7 +182,10 @@ class Pool:
                 raise
             while (claim := self._next()) is not None:
                 # crash point 10: as 9, in the thread.
-                self._run(runner, claim)
+                try:
+                    self._run(runner, claim)
+                except BaseException:  # as in Execution; and nobody would miss the thread
+                    log.critical('a thread met an error it can not handle', exc_info=True)
         finally:
             self._on_exit()
 
@@ -199,9 +210,20 @@ class Pool:
                 # In this order the beat never sees a call that is neither held nor ended.
                 self._on_end(end)
                 self._let_go(end.claim)
+        except BaseException as reason:
+            for each in list(self._thread.claims):
+                self._on_end(self._give_back(each, reason))
+            raise
         finally:
             for each in list(self._thread.claims):
                 self._let_go(each)
+
+    def _give_back(self, claim, reason):
+        now = self._clock.now()
+        until = now + policy.give_back_delay(claim.attempt, random.random())
+        why = f'{type(reason).__name__}: {text_of(reason)}'[:OUTCOME_MOST]
+        log.warning('call %s goes back to the queue for %.1f s: %s', claim.id, until - now, why)
+        return End(claim, GIVE_BACK, now, self._clock.monotonic(), 0.0, until, why, begun=True)
 
     def _let_go(self, claim):
         self._thread.claims.discard(claim)

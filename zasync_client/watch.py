@@ -7,6 +7,7 @@ import transaction
 from transaction._transaction import Status
 
 from Products.zasync.errors import CommitRefused
+from Products.zasync.failure import text_of
 from Products.zasync.putting import note_commit
 
 
@@ -30,8 +31,8 @@ class Watch:
         try:
             self._savepoint = transaction.savepoint(optimistic=True)
         except Exception as error:
-            raise Unfit(f'what it changed can not be stored ({type(error).__name__}: {error})'
-                        ) from error
+            raise Unfit(f'what it changed can not be stored ({type(error).__name__}: '
+                        f'{text_of(error)})') from error
         self._hooks = self._count_hooks()
         self._guarded = {each: dict(each._readCurrent) for each in self._connections()}
 
@@ -59,8 +60,8 @@ class Watch:
             try:
                 self._savepoint.rollback()
             except Exception as error:
-                raise Unfit(f'it could not be rolled back ({type(error).__name__}: {error})'
-                            ) from error
+                raise Unfit(f'it could not be rolled back ({type(error).__name__}: '
+                            f'{text_of(error)})') from error
         self.check()
         # The objects which calls before it rely on not having changed; a rollback leaves some
         # out that it stored by a savepoint of its own.

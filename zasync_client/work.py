@@ -16,6 +16,7 @@ from Products.zasync.errors import BadResult
 from Products.zasync.errors import NotOurs
 from Products.zasync.errors import ZAsyncError
 from Products.zasync.failure import Failure
+from Products.zasync.failure import text_of
 from Products.zasync.interfaces import NEW
 from Products.zasync.options import class_names
 from Products.zasync.running import Run
@@ -98,7 +99,7 @@ class Work:
         """What a run has raised is no failure of its call if it was told to stop; raises NotOurs.
         """
         if self._runs.is_stopped(claim):
-            raise NotOurs(str(error)) from error
+            raise NotOurs(text_of(error)) from error
 
     # run
 
@@ -145,7 +146,7 @@ class Work:
                        'call %s raised an exception', claim.id, exc_info=error)
         delay = policy.next_try(retry_of(asked, plugin), failures, class_names(type(error)))
         if delay is not None:
-            raise LaterAgain(delay, f'{type(error).__name__}: {error}') from error
+            raise LaterAgain(delay, f'{type(error).__name__}: {text_of(error)}') from error
         return Outcome(failure=Failure.from_exception(error))
 
     def store(self, deferred, outcome):
@@ -180,5 +181,5 @@ def commit():
         raise
     except Exception as error:
         if is_storage_trouble(error):
-            raise CommitFailed(str(error)) from error
+            raise CommitFailed(text_of(error)) from error
         raise

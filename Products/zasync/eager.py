@@ -23,6 +23,7 @@ from .direct import go_on
 from .direct import inside
 from .failure import Failure
 from .failure import Relayed
+from .failure import text_of
 from .interfaces import CALLBACK
 from .options import class_names
 
@@ -118,7 +119,8 @@ class AtOnce(threading.local):
         if delay is None:
             deferred.fail(Failure.from_exception(error), now)
         else:
-            queue.give_back(deferred.id, now, f'failed: {error}', now + delay, failed=True)
+            queue.give_back(deferred.id, now, f'failed: {text_of(error)}', now + delay,
+                            failed=True)
 
     def _call_back(self, root: Any, deferred: Deferred) -> BaseException | None:
         """Run its next callback; → the exception it raised, or None."""

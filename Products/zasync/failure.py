@@ -37,7 +37,7 @@ class Failure:
             return exception.failure
         kind = type(exception)
         lines = traceback.format_exception(kind, exception, exception.__traceback__)
-        return cls(type_name=_dotted_name(kind), text=_text_of(exception)[:TEXT_LIMIT],
+        return cls(type_name=_dotted_name(kind), text=text_of(exception)[:TEXT_LIMIT],
                    traceback_text=''.join(lines)[-TRACEBACK_LIMIT:])
 
     def __str__(self) -> str:
@@ -50,11 +50,11 @@ def _dotted_name(kind: type) -> str:
     return f'{kind.__module__}.{kind.__qualname__}'
 
 
-def _text_of(exception: BaseException) -> str:
+def text_of(exception: BaseException) -> str:
     """str() of an exception of whatever class; a failing __str__ must not hide the failure."""
     try:
         return str(exception)
-    except Exception as broken:
+    except BaseException as broken:  # SystemExit too: a call must not stop its worker
         return f'(its text can not be shown: {type(broken).__name__})'
 
 

@@ -5,7 +5,7 @@ or is too big is refused where it was passed, not at the commit. So a persistent
 is. A web page can list calls whose classes it lacks, and copying a manager copies no
 document.
 
-Imports: values, errors.
+Imports: values, failure, errors.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from . import values
 from .errors import BadCall
+from .failure import text_of
 
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def dumps(value: object, error: Callable[[str], Exception] = BadCall, what: str 
     except values.Refused as refused:
         raise error(f'{what} holds {refused}') from None
     except Exception as reason:  # pickling runs foreign code, which may raise anything
-        raise error(f'{what} can not be pickled: {reason}') from reason
+        raise error(f'{what} can not be pickled: {text_of(reason)}') from reason
     data = buffer.getvalue()
     if len(data) > largest:
         raise error(f'{what} takes {len(data):,} bytes; the limit is {largest:,}')

@@ -3,7 +3,7 @@
 A page that lists calls must not import the classes of their arguments, nor call what a
 pickle tells it to call: it shows what is written there.
 
-Imports: payload.
+Imports: payload, failure.
 """
 
 import ast
@@ -12,6 +12,7 @@ import pickle
 import reprlib
 
 from . import payload
+from .failure import text_of
 
 
 #: Longest text that is shown of a value, in characters.
@@ -95,7 +96,7 @@ def shown(data):
     try:
         return _repr(_Unpickler(io.BytesIO(payload.pickled(data))).load())[:MOST]
     except Exception as reason:  # the pickle of a class that does odd things
-        return f'(can not be shown: {type(reason).__name__}: {reason})'
+        return f'(can not be shown: {type(reason).__name__}: {text_of(reason)})'
 
 
 class _Hidden:

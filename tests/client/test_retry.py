@@ -9,6 +9,7 @@ from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ConflictError
 
 from Products.zasync import running
+from Products.zasync.failure import text_of
 from Products.zasync.options import Options
 from Products.zasync.options import Retry
 from tests.client import jobs
@@ -23,6 +24,25 @@ INTERRUPTED = 'Products.zasync.errors.Interrupted'
 
 class Odd(KeyError):
     """An exception of ours: a LookupError by its grandmother."""
+
+
+class Mute(Exception):
+    """Its text can't be made."""
+
+    def __str__(self):
+        raise self
+
+
+class MuteExit(SystemExit):
+    """So is that of an end of the process."""
+
+    __str__ = Mute.__str__
+
+
+class MuteConflict(TransientError):
+    """And of a conflict."""
+
+    __str__ = Mute.__str__
 
 
 def failing(error, times=99):
@@ -87,6 +107,42 @@ def test_a_call_with_a_retry_policy_raises_an_exception(fate, fields, options, e
 
 class _Bare:
     attempt = 0
+
+
+@pytest.mark.parametrize('kind', [Mute, MuteExit])
+def test_an_exception_whose_text_can_not_be_made_counts_like_any(fate, kind):
+    handler, runs = failing(kind())
+    worker = fate.worker(plugins=[Plugin('fails', handler, '', zope_aware=True, attempts=2)])
+    deferred = fate.call('fails')
+    fate.go(worker)
+    fate.clock.advance(3_600)
+    fate.go(worker)
+    assert (deferred.state, runs) == ('failed', [1, 2])
+    assert [attempt.outcome for attempt in deferred.attempts] == [
+        f'failed: {kind.__name__}: (its text can not be shown: {kind.__name__})', 'failed']
+
+
+def test_a_conflict_whose_text_can_not_be_made_is_one(fate):
+    handler, runs = failing(MuteConflict(), times=3)
+    worker = fate.worker(plugins=[('fails', handler)])
+    deferred = fate.call('fails')
+    fate.go(worker)
+    fate.clock.advance(60)
+    fate.go(worker)
+    assert (deferred.state, runs) == ('resolved', [1, 1, 1, 2])
+    assert deferred.attempts[0].outcome == (
+        'MuteConflict: (its text can not be shown: MuteConflict)')
+
+
+def test_a_callback_may_raise_what_has_no_text(fate):
+    def fails(value):
+        raise Mute
+
+    jobs.hook = fails
+    worker = fate.worker()
+    deferred = fate.call('echo', 'a', callbacks=[(jobs.call_hook, None)])
+    fate.go(worker)
+    assert (deferred.state, deferred.failure.type_name) == ('failed', f'{Mute.__module__}.Mute')
 
 
 @pytest.mark.parametrize('fields, options, waits', [
@@ -187,7 +243,7 @@ def trouble(monkeypatch):
 
 
 @pytest.mark.parametrize('error', [ConflictError('other'), ClientDisconnected('gone'),
-                                   TransientError('again')], ids=lambda error: str(error))
+                                   TransientError('again'), MuteConflict()], ids=text_of)
 def test_a_call_that_may_not_run_twice_can_not_commit(
         fate, only_once, trouble, tmp_path, error):
     path = str(tmp_path / 'effects')
@@ -210,7 +266,7 @@ def test_a_call_that_may_not_run_twice_can_not_commit(
     trouble.append(error)
     fate.go(worker)
     assert (other.state, other.failure.type_name) == ('failed', INTERRUPTED)
-    assert str(error) in other.failure.text
+    assert text_of(error) in other.failure.text
     assert lines(path) == 2
 
 

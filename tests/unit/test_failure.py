@@ -58,6 +58,13 @@ class Mute(Exception):
         raise RuntimeError('broken')
 
 
+class Exit(Exception):
+    """What makes its text wants to end the process."""
+
+    def __str__(self):
+        raise SystemExit(3)
+
+
 class Liar(Exception):
     """Its text is no text."""
 
@@ -65,7 +72,7 @@ class Liar(Exception):
         return 7
 
 
-@pytest.mark.parametrize('kind', [Mute, Liar])
+@pytest.mark.parametrize('kind', [Mute, Exit, Liar])
 def test_an_exception_whose_text_can_not_be_made_does_not_hide_the_failure(kind):
     kept = Failure.from_exception(raised(kind()))
     assert kept.type_name.endswith(kind.__name__)

@@ -213,6 +213,20 @@ def test_a_delayed_call_waits_and_so_does_a_second_attempt(zam):
     assert again.attempts[0].outcome.startswith('failed')
 
 
+def test_a_second_attempt_waits_whatever_the_first_one_raised(zam):
+    class Mute(Exception):
+        def __str__(self):
+            raise self
+
+    def fail():
+        raise Mute
+
+    with eager(plugins=[plugin('fails', fail)]):
+        again = zam.putCallWith(Options(retry=Retry(attempts=2)), 'fails')
+    assert again.state == 'new'
+    assert again.attempts[0].outcome == 'failed: (its text can not be shown: Mute)'
+
+
 def test_a_paused_manager_runs_nothing(zam):
     zam.pause()
     with eager():
