@@ -96,6 +96,12 @@ def test_every_file_of_the_repository_that_is_named_is_there(path):
     assert {name for name in named - NOT_HERE if not (ROOT / name).exists()} == set()
 
 
+@pytest.mark.parametrize('path', TOP + PAGES, ids=name_of)
+def test_every_title_is_underlined_to_its_end(path):
+    titles = re.findall(r'^(\S.*)\n((?:=|-|~){3,})$', text_of(path), re.M)
+    assert titles and [title for title, line in titles if len(line) < len(title)] == []
+
+
 def test_no_document_leaves_something_for_later():
     assert re.findall(r'\b(?:TODO|TBD|FIXME|XXX)\b|\bto be (?:filled|written)\b',
                       everything()) == []
