@@ -34,7 +34,9 @@ from bench.processes import wait_until
 from Products.zasync import errors
 from Products.zasync import interfaces
 from Products.zasync import lifecycle
+from Products.zasync.zmi import managerforms
 from Products.zasyncdispatcher.interfaces import IAsynchronousCallDispatcher
+from Products.zasyncdispatcher.zmi.managersforms import MOST_MANAGERS
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,6 +102,12 @@ def test_every_file_of_the_repository_that_is_named_is_there(path):
 def test_every_title_is_underlined_to_its_end(path):
     titles = re.findall(r'^(\S.*)\n((?:=|-|~){3,})$', text_of(path), re.M)
     assert titles and [title for title, line in titles if len(line) < len(title)] == []
+
+
+def test_the_page_of_three_hosts_names_no_file_that_they_do_not_have():
+    named = set(re.findall(r'[\w/-]+\.conf\b', text_of(DOCS / 'hosts.rst')))
+    there = {path.name for path in (ROOT / 'etc/hosts').rglob('*.conf')}
+    assert {name for name in named if Path(name).name not in there} == set()
 
 
 def test_no_document_leaves_something_for_later():
@@ -206,6 +214,14 @@ def test_the_directives_of_a_worker_inside_zope_are_told_and_are_those_of_a_work
     assert [name for name in keys if f'``{name}``' not in told.split('\n---')[0]] == []
     assert keys.pop('threads') == ('2', False)
     assert keys.items() <= schema_keys().items()
+
+
+def test_the_largest_numbers_that_the_forms_take_are_told():
+    settings = text_of(DOCS / 'configuration.rst').split('Settings of a manager\n---')[1]
+    settings = settings.split('\n---')[0]
+    assert f' {managerforms.LONGEST_POLL:,} at most' in ' '.join(settings.split())
+    assert f' {managerforms.LONGEST_ROTATION:,}, ten years, at most' in ' '.join(settings.split())
+    assert f'1 to {MOST_MANAGERS} at once' in text_of(DOCS / 'operations.rst')
 
 
 @pytest.mark.parametrize('name', sorted(schema_keys()))
