@@ -110,7 +110,6 @@ setup(
         'ldap': ['python-ldap >= 3.4.5'],
         'sessions': SESSIONS,
         'relstorage': ['RelStorage[postgresql]'],
-        'metrics': ['prometheus-client'],
         'demo': DEMO,
         'docs': ['sphinx'],
         'test': TEST,
