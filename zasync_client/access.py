@@ -23,6 +23,7 @@ from . import zope
 from .database import Database
 from .database import is_storage_trouble
 from .database import unit_of_work
+from .errors import FileTaken
 from .errors import NotSo
 from .errors import TargetAway
 from .errors import WorkerError
@@ -135,6 +136,8 @@ def _open(config):
         raise NotSo('the database can not be opened: its server gave no answer in '
                     f'{OPEN_SECONDS:g} s')
     db, reason = answer[0]
+    if isinstance(reason, FileTaken):
+        raise NotSo(f'the database can not be opened: {reason}') from reason
     if isinstance(reason, WorkerError):
         raise reason
     if reason is not None:

@@ -1,8 +1,8 @@
 """check: all that is wrong with a configuration, and with the world it speaks of.
 
-Nothing is written: neither a lock, nor a log, nor into a database.
+Nothing is written: neither a lock that stays, nor a log, nor into a database.
 
-Imports: config, database, holding, zope, plaintext, errors, zasync.
+Imports: config, database, datafile, holding, pidfile, zope, plaintext, errors, zasync.
 """
 
 import contextlib
@@ -23,11 +23,14 @@ from Products.zasync.clock import SYSTEM
 from Products.zasync.errors import BadKeyFile
 
 from . import config as configuration
+from . import datafile
 from . import holding
+from . import pidfile
 from . import zope
 from .database import Database
 from .errors import BadTarget
 from .errors import ConfigurationError
+from .errors import NotSo
 from .errors import TargetAway
 from .plaintext import safe
 
@@ -137,16 +140,29 @@ def _of_databases(config, wait_seconds):
     if main is None:
         return [Finding(ERROR, 'no database is mounted at the root: <zodb_db main> with '
                                'mount-point /', WRONG)]
-    asked = [(database, _asked(lambda database=database: _ask(
-        database, database.name == main, wait_seconds))) for database in databases]
+    found, asked = [], []
+    for database in databases:
+        taken = None if _runs(config) else datafile.taken(database.config.storage)
+        if taken is not None:
+            found.append(Finding(ERROR, f'the database {database.name}: {taken}', WRONG))
+        else:
+            asked.append((database, _asked(lambda database=database: _ask(
+                database, database.name == main, wait_seconds))))
     until = SYSTEM.monotonic() + wait_seconds
-    found = []
     for database, answer in asked:
         text = _answer(answer, until)
         if text is not None:
             found.append(Finding(ERROR, f'the database {database.name}{_servers(database)} '
                                         f'{text}', WORLD))
     return found
+
+
+def _runs(config):
+    """Whether a worker of this configuration runs: what it has open is its own."""
+    try:
+        return pidfile.holder(config.pid_path) is not None
+    except NotSo:
+        return False
 
 
 def _ask(database, is_main, wait_seconds):
@@ -167,9 +183,7 @@ def _tread_lightly(factory, wait_seconds):
     section = factory.config
     settings = {'read_only': True, 'read_only_fallback': False, 'wait': True, 'client': None,
                 'cache_path': None, 'wait_timeout': max(1, math.ceil(wait_seconds))}
-    inner = [getattr(section, name, None) for name in ('storage', 'base')]
-    inner = [each for each in [*inner, *getattr(section, 'factories', ())]
-             if hasattr(each, 'config')]
+    inner = datafile.inside(factory)
     if not inner:
         settings['blob_dir'] = None
     for name, value in settings.items():

@@ -33,6 +33,10 @@ class ServerRefuses(TargetAway):
     """The database server is there, and does not let this worker in."""
 
 
+class FileTaken(WorkerError):
+    """Another process has the file of a database open."""
+
+
 class GaveUp(WorkerError):
     """Server or target stayed out of reach for longer than max-total-retry."""
 

@@ -1,6 +1,6 @@
 """Starting Zope inside a worker: products, database, no web server.
 
-Imports: config, database, errors, knock.
+Imports: config, database, datafile, errors, knock.
 """
 
 import logging
@@ -9,6 +9,7 @@ import ZConfig
 import Zope2
 from App.config import setConfiguration
 from transaction.interfaces import TransientError
+from zc.lockfile import LockError
 from zope.event import notify
 from zope.processlifetime import ProcessStarting
 from Zope2.Startup import get_wsgi_starter
@@ -16,6 +17,7 @@ from Zope2.Startup.handlers import handleWSGIConfig
 
 from Products.zasync import policy
 
+from . import datafile
 from .database import is_storage_trouble
 from .errors import ConfigurationError
 from .errors import GaveUp
@@ -38,7 +40,7 @@ def start(config, clock, stopping):
     """Start Zope as `config` says and return its database.
 
     Waits for a database server that can't be reached, with a line in the log a
-    try. Raises GaveUp when that took too long or `stopping` was set.
+    try. Raises GaveUp when that took too long or `stopping` was set, FileTaken.
     """
     handleWSGIConfig(config.zope, config.handlers)
     setConfiguration(config.zope)
@@ -56,7 +58,7 @@ def start(config, clock, stopping):
 def open_database(config):
     """Open the root database and start nothing else of Zope; → the ZODB.DB.
 
-    Raises ConfigurationError, and whatever the storage raises.
+    Raises ConfigurationError, FileTaken, and whatever the storage raises.
     """
     handleWSGIConfig(config.zope, config.handlers)
     setConfiguration(config.zope)
@@ -76,6 +78,9 @@ def _open_root(config):
         return dbtab.getDatabase('/', is_root=1)
     except ZConfig.ConfigurationError as reason:
         raise ConfigurationError(f'{config.path}: {reason}') from reason
+    except LockError as reason:
+        storage = dbtab.getDatabaseFactory('/').config.storage
+        raise datafile.refusal(' or '.join(datafile.paths(storage))) from reason
     except TransientError:
         for db in dbtab.databases.values():
             db.close()

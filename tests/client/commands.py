@@ -37,6 +37,14 @@ class Operator:
         """Write zasync.conf."""
         self.conf.write_text(CONF.format(target=target, drain=drain, more=more), 'utf-8')
 
+    def use_file_storage(self):
+        """Have zope.conf say that the database is a file, as mkwsgiinstance does; → its path."""
+        path = self.home / 'var' / 'Data.fs'
+        (self.home / 'etc' / 'zope.conf').write_text(
+            f'%define INSTANCE {self.home}\ninstancehome $INSTANCE\n<zodb_db main>\n'
+            f'mount-point /\n<filestorage>\npath {path}\n</filestorage>\n</zodb_db>\n', 'utf-8')
+        return path
+
     def argv(self, *words):
         """The command line."""
         return [sys.executable, '-m', 'zasync_client', '-C', str(self.conf), *map(str, words)]

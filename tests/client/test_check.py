@@ -2,6 +2,8 @@
 
 import json
 
+from ZODB.FileStorage import FileStorage
+
 from bench.processes import free_port
 
 
@@ -85,6 +87,26 @@ def test_every_database_is_asked(operator):
     assert code == 1
     assert 'database one at' in errors and 'database two at' in errors
     assert len(errors.splitlines()) == 2
+
+
+def test_a_file_of_a_database_that_another_process_has_open_is_named(operator):
+    path = operator.use_file_storage()
+    storage = FileStorage(str(path))
+    storage.close()
+    code, output, errors = operator.does('check')
+    assert code == 1 and 'open in another process' not in errors
+    storage = FileStorage(str(path))
+    try:
+        code, output, errors = operator.does('check')
+        assert code == 2
+        assert errors.startswith(f'error: the database main: {path} is open in another process')
+        operator.configure(more=f'<zodb_db other>\nmount-point /other\n<demostorage>\n'
+                                f'<filestorage>\npath {path}\n</filestorage>\n'
+                                f'</demostorage>\n</zodb_db>\n')
+        code, output, errors = operator.does('check')
+        assert f'the database other: {path} is open in another process' in errors
+    finally:
+        storage.close()
 
 
 def test_a_file_without_a_root_database_is_wrong(operator):

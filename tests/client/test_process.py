@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from ZODB.FileStorage import FileStorage
 
 from bench.processes import free_port
 from bench.processes import wait_until
@@ -180,6 +181,21 @@ def test_start_shows_the_output_of_a_worker_that_ends_without_a_word(site, opera
     output = operator.home / 'log' / 'zasync_output.log'
     sentence = f'the worker ended with code 7 before it served. The end of {output}:\n'
     assert operator.refused('start') == (1, sentence + '    no way\\x1b[2J')
+
+
+def test_the_file_of_the_database_is_open_in_another_process(site, operator):
+    path = operator.use_file_storage()
+    storage = FileStorage(str(path))
+    try:
+        code, output, errors = operator.does('run')
+        sentence = f'{path} is open in another process, and only one may have it open: use a ZEO '
+        assert code == 2
+        assert errors.startswith(f'zasync_client: {sentence}')
+        assert sentence in output and 'Traceback' not in output
+        code, told = operator.refused('start')
+        assert code == 2 and told.startswith(sentence)
+    finally:
+        storage.close()
 
 
 @pytest.mark.slow
