@@ -76,12 +76,12 @@ def _add_file(parser, default):
                         help='the configuration file (default: etc/zasync.conf)')
 
 
-def _configured(options):
+def _configured(options, with_plugins=False):
     """The Config of the command's file, and the clock."""
     from Products.zasync.clock import SYSTEM
 
     from . import config
-    return config.load(options.config), SYSTEM
+    return config.load(options.config, with_plugins), SYSTEM
 
 
 # the actions
@@ -102,7 +102,8 @@ def _run(options):
 
 def _process(name, options):
     from . import process
-    config, clock = _configured(options)
+    # `restart` too: a file that can't be used is refused before the worker is stopped.
+    config, clock = _configured(options, with_plugins=name != 'stop')
     waits = (options.wait,) if 'wait' in options else ()
     return getattr(process, name)(config, *waits, clock)
 

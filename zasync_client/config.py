@@ -29,9 +29,9 @@ class Config:
     """What a zasync.conf says; names carry their units.
 
     path -- of the file. target -- path of the manager, tuple. plugins -- {name:
-    Plugin}, the built-in ones included. pid_path -- the file that says which process
-    serves. zope -- Zope's own configuration object, handlers -- what ZConfig wants
-    called with it. max_interruptions -- of a call, in a row, before it fails.
+    Plugin}, the built-in ones included; empty where nobody wants them. pid_path -- the file
+    that says which process serves. zope -- Zope's own configuration object, handlers -- what
+    ZConfig wants called with it. max_interruptions -- of a call, in a row, before it fails.
     max_hung_threads, max_memory_bytes -- with so many or so much the worker replaces itself;
     None: half the threads; any amount. max_result_bytes -- of a pickled result.
     verbose_traceback -- whether the log shows values with tracebacks. batch_seconds -- how long
@@ -60,29 +60,31 @@ class Config:
     warnings: tuple = ()
 
 
-def load(path):
+def load(path, with_plugins=True):
     """The Config of the file at `path`; raises ConfigurationError with a sentence.
 
-    Also gives this process the environment and the paths that the file says.
+    Also gives this process the environment and the paths that the file says. with_plugins --
+    whether handlers are imported. Whoever only looks at a worker or stops it does without, and
+    is not kept from that by a handler that is gone.
     """
-    config, found = survey(path, every=False)
+    config, found = survey(path, every=False, with_plugins=with_plugins)
     if found.problems:
         raise ConfigurationError(str(found.problems[0]))
     return config
 
 
-def survey(path, every=True):
+def survey(path, every=True, with_plugins=True):
     """(Config or None, the Reading with all problems and warnings) of the file at `path`.
 
     A Config of a file with problems lacks what they are about. Raises ConfigurationError
-    if there is no such file. every -- see reading.read.
+    if there is no such file. every -- see reading.read. with_plugins -- see load.
     """
     path = os.path.abspath(path)
     found = read(path, every)
     if found.root is None:
         return None, found
     found = found._replace(warnings=[*found.warnings, *_prepare(found.root)])
-    plugins, problems, warnings = plugins_of(found.root.plugins)
+    plugins, problems, warnings = plugins_of(found.root.plugins) if with_plugins else ({}, [], [])
     found = found._replace(problems=[*found.problems, *problems],
                            warnings=[*found.warnings, *warnings])
     return _config(path, found, plugins), found

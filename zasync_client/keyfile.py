@@ -57,7 +57,7 @@ def key(config_path, path, rotate):
 
 def _configured(config_path):
     """The path that the configuration names."""
-    config = configuration.load(config_path)
+    config = configuration.load(config_path, with_plugins=False)
     try:
         path = sealing.key_path(config.zope)
     except BadKeyFile as reason:

@@ -73,7 +73,7 @@ def test_key_makes_a_file_that_only_its_owner_reads_and_says_how_to_name_it(shel
 def test_key_makes_the_file_that_the_configuration_names(shell):
     code, text = shell.does('key')
     assert code == 2 and f'say which one to make: zasync_client key {shell.home}/etc/' in text
-    shell.configure(SECTION)
+    shell.configure(SECTION + '<plugin gone>\n  handler no.such.thing\n</plugin>\n')
     code, text = shell.does('key')
     assert code == 0 and f'made {shell.file}' in text and '<product-config' not in text
     shell.configure(SECTION.replace('secret-key-file', 'secret-key'))

@@ -198,6 +198,22 @@ def test_the_file_of_the_database_is_open_in_another_process(site, operator):
         storage.close()
 
 
+def test_a_handler_that_is_gone_is_in_nobody_s_way_but_that_of_a_start(site, operator):
+    module = operator.home / 'going.py'
+    module.write_text('def handler():\n    pass\n', 'utf-8')
+    operator.configure(more='<plugin going>\n  handler going.handler\n</plugin>')
+    operator.gets('start')
+    first = operator.pid()
+    module.unlink()
+    assert operator.gets('status').startswith(f'running, process {first} ')
+    assert operator.gets('list') == 'no such calls\n'
+    for command in ('restart', 'start', 'run'):
+        code, sentence = operator.refused(command)
+        assert code == 2 and "the handler 'going.handler' can not be imported" in sentence
+    assert operator.pid() == first
+    assert operator.gets('stop') == f'stopped: process {first}\n'
+
+
 @pytest.mark.slow
 def test_start_tells_that_the_worker_waits_for_its_server(site, operator):
     conf = operator.home / 'etc' / 'zope.conf'
