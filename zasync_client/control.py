@@ -23,7 +23,7 @@ from .plaintext import safe
 
 def status(config, options, clock):
     """Whether the worker runs, and what waits."""
-    found = pidfile.holder(config.pid_path)
+    found = pidfile.worker_of(config)
     facts = {'running': found is not None, 'target': '/'.join(config.target)}
     if found is not None:
         facts.update(pid=found.pid or None, here=found.is_here, host=found.told.get('host'),

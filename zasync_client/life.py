@@ -50,8 +50,9 @@ def live(path, succession, serving=None, output=None):
     pid_file = PidFile(config.pid_path, succession.lock_fd)
     try:
         pid_file.take(host=socket.gethostname(), started_at=SYSTEM.now(),
-                      target='/'.join(config.target), drain_seconds=config.drain_seconds,
-                      replaced=succession.times, replaced_because=succession.reason)
+                      configuration=config.path, target='/'.join(config.target),
+                      drain_seconds=config.drain_seconds, replaced=succession.times,
+                      replaced_because=succession.reason)
         try:
             db = zope.start(config, SYSTEM, stopping)
             for each in db.databases.values():

@@ -39,7 +39,7 @@ class Holder(NamedTuple):
 
     pid -- as counted here, from the kernel; 0 if the process is in another container
     or on another machine. told -- what the worker wrote: pid (as counted there), host,
-    started_at, target, serving, drain_seconds; a key may be missing.
+    started_at, configuration, target, serving, drain_seconds; a key may be missing.
     """
 
     pid: int
@@ -54,6 +54,14 @@ class Holder(NamedTuple):
     def serving(self):
         """Whether it has its target; before that it starts."""
         return bool(self.told.get('serving'))
+
+    def may_be_of(self, configuration, target):
+        """Whether it is the worker of that file, with another target before, or of that target.
+
+        One that has not told either may be anybody's.
+        """
+        return (self.told.get('configuration') in (None, configuration)
+                or self.told.get('target') in (None, target))
 
     def __str__(self):
         pid = self.pid if self.is_here else self.told.get('pid', 'unknown')
@@ -78,7 +86,7 @@ class PidFile:
         """Hold it until this process ends, and tell that in it.
 
         Raises AlreadyRunning naming another holder, ConfigurationError if the file can't
-        be written.
+        be written, or is that of another configuration's worker.
         """
         try:
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
@@ -96,6 +104,7 @@ class PidFile:
             if reason.errno not in (errno.EACCES, errno.EAGAIN):
                 raise ConfigurationError(f'the PID file {self.path} can not be locked: '
                                          f'{reason.strerror}') from reason
+            _refuse_foreign(self.path, found, told.get('configuration'), told.get('target'))
             raise already_running(self.path, found) from None
         self.fd = fd
         os.ftruncate(fd, 0)  # what is told in there is of a process that is gone
@@ -138,6 +147,24 @@ def holder(path):
         raise NotSo(f'the PID file {path} can not be read: {reason.strerror}') from reason
     finally:
         os.close(fd)
+
+
+def worker_of(config):
+    """The Holder of the PID file of a Config, or None.
+
+    Raises NotSo if that can't be found out, ConfigurationError if it is another configuration's.
+    """
+    found = holder(config.pid_path)
+    _refuse_foreign(config.pid_path, found, config.path, '/'.join(config.target))
+    return found
+
+
+def _refuse_foreign(path, found, configuration, target):
+    if found is not None and not found.may_be_of(configuration, target):
+        raise ConfigurationError(
+            f'the PID file {path} is held by the worker of another configuration: {found} serves '
+            f"{found.told['target']}, as {found.told['configuration']} says. Give one of the two "
+            'files another name, which is that of its PID file too, or a line worker-pid-filename')
 
 
 def already_running(path, found):

@@ -73,7 +73,7 @@ def start(config, wait_seconds, clock):
 
     Raises AlreadyRunning, ConfigurationError, NotSo: the worker ended at once.
     """
-    found = pidfile.holder(config.pid_path)
+    found = pidfile.worker_of(config)
     if found is not None:
         raise pidfile.already_running(config.pid_path, found)
     output = output_path(config)
@@ -157,8 +157,11 @@ def _tail(path, begin):
 
 
 def stop(config, clock):
-    """Have the worker drain and end, and wait for that; → 0. Raises NotSo: none runs here."""
-    found = pidfile.holder(config.pid_path)
+    """Have the worker drain and end, and wait for that; → 0.
+
+    Raises NotSo: none runs here, ConfigurationError: that is another's.
+    """
+    found = pidfile.worker_of(config)
     if found is None:
         raise NotSo(f'no worker runs (nobody holds the PID file {config.pid_path})')
     if not found.is_here:
@@ -181,7 +184,7 @@ def stop(config, clock):
 
 def restart(config, wait_seconds, clock):
     """Stop the worker if one runs, and start one; → 0."""
-    if pidfile.holder(config.pid_path) is not None:
+    if pidfile.worker_of(config) is not None:
         stop(config, clock)
     return start(config, wait_seconds, clock)
 

@@ -111,6 +111,16 @@ def test_a_holder_in_another_container_is_named_by_what_it_told():
     assert str(Holder(0, {})) == 'process unknown on an unknown host'
 
 
+@pytest.mark.parametrize('told, is_it', [
+    ({'configuration': '/a.conf', 'target': '/zam1'}, True),
+    ({'configuration': '/a.conf', 'target': '/zam2'}, True),  # the file was changed since
+    ({'configuration': '/b.conf', 'target': '/zam1'}, True),  # moved, or seen from a container
+    ({'configuration': '/b.conf', 'target': '/zam2'}, False),
+    ({}, True), ({'target': '/zam2'}, True)])
+def test_a_holder_with_another_file_and_another_target_is_another_worker(told, is_it):
+    assert Holder(1, told).may_be_of('/a.conf', '/zam1') == is_it
+
+
 def test_one_that_went_meanwhile_is_no_reason_to_name_nobody():
     assert str(pidfile.already_running('/x.pid', None)).endswith('just now: try again')
 

@@ -228,6 +228,31 @@ def test_start_tells_that_the_worker_waits_for_its_server(site, operator):
     assert re.match(rf'(stopped|killed): process {pid}', operator.gets('stop'))
 
 
+def test_two_files_of_one_name_do_not_take_each_other_s_worker_for_their_own(site, operator):
+    operator.gets('start')
+    first, theirs = operator.pid(), str(operator.conf)
+    (operator.home / 'etc' / 'other').mkdir()
+    operator.conf = operator.home / 'etc' / 'other' / 'zasync.conf'
+    operator.configure(target='/zam2')
+    operator.conf.write_text(read(operator.conf).replace('zope.conf', '../zope.conf'), 'utf-8')
+    sentence = (f'the PID file {operator.pid_path} is held by the worker of another '
+                f'configuration: process {first} on {socket.gethostname()} serves /zam1, as '
+                f'{theirs} says. Give one of the two files another name, which is that of its '
+                'PID file too, or a line worker-pid-filename')
+    for command in ('status', 'stop', 'restart', 'start'):
+        assert operator.refused(command) == (2, sentence)
+    code, _, errors = operator.does('run')
+    assert (code, errors) == (2, f'zasync_client: {sentence}\n')
+    assert operator.pid() == first
+
+
+def test_a_file_that_names_another_target_now_still_stops_its_worker(site, operator):
+    operator.gets('start')
+    first = operator.pid()
+    operator.configure(target='/zam2')
+    assert operator.gets('stop') == f'stopped: process {first}\n'
+
+
 def test_a_PID_file_that_can_not_be_written_is_refused(site, operator):
     operator.pid_path.mkdir()
     for command in ('run', 'start'):
