@@ -151,7 +151,7 @@ def _seconds(text):
 
 def _count(text):
     if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:9]) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f'is a whole number, 1 or more, not {text!r}')
+        raise argparse.ArgumentTypeError(f'is a whole number, 1 to 1,000,000, not {text!r}')
     return int(text)
 
 

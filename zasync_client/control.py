@@ -70,14 +70,25 @@ def _status_text(facts, found):
 def list_calls(config, options, clock):
     """The calls of the target, as a table."""
     with opened(config, clock) as target:
-        calls = target.read(lambda manager: [callview.summary(deferred) for deferred in (
-            manager.calls(state=options.state, plugin=options.plugin, user=options.user,
-                          limit=options.limit))])
+        calls = target.read(lambda manager: some_calls(manager, options))
     if options.json:
         _print_json(calls)
     else:
         print(*(callview.listed(calls) if calls else ['no such calls']), sep='\n')
     return 0
+
+
+def some_calls(manager, options):
+    """Summaries of the calls that the options ask for, taken page by page."""
+    found, last = [], None
+    while True:
+        most = min(MOST, options.limit - len(found))
+        page = manager.calls(state=options.state, plugin=options.plugin, user=options.user,
+                             start=last, limit=most)
+        found += map(callview.summary, page)
+        if len(page) < most or len(found) == options.limit:
+            return found
+        last = page[-1].id
 
 
 def show(config, options, clock):

@@ -16,6 +16,7 @@ from Products.zasync.clock import SYSTEM
 from Products.zasync.options import Options
 from tests.client import jobs
 from zasync_client import access
+from zasync_client import control
 from zasync_client.database import Database
 from zasync_client.errors import NotSo
 
@@ -70,6 +71,19 @@ def test_list_tells_each_call_in_a_line(site, operator, gate):
     assert ids('--user', 'nobody') == [waiting.id]
     assert len(ids('--user', 'boss', '--limit', '2')) == 2
     open_gate(gate)
+
+
+def test_a_long_list_is_taken_page_by_page(site, operator, monkeypatch):
+    monkeypatch.setattr(control, 'MOST', 2)
+    calls = [site.put('zope_call', jobs.add, 1, number) for number in range(5)]
+    newest_first = [call.id for call in reversed(calls)]
+    for limit, expected in ((1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (100, 5)):
+        options = SimpleNamespace(state='new', plugin=None, user=None, limit=limit)
+        assert [call['id'] for call in control.some_calls(site.app.zam1, options)] == (
+            newest_first[:expected])
+    assert len(operator.json('list', '--limit', '20000')) == 5
+    code, _, errors = operator.does('list', '--limit', '1000001')
+    assert code == 2 and "is a whole number, 1 to 1,000,000, not '1000001'" in errors
 
 
 def test_show_tells_everything_of_a_call(site, operator, gate):
