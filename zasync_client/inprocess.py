@@ -7,13 +7,15 @@ requests; the storage may be any. Nothing that happens to a worker stops Zope.
 Zope has no event for its end, but closes what is in ``Zope2.opened``. A web server that
 leaves even that out still comes to ``atexit``.
 
-Imports: worker, holding, wakeup, database, zope, signals, config, errors, zasync.clock.
+Imports: worker, holding, wakeup, database, zope, signals, config, handlers, datatypes, errors,
+zasync.clock.
 """
 
 import atexit
 import logging
 import threading
 from dataclasses import dataclass
+from dataclasses import replace
 
 import Zope2
 from App.config import getConfiguration
@@ -29,11 +31,14 @@ from . import holding
 from . import signals
 from .config import Config
 from .database import Database
+from .datatypes import PluginSection
+from .errors import ConfigurationError
 from .errors import DeskLost
 from .errors import GaveUp
 from .errors import TargetAway
 from .errors import TargetTaken
 from .errors import WorkerError
+from .handlers import built_in
 from .handlers import plugins_of
 from .worker import Worker
 from .zope import WorkerStarting
@@ -53,31 +58,40 @@ LEAVE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Section:
-    """A <zasync-worker> of a zope.conf: its name, and a Config."""
+    """A <zasync-worker> of a zope.conf.
+
+    config -- a Config with the built-in plugins alone: Zope starts, and a zasync.conf that
+    includes that file is read, whatever the handlers of its `plugins` are.
+    """
 
     name: str
     config: Config
+    plugins: tuple[PluginSection, ...] = ()
 
     def getSectionName(self):
         """What Zope files it under."""
         return self.name
 
+    def complete(self):
+        """The Config with all plugins: imports handlers. Raises ConfigurationError."""
+        plugins, problems, warnings = plugins_of(self.plugins)
+        if problems:
+            raise ConfigurationError('; '.join(map(str, problems)))
+        return replace(self.config, plugins=plugins, warnings=tuple(map(str, warnings)))
+
 
 def section(found):
-    """The Section of what ZConfig read. Raises ValueError with what is wrong with a plugin."""
+    """The Section of what ZConfig read."""
     name = found.getSectionName()
-    plugins, problems, warnings = plugins_of(found.plugins)
-    if problems:
-        raise ValueError(' '.join(str(problem) for problem in problems))
     return Section(name, Config(
         path=f'<zasync-worker {name}>', target=found.target, threads=found.threads,
         max_conflict_attempts=found.max_conflict_resolution_attempts,
         initial_retry_seconds=found.initial_retry_delay,
         retry_growth=found.retry_exponential_backoff, max_total_retry_seconds=0.0,
-        drain_seconds=found.drain_seconds, plugins=plugins, zope=None, handlers=None,
+        drain_seconds=found.drain_seconds, plugins=built_in(), zope=None, handlers=None,
         max_interruptions=found.max_interruptions, max_hung_threads=found.max_hung_threads,
-        max_result_bytes=found.max_result_size, batch_seconds=found.batch_seconds,
-        warnings=tuple(str(warning) for warning in warnings)))
+        max_result_bytes=found.max_result_size, batch_seconds=found.batch_seconds),
+        tuple(found.plugins))
 
 
 def start_workers(event):
@@ -116,7 +130,7 @@ class Workers:
                 continue
             # These threads come on top of those that answer requests.
             db.setPoolSize(db.getPoolSize() + each.config.threads + 1)
-            self._workers.append(InProcess(each.name, each.config, db))
+            self._workers.append(InProcess(each, db))
 
     def close(self):
         """Have all of them drain, and wait for it, as long as they may take."""
@@ -134,16 +148,17 @@ class Workers:
 
 
 class InProcess:
-    """One worker of this process, in a thread of its own."""
+    """One worker of this process, that of a Section, in a thread of its own."""
 
-    def __init__(self, name, config, db):
-        self.name = name
-        self.drain_seconds = config.drain_seconds
-        self._config = config
+    def __init__(self, section, db):
+        self.name = section.name
+        self.drain_seconds = section.config.drain_seconds
+        self._section = section
+        self._config = section.config
         self._db = db
         self._stopping = threading.Event()
         self._wakeup = Wakeup(SYSTEM)
-        self._thread = threading.Thread(target=self._serve, name=f'zasync-worker-{name}',
+        self._thread = threading.Thread(target=self._serve, name=f'zasync-worker-{self.name}',
                                         daemon=True)
         self._thread.start()
 
@@ -158,6 +173,14 @@ class InProcess:
         return not self._thread.is_alive()
 
     def _serve(self):
+        try:
+            self._config = self._section.complete()
+        except ConfigurationError as reason:
+            log.error('<zasync-worker %s> is not started: %s. Mend that and start Zope again',
+                      self.name, reason)
+            return
+        for warning in self._config.warnings:
+            log.warning('<zasync-worker %s>: %s', self.name, warning)
         database = Database(self._db, self._config.target, self._config.threads)
         self._wakeup.watch(self._db)
         try:

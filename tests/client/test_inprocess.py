@@ -87,7 +87,7 @@ def test_a_section_that_says_nothing_has_the_defaults_of_a_zasync_conf(tmp_path)
 
 
 def test_every_directive_of_a_section_reaches_its_worker(tmp_path):
-    found = read_section(tmp_path, '''
+    section = read_section(tmp_path, '''
 target /zad/zam1
 threads 3
 max-conflict-resolution-attempts 7
@@ -100,15 +100,18 @@ max-result-size 1MB
 <plugin join>
   handler os.path.join
 </plugin>
-''')['zam'].config
+''')['zam']
+    found = section.config
     assert (found.target, found.threads, found.max_conflict_attempts) == (
         ('', 'zad', 'zam1'), 3, 7)
     assert (found.initial_retry_seconds, found.retry_growth, found.drain_seconds) == (
         0.5, 2.0, 3.5)
     assert (found.max_interruptions, found.max_hung_threads) == (2, 3)
     assert found.max_result_bytes == 1024 * 1024
-    assert found.plugins['join'].handler is os.path.join
     assert 'zope_exec' in found.plugins
+    plugins = section.complete().plugins
+    assert plugins['join'].handler is os.path.join
+    assert 'zope_exec' in plugins
 
 
 def test_a_wrong_value_in_a_section_is_refused_with_its_line(tmp_path):
@@ -125,6 +128,25 @@ def test_a_zasync_conf_may_include_a_zope_conf_with_a_section(tmp_path):
     loaded = config.load(str(alone))
     assert loaded.target == ('', 'mine')
     assert 'join' in loaded.plugins
+
+
+WRONG = '<plugin wrong>\n  handler no.such.thing\n</plugin>\n<plugin other>\n</plugin>\n'
+
+
+def test_a_wrong_handler_in_a_section_is_in_the_way_of_its_worker_only(tmp_path, place, caplog):
+    read = read_section(tmp_path, WRONG)['zam']  # as Zope reads it when it starts
+    place.add()
+    worker = InProcess(dataclasses.replace(place.section(), plugins=read.plugins), place.db)
+    assert worker.join(LIMIT)
+    [told] = [record for record in caplog.records if record.levelname == 'ERROR']
+    assert told.getMessage() == (
+        "<zasync-worker first> is not started: plugin wrong: the handler 'no.such.thing' can not "
+        "be imported: ModuleNotFoundError: No module named 'no'; the plugin other needs a "
+        'handler: handler package.function. Mend that and start Zope again')
+    alone = tmp_path / 'zasync.conf'
+    alone.write_text('%include zope.conf\n', 'utf-8')
+    assert 'wrong' not in config.load(str(alone)).plugins
+    assert config.survey(str(alone))[1].problems == []
 
 
 def test_the_process_of_a_worker_starts_no_worker_of_a_zope_conf(tmp_path, monkeypatch):
@@ -198,7 +220,7 @@ class Place:
             drain_seconds=drain, plugins=config.offered(()), zope=None, handlers=None))
 
     def start(self, **options):
-        worker = InProcess('first', self.section(**options).config, self.db)
+        worker = InProcess(self.section(**options), self.db)
         self.workers.append(worker)
         return worker
 
