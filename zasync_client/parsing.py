@@ -194,6 +194,8 @@ class _Parser(ZConfigParser):
                            'mounted')
             found = super().start_section(section, rest)
         except ZConfig.ConfigurationError as reason:
+            if reason.message.startswith('None is not an allowed name for'):
+                reason.message = f'a section <{kind}> needs a name: <{kind} NAME>'
             self._blame(reason, begin, begin, self._end_of(begin), kind)
             raise
         self._remark(historic.of_section(kind, sys.platform))

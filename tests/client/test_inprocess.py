@@ -114,6 +114,12 @@ max-result-size 1MB
     assert 'zope_exec' in plugins
 
 
+def test_a_plugin_may_have_its_name_in_the_section_as_in_a_zasync_conf(tmp_path):
+    lines = '<plugin>\n  name Join\n  handler os.path.join\n</plugin>'
+    plugins = read_section(tmp_path, lines)['zam'].complete().plugins
+    assert plugins['Join'].handler is os.path.join
+
+
 def test_a_wrong_value_in_a_section_is_refused_with_its_line(tmp_path):
     with pytest.raises(Exception, match='must be a whole number') as caught:
         read_section(tmp_path, 'threads none')

@@ -199,6 +199,8 @@ def test_a_directory_is_no_configuration_file(tmp_path):
     ('<plugin x>\n  handler os.path.sep\n</plugin>', 'os.path.sep'),
     ('<plugin x>\n  description no handler\n</plugin>', 'handler'),
     ('<plugin>\n  handler os.path.join\n</plugin>', 'name'),
+    ('<zasync-worker>\n</zasync-worker>', 'a section <zasync-worker> needs a name'),
+    ('<product-config>\n</product-config>', 'a section <product-config> needs a name'),
     ('<plugin x>\n  handler os.path.join\n', ''),
     ('%define', ''),
     ('threads $NOWHERE', 'NOWHERE'),
