@@ -25,6 +25,7 @@ from .database import is_storage_trouble
 from .database import unit_of_work
 from .errors import FileTaken
 from .errors import NotSo
+from .errors import ServerRefuses
 from .errors import TargetAway
 from .errors import WorkerError
 from .plaintext import safe
@@ -136,7 +137,7 @@ def _open(config):
         raise NotSo('the database can not be opened: its server gave no answer in '
                     f'{OPEN_SECONDS:g} s')
     db, reason = answer[0]
-    if isinstance(reason, FileTaken):
+    if isinstance(reason, (FileTaken, ServerRefuses)):
         raise NotSo(f'the database can not be opened: {reason}') from reason
     if isinstance(reason, WorkerError):
         raise reason

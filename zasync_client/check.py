@@ -2,7 +2,7 @@
 
 Nothing is written: neither a lock that stays, nor a log, nor into a database.
 
-Imports: config, database, datafile, holding, pidfile, zope, plaintext, errors, zasync.
+Imports: config, database, datafile, holding, knock, pidfile, zope, plaintext, errors, zasync.
 """
 
 import contextlib
@@ -31,7 +31,10 @@ from .database import Database
 from .errors import BadTarget
 from .errors import ConfigurationError
 from .errors import NotSo
+from .errors import ServerRefuses
 from .errors import TargetAway
+from .knock import knock
+from .knock import SILENCE_SECONDS
 from .plaintext import safe
 
 
@@ -167,6 +170,8 @@ def _runs(config):
 
 def _ask(database, is_main, wait_seconds):
     """What is wrong with a database, or None."""
+    # Told after half of the time, at the latest: the other half is for the answer.
+    knock(database.config.storage, min(SILENCE_SECONDS, wait_seconds / 2))
     _tread_lightly(database.config.storage, wait_seconds)
     storage = database.config.storage.open()
     try:
@@ -247,6 +252,8 @@ def _asked(question):
     def ask():
         try:
             answer.append(question())
+        except ServerRefuses as reason:
+            answer.append(f'can not be opened: {reason}')
         except Exception as reason:  # storages raise anything; it is told in the main thread
             text = ' '.join(str(reason.args[0] if reason.args else '').split())
             answer.append(f'can not be opened: {type(reason).__name__}'

@@ -16,23 +16,24 @@ from .errors import ServerRefuses
 SILENCE_SECONDS = 5.0
 
 
-def knock(storage):
+def knock(storage, silence_seconds=SILENCE_SECONDS):
     """Raise ServerRefuses when a server of this storage is there but lets nobody like us in.
 
     storage -- the section of a configuration that opens it; of those that are not ZEO's clients,
-    and of servers that can't be reached at all, nothing is said.
+    and of servers that can't be reached at all, nothing is said. silence_seconds -- how long
+    each server may take for each word.
     """
     section = getattr(storage, 'config', None)
     context, name = getattr(section, 'ssl', None) or (None, None)
     for server in getattr(section, 'server', None) or ():
         if isinstance(server.address, tuple):
-            _knock(server.address, context, name)
+            _knock(server.address, context, name, silence_seconds)
 
 
-def _knock(address, context, name):
+def _knock(address, context, name, silence_seconds):
     where = 'the ZEO server at %s:%d' % address
     try:
-        plain = socket.create_connection(address, timeout=SILENCE_SECONDS)
+        plain = socket.create_connection(address, timeout=silence_seconds)
     except OSError:
         return  # it is not there, which ZEO waits for
     try:

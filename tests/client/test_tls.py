@@ -1,6 +1,8 @@
 """The three hosts of docs/hosts.rst, on one: a worker is let in by its certificate or not."""
 
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -64,6 +66,19 @@ class Estate:
             [sys.executable, '-m', 'zasync_client', '-C', self.conf(f'zasync-{manager}')],
             is_ready=lambda process: words in process.output())
 
+    def asks(self, command):
+        """(exit code, standard error) of a command of zam1's worker."""
+        done = subprocess.run(
+            [sys.executable, '-m', 'zasync_client', '-C', self.conf('zasync-zam1'), command],
+            capture_output=True, text=True, env=our_environment(), timeout=60)
+        return done.returncode, done.stderr
+
+    def give_up_tls(self):
+        """Have the workers connect without."""
+        conf = self.conf('workers')
+        before, rest = conf.read_text('utf-8').split('    <ssl>\n')
+        conf.write_text(before + rest.split('    </ssl>\n')[1], 'utf-8')
+
     def close(self):
         transaction.abort()
         self.connection.close()
@@ -114,10 +129,26 @@ def test_a_worker_with_a_certificate_of_another_authority_is_refused(estate, tmp
     assert one_line_a_try(worker)
 
 
+def test_the_commands_tell_why_the_server_lets_nobody_in(estate, tmp_path):
+    certificates.place(estate.instance, certificates.make(tmp_path), 'workers')
+    for command in ('list', 'ping'):
+        code, errors = estate.asks(command)
+        assert code == 1
+        assert re.fullmatch(r'zasync_client: the database can not be opened: the ZEO server at '
+                            r'127\.0\.0\.1:\d+ does not accept the certificate of this worker: it '
+                            r'closes the connection\n', errors)
+    code, errors = estate.asks('check')
+    assert code == 1
+    assert re.fullmatch(r'error: the database main at 127\.0\.0\.1:\d+ can not be opened: the ZEO '
+                        r'server at 127\.0\.0\.1:\d+ does not accept the certificate of this '
+                        r'worker: it closes the connection\n', errors)
+    estate.give_up_tls()
+    code, errors = estate.asks('check')
+    assert code == 1 and 'says nothing; if it wants TLS, this worker needs an <ssl>' in errors
+
+
 def test_a_worker_without_a_certificate_is_refused(estate):
-    conf = estate.conf('workers')
-    before, rest = conf.read_text('utf-8').split('    <ssl>\n')
-    conf.write_text(before + rest.split('    </ssl>\n')[1], 'utf-8')
+    estate.give_up_tls()
     worker = estate.start_worker('zam1', 'if it wants TLS, this worker needs an <ssl> section')
     assert worker.running
     assert one_line_a_try(worker)
