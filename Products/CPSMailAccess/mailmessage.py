@@ -7,7 +7,7 @@ GET of a message's page never writes. The body is fetched by a POST of the page'
 a ZODB write in answer to a GET could be caused by any foreign page the reader visits (and
 is refused by plone.protect). After that every GET shows the stored body.
 
-Imports: Zope, headers, presentation, permissions, zasync.
+Imports: Zope, bodytext, headers, presentation, permissions, zasync.
 """
 
 from AccessControl.class_init import InitializeClass
@@ -22,8 +22,8 @@ from Products.zasync.forgery import Page
 
 from . import errors
 from . import presentation
+from .bodytext import readable_text
 from .headers import identity
-from .headers import readable_text
 from .interfaces import IMailMessage
 from .permissions import ViewMailbox
 

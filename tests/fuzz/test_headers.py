@@ -8,6 +8,7 @@ from hypothesis import example
 from hypothesis import given
 from hypothesis import strategies as st
 
+from Products.CPSMailAccess import bodytext
 from Products.CPSMailAccess import headers
 from Products.CPSMailAccess import presentation
 from Products.CPSMailAccess.imapanswers import decode_name
@@ -63,7 +64,7 @@ MESSAGES = st.lists(part(), max_size=12).map(b''.join)
 def test_a_message_becomes_text(raw, times):
     raw, begin = raw * times, time.process_time()
     envelope = headers.parse_envelope(raw[:16_384])
-    text, names = headers.readable_text(raw)
+    text, names = bodytext.readable_text(raw)
     assert time.process_time() - begin < SECONDS_MOST
     shown = [value for value in asdict(envelope).values() if isinstance(value, str)]
     shown += [presentation.moment(envelope.date_at), presentation.name_of(envelope.sender),
@@ -72,7 +73,7 @@ def test_a_message_becomes_text(raw, times):
         assert type(each) is str and not UNFIT.search(each)
     for each in shown:
         assert len(each) <= headers.FIELD_LENGTH and '\n' not in each
-    assert len(text) <= headers.TEXT_LENGTH and len(names) <= headers.NAMES_MOST
+    assert len(text) <= bodytext.TEXT_LENGTH and len(names) <= bodytext.NAMES_MOST
     assert type(headers.identity(envelope, 5, 1.0)) in (str, type(None))
 
 

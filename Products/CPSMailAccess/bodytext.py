@@ -1,0 +1,197 @@
+"""What of a message's bytes there is to read, as text. Pure, and never raises.
+
+The standard library's parser finds the parts, and is kept from all that takes it minutes in a
+message made for that: it gets so many lines, parts and levels of them, and the parameters of a
+header are cut before it looks for any, which it does in the square of their number.
+
+Imports: the standard library's email package, and headers.
+"""
+
+import email.errors
+import email.feedparser
+import email.message
+import email.policy
+import email.utils
+import html
+import re
+
+from .headers import clean
+from .headers import clean_lines
+from .headers import decode_bytes
+from .headers import decode_charset
+from .headers import decode_text
+
+
+#: Longest body text given to a page, in characters. More makes browsers crawl.
+TEXT_LENGTH = 200_000
+
+#: So many bytes of a part are decoded and stripped of tags; a few bytes make a character, and
+#: there are texts for which either takes time in the square of their length.
+PART_BYTES = 4 * TEXT_LENGTH
+
+#: Most attachments named on a page.
+NAMES_MOST = 100
+
+#: A message is parsed up to so many lines, parts, and levels of parts in parts: each line is
+#: compared with the boundaries of all levels. 10 MB of attachments have 130,000 lines.
+LINES_MOST, PARTS_MOST, LEVELS_MOST = 200_000, 500, 30
+
+#: Most characters and parameters of a header. The name of a file takes up to thirty parameters, if
+#: each has a few characters of it (RFC 2231 3).
+HEADER_LENGTH, PARAMETERS_MOST = 4000, 100
+
+#: The parser gets so many bytes at once; between them it is seen whether there is too much.
+_CHUNK_BYTES = 4096
+
+#: The last line of a text that is not all.
+REST = '\n\n[The rest of this message is not shown: it is too long, or has too many parts.]'
+
+
+class _Part(email.message.Message):
+    """A message or a part of one. It knows only the headers that say how it is to be read."""
+
+    level = 0
+
+    def set_raw(self, name, value):
+        """The parser found a header; the first of a name counts."""
+        if name.lower() in ('content-type', 'content-disposition',
+                            'content-transfer-encoding') and name not in self:
+            parameters = value[:HEADER_LENGTH].split(';')[:PARAMETERS_MOST]
+            super().set_raw(name, ';'.join(parameters))
+
+    def attach(self, payload):
+        payload.level = self.level + 1
+        super().attach(payload)
+
+
+def readable_text(raw):
+    """(text, names of attachments) of a whole message, for showing.
+
+    The first text/plain part; else the first text/html part without its tags; else ''. It ends
+    with `REST` if there is more.
+    """
+    try:
+        message, is_all = _parsed(raw)
+        part, names = _chosen(message)
+        text, part_is_all = _part_text(part) if part is not None else ('', True)
+    except (ValueError, TypeError, LookupError, AttributeError, IndexError, RecursionError,
+            email.errors.MessageError):
+        # The parser forgives nearly everything; what is left is shown as it came.
+        text, names = decode_bytes(raw[:PART_BYTES]), []
+        is_all, part_is_all = True, len(raw) <= PART_BYTES
+    text = clean_lines(text)
+    if is_all and part_is_all and len(text) <= TEXT_LENGTH:
+        return text, names
+    return text[:TEXT_LENGTH - len(REST)] + REST, names
+
+
+def _parsed(raw):
+    """(the message as a _Part, whether that is all of it)"""
+    parts, lines = [], 0
+
+    def make(policy):
+        parts.append(_Part(policy))
+        return parts[-1]
+
+    parser = email.feedparser.BytesFeedParser(make, policy=email.policy.compat32)
+    for start in range(0, len(raw), _CHUNK_BYTES):
+        chunk = raw[start:start + _CHUNK_BYTES]
+        lines += len(chunk.splitlines())
+        if (lines > LINES_MOST or len(parts) > PARTS_MOST
+                or any(part.level > LEVELS_MOST for part in parts)):
+            return parser.close(), False
+        parser.feed(chunk)
+    return parser.close(), True
+
+
+def _chosen(message):
+    """(the _Part to read, or None; the names of attachments)"""
+    plain = markup = None
+    names = []
+    for part in message.walk():
+        if part.is_multipart():
+            continue
+        name = _file_name(part)
+        if name or part.get_content_disposition() == 'attachment':
+            if len(names) < NAMES_MOST:
+                names.append(name or part.get_content_type())
+        elif part.get_content_type() == 'text/plain' and plain is None:
+            plain = part
+        elif part.get_content_type() == 'text/html' and markup is None:
+            markup = part
+    return markup if plain is None else plain, names
+
+
+def _part_text(part):
+    """(its text, whether that is all of it)"""
+    raw = part.get_payload(decode=True) or b''
+    charset = part.get_param('charset')
+    if isinstance(charset, tuple):
+        charset = charset[2]
+    text = decode_charset(raw[:PART_BYTES], clean(str(charset)) if charset else None)
+    if part.get_content_type() == 'text/html':
+        text = strip_tags(text)
+    return text, len(raw) <= PART_BYTES
+
+
+def _file_name(part):
+    name = part.get_filename() or ''
+    if isinstance(name, tuple):
+        name = email.utils.collapse_rfc2231_value(name)
+    return decode_text(str(name))[:255]
+
+
+#: Elements whose content is not for reading, and those that begin a line.
+_HIDDEN = {'script', 'style', 'title', 'head'}
+_LINES = {'p', 'br', 'div', 'tr', 'li', 'h1', 'h2', 'h3', 'table'}
+_TAG_NAME = re.compile('/?([a-z][a-z0-9]*)|[!?]', re.IGNORECASE)
+_ENDS = {name: re.compile('</%s' % name, re.IGNORECASE) for name in _HIDDEN}
+_ENDS['!--'] = re.compile('-->')
+
+
+def strip_tags(markup):
+    """The words of an HTML text. Not a sanitiser: its result is escaped like any text.
+
+    Not by html.parser: what never ends, as in '<!--<!--<!--', takes it minutes. Here each
+    kind of end is looked for once when there is none.
+    """
+    words, place, endless = [], 0, set()
+
+    def after(end, start):
+        found = None if end in endless else _ENDS[end].search(markup, start)
+        if found is None:
+            endless.add(end)
+        return found
+
+    while True:
+        start = markup.find('<', place)
+        name = _TAG_NAME.match(markup, start + 1) if start >= 0 else None
+        if name is None:
+            words.append(markup[place:start + 1] if start >= 0 else markup[place:])
+            if start < 0:
+                break
+            place = start + 1
+            continue
+        words.append(markup[place:start])
+        element = (name[1] or '').lower()
+        comment = after('!--', start + 4) if markup.startswith('<!--', start) else None
+        hidden = after(element, name.end()) if element in _HIDDEN and markup[start + 1] != '/' \
+            else None
+        end = markup.find('>', start)
+        if comment is not None:
+            place = comment.end()
+        elif hidden is not None:
+            place = hidden.start()
+        elif end >= 0:
+            place = end + 1
+        else:
+            words.append(markup[start:])
+            break
+        if element in _LINES:
+            words.append('\n')
+    try:
+        text = html.unescape(''.join(words))
+    except ValueError:
+        # A number of thousands of digits that calls itself a character.
+        text = ''.join(words)
+    return re.sub(r'\n\s*\n+', '\n\n', text).strip()

@@ -1,0 +1,137 @@
+"""bodytext: what there is to read in a message, whatever its bytes, and soon."""
+
+import time
+
+import pytest
+
+from Products.CPSMailAccess import bodytext
+
+
+#: The header of a message of several parts.
+MIXED = b'Content-Type: multipart/mixed; boundary=x\r\n\r\n'
+
+#: Processor seconds; what fails takes minutes, and what does not a tenth of this.
+SECONDS_MOST = 5
+
+
+def reads_soon(raw):
+    """What readable_text says, in no time."""
+    begin = time.process_time()
+    found = bodytext.readable_text(raw)
+    assert time.process_time() - begin < SECONDS_MOST
+    return found
+
+
+def test_text_of_a_multipart_message_and_its_attachments():
+    raw = (b'Content-Type: multipart/mixed; boundary=x\r\n\r\n'
+           b'--x\r\nContent-Type: text/plain; charset=iso-8859-1\r\n'
+           b'Content-Transfer-Encoding: quoted-printable\r\n\r\ncaf=E9\r\n'
+           b'--x\r\nContent-Type: application/pdf\r\nContent-Disposition: attachment;\r\n'
+           b" filename*=utf-8''r%C3%A9sum%C3%A9.pdf\r\n\r\n%PDF\r\n--x--\r\n")
+    text, names = bodytext.readable_text(raw)
+    assert text.strip() == 'caf\xe9'
+    assert names == ['r\xe9sum\xe9.pdf']
+
+
+def test_html_alone_is_shown_without_tags_and_scripts():
+    raw = (b'Content-Type: text/html\r\n\r\n<p>Hello <b>you</b></p>'
+           b'<script>alert(1)</script><p>bye &amp; go</p>')
+    text, _names = bodytext.readable_text(raw)
+    assert 'Hello you' in text and 'bye & go' in text and 'alert' not in text
+
+
+@pytest.mark.parametrize('markup, words', [
+    ('a<br>b<div>c</div>', 'a\nb\nc'), ('a < b <3 c>', 'a < b <3 c>'), ('a<', 'a<'),
+    ('<!DOCTYPE html><html><head><title>no</title></head><body>yes</body>', 'yes'),
+    ('a<!-- <b>no --> b<!-->c', 'a bc'), ('a<!-- b', 'a<!-- b'),
+    ('<STYLE>no</Style >yes', 'yes'), ('<script>a<b</script', '</script'), ('</p>x', 'x'),
+    ('<?xml?>x', 'x'), ('&lt;b&gt; &eacute; &#233;', '<b> \xe9 \xe9'),
+    ('<a href="x">y</a', 'y</a'),
+    ('&#%s;' % ('9' * 5000), '&#%s;' % ('9' * 5000)), ('a\n \n\n\nb', 'a\n\nb'), ('', '')])
+def test_words_of_markup(markup, words):
+    assert bodytext.strip_tags(markup) == words
+
+
+@pytest.mark.parametrize('drop', [
+    '<', '<!--', '<a ', '<![', '<!', '&#', '</', '<a b="', '<script>', '<?', '<script></',
+    '<head>', '<style></styl', '\n '])
+def test_markup_without_end_takes_no_time(drop):
+    # html.parser took minutes over some of these, in a web thread.
+    reads_soon(b'Content-Type: text/html\r\n\r\n' + drop.encode() * (1_000_000 // len(drop)))
+
+
+def test_texts_that_decode_slowly_and_thousands_of_parts_take_no_time():
+    reads_soon(b'Content-Type: text/plain; charset=punycode\r\n\r\na-' + b'b9' * 400_000)
+    part = b'--x\r\nContent-Disposition: attachment\r\n\r\n\r\n'
+    _text, names = reads_soon(MIXED + part * 5000)
+    assert len(names) == bodytext.NAMES_MOST
+
+
+def levels(kind, count):
+    """The beginning of a message with so many parts in each other."""
+    if kind == 'message':
+        return b'Content-Type: message/rfc822\r\n\r\n' * count
+    return b''.join(b'Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n'
+                    % (number, number) for number in range(count))
+
+
+@pytest.mark.parametrize('raw', [
+    b'Content-Type: text/plain; a="' + b';' * 1_000_000 + b'\r\n\r\nHi',
+    b'Content-Type: multipart/mixed; a="' + b';' * 1_000_000 + b'"; boundary=x\r\n\r\n--x\r\n',
+    b'Content-Type: text/plain; a="' + b';\r\n ' * 250_000 + b'\r\n\r\nHi',
+    b'Content-Disposition: inline; a="' + b'\\";' * 300_000 + b'\r\n\r\nHi',
+    b'Content-Type: text/plain' + b''.join(b';\r\n a*%d=b' % number for number in range(90_000)),
+    b'Content-Type: multipart/mixed; boundary=x\r\n\r\n'
+    + (b'--x\r\nContent-Type: text/x; a="' + b';' * 20_000 + b'\r\n\r\n\r\n') * 500,
+    b'Content-Type: multipart/mixed; boundary=x\r\n\r\n' + b'--x\n\n' * 400_000,
+    b'a: b\r\n' * 150_000 + b'Content-Type: multipart/mixed; boundary=x\r\n\r\n'
+    + b'--x\n\n' * 200_000,
+    levels('multipart', 400) + b'--\n' * 3_000_000, levels('message', 300_000),
+    levels('multipart', 20) + b'--\n' * 3_000_000, levels('multipart', 200_000),
+    b'\r\n' + b'\n' * 10_000_000, b'\r\n' + b'\r' * 10_000_000, b'a:\n' * 3_000_000,
+])
+def test_a_message_made_to_be_slow_takes_no_time(raw):
+    # The first takes the parser of the standard library twenty minutes by itself.
+    reads_soon(raw)
+
+
+def test_a_header_made_to_be_slow_hides_no_text_and_no_other_attachment():
+    text, names = reads_soon(
+        MIXED + b'--x\r\nContent-Type: text/plain; a="' + b';' * 1_000_000 + b'\r\n\r\nHello\r\n'
+        b'--x\r\nContent-Disposition: attachment; filename=y.pdf\r\n\r\n\r\n--x--\r\n')
+    assert text.strip() == 'Hello' and names == ['y.pdf']
+
+
+def test_a_long_name_of_a_file_in_pieces_is_read():
+    pieces = ''.join('; filename*%d*=%s%s' % (number, '' if number else "utf-8''", '%C3%A9' * 9)
+                     for number in range(28))
+    _text, names = reads_soon(
+        b'Content-Disposition: attachment' + pieces.encode() + b'\r\n\r\nx')
+    assert names == ['\xe9' * 252]
+
+
+def test_ten_megabytes_of_attachments_are_looked_into_as_a_whole():
+    line = b'QUJD' * 19 + b'\r\n'
+    part = b'--x\r\nContent-Disposition: attachment; filename=%d.bin\r\n\r\n'
+    text, names = reads_soon(
+        MIXED + b'--x\r\n\r\nHello\r\n' + part % 1 + line * 63_000 + part % 2 + line * 63_000
+        + part % 3 + b'\r\n--x--\r\n')
+    assert text.strip() == 'Hello' and names == ['1.bin', '2.bin', '3.bin']
+
+
+@pytest.mark.parametrize('raw', [
+    b'\r\n' + b'x\n' * bodytext.LINES_MOST, b'\r\n' + b'x' * (bodytext.TEXT_LENGTH + 1),
+    b'Content-Type: text/html\r\n\r\nx' + b'<b></b>' * bodytext.PART_BYTES,
+    MIXED + b'--x\r\n\r\nx\r\n' + b'--x\r\n\r\n\r\n' * (2000 + bodytext.PARTS_MOST),
+    levels('multipart', 2000 + bodytext.LEVELS_MOST)])
+def test_a_text_that_is_not_all_says_so(raw):
+    text, _names = bodytext.readable_text(raw)
+    assert text.endswith(bodytext.REST) and len(text) <= bodytext.TEXT_LENGTH
+    assert text.startswith('x') or raw.startswith(b'Content-Type: multipart')
+
+
+@pytest.mark.parametrize('raw', [b'\r\n' + b'x' * bodytext.TEXT_LENGTH, b'', b'\r\n',
+                                 MIXED + b'--x\r\n\r\nx\r\n' * 400])
+def test_a_text_that_is_all_says_nothing_of_a_rest(raw):
+    text, _names = bodytext.readable_text(raw)
+    assert bodytext.REST not in text
