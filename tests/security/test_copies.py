@@ -92,12 +92,12 @@ def test_a_copy_by_webdav_is_one_as_well(site):
 
 def test_the_owner_of_a_mailbox_learns_no_password_by_a_tool_of_her_own(site):
     """Who added the mailbox typed it; in a tool of her own she may name any server."""
-    site.app.manage_addFolder('home')
-    site.app.home.manage_setLocalRoles('alice', ['Manager'])
+    site.app.manage_addFolder('hers')
+    site.app.hers.manage_setLocalRoles('alice', ['Manager'])
     alice = site.browser('alice')
-    alice.post('/home/manage_addProduct/CPSMailAccess/addMailTool')
-    paste(alice, '/home/portal_webmail', ('shop', 'portal_webmail', 'box_alice'))
-    assert site.app.home.portal_webmail.box_alice._account().password == ''
+    alice.post('/hers/manage_addProduct/CPSMailAccess/addMailTool')
+    paste(alice, '/hers/portal_webmail', ('shop', 'portal_webmail', 'box_alice'))
+    assert site.app.hers.portal_webmail.box_alice._account().password == ''
 
 
 def test_a_copied_mailbox_gets_its_mail_anew(site):
