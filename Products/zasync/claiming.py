@@ -88,7 +88,7 @@ class Claiming:
         for the holder, who commits its claim with its end. lanes -- whether to take in what is
         new; else that waits for the next beat.
         """
-        news = self._take_in(now) if lanes else {}
+        news = self._take_in(now, rotation_period) if lanes else {}
         self._take_out_cancelled(news, rotation_period)
         for deferred in self.waiting.take_expired(now, news, TAKE_IN_MOST):
             self._expire(deferred, now, rotation_period)
@@ -98,14 +98,14 @@ class Claiming:
         return self._claim(waiting, boot, now, slots, rotation_period, offers, max_interruptions,
                            may_reserve)
 
-    def _take_in(self, now):
+    def _take_in(self, now, rotation_period):
         """Advance the marks over new entries; → {place: Deferred} of those that may run."""
         found = {}
         news = [(number, lane) for number, lane in enumerate(self.lanes)
                 if self._has_news(number, lane)]
         for lane_number, lane in news:
             most = max(1, TAKE_IN_MOST // len(news))
-            for number, entry in self._new_entries(lane_number, lane, most):
+            for number, entry in self._new_entries(lane_number, lane, most, rotation_period):
                 deferred, facts = entry.deferred, entry.facts
                 place = place_in_lane(entry, lane_number, number)
                 not_before = facts.get(NOT_BEFORE, 0.0)
@@ -147,13 +147,13 @@ class Claiming:
     def _has_news(self, lane_number, lane):
         return lanes.last(lane) != self.marks.get(lane_number)
 
-    def _new_entries(self, lane_number, lane, most):
+    def _new_entries(self, lane_number, lane, most, rotation_period):
         """[(number, entry)] not taken in yet, at most `most`; advances the lane's mark."""
         mark, oid = self.marks.get(lane_number)
         if not holds(lane, mark, oid):
             # The put we marked was undone, and what came since may have its
             # number: look at the whole lane (a few hundred entries at most).
-            self._drop_undone(lane_number)
+            self._drop_undone(lane_number, rotation_period)
             entries = [(number, entry) for number, entry in lanes.after(lane, 0)
                        if self._is_unknown(lane_number, number, entry)]
             last, oid = lanes.last(lane)
@@ -170,12 +170,18 @@ class Claiming:
                 and place_in_lane(entry, lane_number, number) not in self.waiting
                 and not (deferred.attempt == 0 and deferred.id in self.desk.reserved))
 
-    def _drop_undone(self, lane_number):
-        """Forget what was taken in from that lane and whose put was undone since."""
+    def _drop_undone(self, lane_number, rotation_period):
+        """Forget what was taken in from that lane and whose put was undone since.
+
+        What was to run once more waits where it did before, whatever lane told of that. If too
+        many calls wait to look at all, a claim finds it.
+        """
+        all_lanes = self.desk.n_taken_in() <= TAKE_IN_MOST
         for place, deferred in list(self.waiting.items()):
-            if place[2] == lane_number and not is_waiting(deferred):
+            if (all_lanes or place[2] == lane_number) and not is_waiting(deferred):
                 self.waiting.remove(place, deferred)
                 self.waiting.forget_undone(place)
+                self._file_if_ended(deferred, rotation_period)
         for place, deferred in self.waiting.take_not_held_up():
             self.waiting.add_ready(place, deferred)
 

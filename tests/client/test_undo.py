@@ -7,8 +7,11 @@ from AccessControl.SecurityManagement import noSecurityManager
 from AccessControl.SpecialUsers import system
 from ZODB.FileStorage import FileStorage
 
+from Products.zasync import lanes
+from tests.client import jobs
 from tests.client.fate import Fate
 from tests.client.fate import Gate
+from zasync_client.beat import BEAT_SECONDS
 
 
 @pytest.fixture
@@ -60,3 +63,30 @@ def test_of_a_claim_that_is_undone_while_it_runs_and_made_again_one_run_alone_ca
     assert (deferred.state, deferred.result) == ('resolved', 1)
     assert dict(fate.marks) == {1: 1}
     assert len(runs) == 2
+
+
+@pytest.mark.parametrize('lane', [3, 4])
+def test_a_failed_call_whose_retry_is_undone_is_among_the_failed_ones_again(
+        fate, monkeypatch, lane):
+    """Also while nothing is claimed."""
+    monkeypatch.setattr(lanes, 'current', lambda: 3)
+    worker = fate.worker()
+    failed = fate.call('zope_call', jobs.fail_after_effect, 'x')
+    fate.go(worker)
+    fate.step(worker, hurry=True)
+    fate.do(fate.manager.pause)
+    monkeypatch.setattr(lanes, 'current', lambda: lane)
+    fate.do(fate.manager.retry, failed.id)
+    retried = fate.db.lastTransaction()
+    fate.clock.advance(BEAT_SECONDS)
+    fate.step(worker)
+    assert (fate.counts(), fate.manager.calls('failed')) == ((1, 0), [])
+    assert fate.db.lastTransaction() != retried
+    undo(fate, 1)
+    fate.clock.advance(BEAT_SECONDS)
+    fate.step(worker)
+    assert (fate.counts(), fate.manager.calls('failed')) == ((0, 0), [failed])
+    assert fate.do(fate.manager.retry, failed.id) == 1
+    fate.do(fate.manager.resume)
+    fate.go(worker)
+    assert len(failed.attempts) == 2
