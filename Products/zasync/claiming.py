@@ -151,23 +151,33 @@ class Claiming:
         """[(number, entry)] not taken in yet, at most `most`; advances the lane's mark."""
         mark, oid = self.marks.get(lane_number)
         if not holds(lane, mark, oid):
-            # The put we marked was undone, and what came since may have its
-            # number: look at the whole lane (a few hundred entries at most).
             self._drop_undone(lane_number, rotation_period)
-            entries = [(number, entry) for number, entry in lanes.after(lane, 0)
-                       if self._is_unknown(lane_number, number, entry)]
+            entries = list(self.not_taken_in(lane_number))
             last, oid = lanes.last(lane)
         else:
-            entries = list(islice(lanes.after(lane, mark), most))
+            entries = list(islice(self.not_taken_in(lane_number), most))
             last = entries[-1][0] if entries else mark
             oid = oid_at(lane, last) if last else None
         self.marks.set(lane_number, last, oid)
         return [item for item in entries if item[1].deferred is not None]
 
+    def not_taken_in(self, lane_number):
+        """[(number, Entry)] of a lane; calls are loaded only after an undo."""
+        lane = self.lanes[lane_number]
+        mark, oid = self.marks.get(lane_number)
+        if holds(lane, mark, oid):
+            return lanes.after(lane, mark)
+        # The put we marked was undone, and what came since may have its number: look at the
+        # whole lane.
+        return ((number, entry) for number, entry in lanes.after(lane, 0)
+                if self._is_unknown(lane_number, number, entry))
+
     def _is_unknown(self, lane_number, number, entry):
-        deferred = entry.deferred
+        deferred, place = entry.deferred, place_in_lane(entry, lane_number, number)
         return (is_waiting(deferred)
-                and place_in_lane(entry, lane_number, number) not in self.waiting
+                # It was not moved away, nor back since.
+                and deferred.is_in(self) and place[2:] == place_of(deferred)[2:]
+                and place not in self.waiting
                 and not (deferred.attempt == 0 and deferred.id in self.desk.reserved))
 
     def _drop_undone(self, lane_number, rotation_period):

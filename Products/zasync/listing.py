@@ -3,14 +3,13 @@
 A list loads no call but those it shows, and those it must look at to see whether they
 fit: where a call hangs tells its place and when it was put.
 
-Imports: interfaces, deferred, places, lanes, errors.
+Imports: interfaces, deferred, places, errors.
 """
 
 import math
 
 from ZODB.POSException import POSKeyError
 
-from . import lanes
 from .deferred import is_there
 from .errors import told
 from .interfaces import CALLBACK
@@ -101,8 +100,8 @@ def _running(queue):
 def _waiting(queue):
     """What was taken in and what is still in the lanes, newest first."""
     found = [(place[1], place[2:], deferred) for place, deferred in queue.waiting.items()]
-    for lane_number, lane in enumerate(queue.lanes):
-        for number, entry in lanes.after(lane, queue.marks.get(lane_number)[0]):
+    for lane_number in range(len(queue.lanes)):
+        for number, entry in queue.not_taken_in(lane_number):
             if entry.deferred is not None:
                 place = place_in_lane(entry, lane_number, number)
                 found.append((entry.put_at, place[2:], entry.deferred))

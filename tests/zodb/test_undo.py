@@ -4,6 +4,7 @@ import pytest
 
 from Products.zasync import listing
 from Products.zasync.interfaces import ACCEPTED
+from Products.zasync.interfaces import NEW
 from Products.zasync.lanes import CHUNK
 from tests.fakes import make_call
 from tests.fakes import NOW
@@ -55,6 +56,16 @@ def test_a_put_that_is_undone_after_it_was_taken_in_is_in_no_list(file_store):
     worker.beat(LATE, 0)
     undo(file_store, caller, put)
     assert [deferred.id for deferred in listing.page(caller.begin())] == [kept]
+
+
+def test_what_was_put_since_an_undone_put_is_listed_before_a_worker_comes(file_store):
+    caller, worker = file_store.client(), file_store.client()
+    file_one(caller, worker)
+    undo_one_taken_in(file_store, caller, worker)
+    new = [caller.put(make_call(3)), caller.put(make_call(4))]
+    queue = caller.begin()
+    assert [deferred.id for deferred in listing.page(queue, NEW)] == new[::-1]
+    assert len(listing.page(queue)) == 3
 
 
 @pytest.mark.parametrize('before', [0, 1, 5])
