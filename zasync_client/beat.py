@@ -115,6 +115,7 @@ class Beat:
         self.next_due = None
         self._beat_at = self._reconciled_at = self._board_at = self._barren_at = float('-inf')
         self._lanes_at = float('-inf')
+        self._has_claimed = False
         #: Calls that were in the lanes at the last look, and were not taken in.
         self._in_lanes = 0
 
@@ -142,7 +143,9 @@ class Beat:
         overdue = self._overdue(queue)
         reports = self._reports(queue, silent)
         filing = self._must_sweep(queue, ends, hurry)
-        reconciling = holds and (self.must_reconcile() or self._has_orphans(manager, held, ends))
+        ours = held | {end.claim for end in ends}
+        reconciling = (self.must_reconcile() or self._has_orphans(manager, held, ends)
+                       if holds else self._has_strays(queue, ours))
         self.next_due = self._next_due(manager, now, slots, idle)
         periodic_due = holds and not idle and periodic.due(manager, now)
         if not (filing or cancelled or overdue or periodic_due or reports is not None
@@ -162,8 +165,10 @@ class Beat:
                 queue.archive_ended(id, period)
         for claim in overdue:
             self._filing.time_out(queue, claim, period, now)
-        if reconciling:
-            self.reconcile(manager, now, held | {end.claim for end in ends}, None)
+        if reconciling and holds:
+            self.reconcile(manager, now, ours, None)
+        elif reconciling:
+            self._filing.give_out_strays(manager, now, ours)
         if holds:
             queue.drop_old(now, period)
         if periodic_due:
@@ -175,6 +180,10 @@ class Beat:
             claims += tuple(self._claim(deferred, known) for deferred in queue.take_in_and_claim(
                 self._boot, now, slots, period, offers, self._config.max_interruptions,
                 self._may_reserve(known), lanes))
+        if claims and not self._has_claimed:
+            self._has_claimed = True
+            if not holds:
+                self._reconciled_at = self._clock.monotonic()
         self.next_due = self._next_due(manager, now, slots > len(claims), idle)
         self._write_board(queue, reports, {claim.id for claim in claims})
         if holds:
@@ -245,6 +254,17 @@ class Beat:
         """The outcome of a claim that was under way is unknown: compare soon."""
         self._reconciled_at = float('-inf')
 
+    def forget_overdue(self):
+        """The manager is away: that its calls run too long can be written nowhere."""
+        for claim in self._runs.overdue():
+            if claim.target == self.target:
+                self._runs.forget_deadline(claim)
+
+    def may_leave(self, queue):
+        """Whether a visitor that runs no call of this queue has left none behind."""
+        self.doubt()
+        return not self._has_strays(queue, set())
+
     def seconds_to_sleep(self, now):
         """How long there is nothing to do by the clock; now -- POSIX seconds."""
         monotonic = self._clock.monotonic()
@@ -298,6 +318,18 @@ class Beat:
     def must_reconcile(self):
         """Whether the desk is to be compared with the pool."""
         return self._clock.monotonic() - self._reconciled_at >= RECONCILE_SECONDS
+
+    def _has_strays(self, queue, ours):
+        """Whether a visitor has claimed what it does not run, if it is time to compare.
+
+        That loads all calls that run at the sibling's desk.
+        """
+        if not (self._has_claimed and self.must_reconcile()):
+            return False
+        found = bool(self._filing.strays(queue, ours))
+        if not found:
+            self._reconciled_at = self._clock.monotonic()
+        return found
 
     def _has_orphans(self, manager, held, ends):
         """Whether a call was run by a sibling's worker that is gone, or has begun a new life."""

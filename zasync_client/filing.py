@@ -85,13 +85,31 @@ class Filing:
         the attempts that nobody runs; None: that of a sibling's worker has lost it, one of ours
         was undone, it may be.
         """
-        queue, held = manager.queue, {(claim.id, claim.attempt) for claim in held}
-        for id in [id for id in queue.desk.reserved if (id, 1) not in held]:
+        queue, known = manager.queue, {(claim.id, claim.attempt) for claim in held}
+        for id in [id for id in queue.desk.reserved if (id, 1) not in known]:
             queue.claim_reserved(id, self._boot, now)
         others = self._siblings.boots_alive(manager) - {self._boot}
-        for id, deferred in list(queue.desk.running.items()):
-            if (id, deferred.attempt) in held or deferred.owner in others:
-                continue
+        self._give_out(manager, now, {
+            id: deferred for id, deferred in queue.desk.running.items()
+            if (id, deferred.attempt) not in known and deferred.owner not in others}, outcome)
+        queue.recheck_held_up(now)
+
+    def strays(self, queue, held):
+        """{id: Deferred} of calls on the desk that we have claimed and do not run.
+
+        held -- see reconcile. Only we can tell: to others our calls are run, as long as we live.
+        """
+        known = {(claim.id, claim.attempt) for claim in held}
+        return {id: deferred for id, deferred in queue.desk.running.items()
+                if deferred.owner == self._boot and (id, deferred.attempt) not in known}
+
+    def give_out_strays(self, manager, now, held):
+        """The same as reconcile, for these, at a desk that we do not hold."""
+        self._give_out(manager, now, self.strays(manager.queue, held), None)
+
+    def _give_out(self, manager, now, calls, outcome):
+        queue = manager.queue
+        for id, deferred in calls.items():
             if deferred.ended:
                 queue.archive_ended(id, manager.rotation_period)
             elif deferred.is_waiting():  # it had failed, and is to run once more
@@ -100,7 +118,6 @@ class Filing:
                 ours = deferred.owner == self._boot
                 why = outcome or ('nobody ran it' if ours else policy.WORKER_GONE)
                 self._give_back(queue, deferred, manager.rotation_period, now, why)
-        queue.recheck_held_up(now)
 
     def cut_off(self, queue, claims, rotation_period, now, outcome):
         """Give out again the calls that these claims run: their threads are about to go."""

@@ -8,7 +8,7 @@ and what the guest still runs it ends.
 A manager whose worker is busy is *visited*: an idle worker takes a few of its calls, by the
 write that its own worker's claims are too; of two that claim at once one is refused.
 
-Imports: beat, service, siblings, database, zasync.
+Imports: beat, service, siblings, database, errors, zasync.
 """
 
 import logging
@@ -23,9 +23,12 @@ from .beat import Done
 from .beat import GUEST
 from .beat import VISITOR
 from .database import unit_of_work
+from .errors import BadTarget
 from .errors import TargetAway
 from .service import Service
+from .siblings import identity
 from .siblings import pulse_serial
+from .siblings import siblings_of
 
 
 log = logging.getLogger('zasync')
@@ -63,6 +66,16 @@ class Guests:
         """The service of that target; it is there while a claim of it is."""
         return self._services[target]
 
+    def manager_of(self, service):
+        """The manager of a service, in this thread's snapshot; raises TargetAway."""
+        try:
+            found = self._database.manager(service.place)
+        except BadTarget as reason:
+            raise TargetAway(str(reason)) from None
+        if identity(found) != service.identity:
+            raise TargetAway(f"another manager is at {'/'.join(service.place)}")
+        return found
+
     def drain(self):
         """Claim nothing more."""
         self._draining = True
@@ -78,29 +91,33 @@ class Guests:
     def to_serve(self, held):
         """The services that are to beat now; held -- the Claims that the worker runs."""
         interval = LOOK_SECONDS if held else IDLE_LOOK_SECONDS
-        if not self._draining and self._clock.monotonic() - self._looked_at >= interval:
-            self._looked_at = self._clock.monotonic()
-            try:
-                self._look_around(held)
-            except (TransientError, TargetAway, POSError, OSError) as reason:
-                log.info('the siblings are looked at later: %s', type(reason).__name__)
-        return self.services()
+        try:
+            if any(service.is_away for service in self._services.values()):
+                self._look_for_those_away()
+            if not self._draining and self._clock.monotonic() - self._looked_at >= interval:
+                self._looked_at = self._clock.monotonic()
+                if self._database.is_connected():  # else all would seem to be as it was
+                    self._look_around(held)
+        except (TransientError, TargetAway, POSError, OSError) as reason:
+            log.info('the siblings are looked at later: %s', type(reason).__name__)
+        return [service for service in self._services.values() if not service.is_away]
 
     def lost(self, service, reason):
-        """The desk is its manager's own worker's again, or the manager is gone."""
-        log.info('%s is served by its own worker again (%s)', '/'.join(service.target),
+        """The desk is its manager's own worker's again, or the manager is not at its place."""
+        if isinstance(reason, TargetAway):
+            service.is_away = True
+            return
+        log.info('%s is served by its own worker again (%s)', '/'.join(service.place),
                  type(reason).__name__)
         # What runs still is ended by us, as a visitor's would be.
         service.beat.role = VISITOR
-        if isinstance(reason, TargetAway):
-            service.filed(len(service.ends()))
 
     def leave(self):
         """Leave the desks of siblings, in the current transaction."""
         for service in self._services.values():
             if service.beat.role == GUEST:
                 try:
-                    desk = self._database.manager(service.target).queue.desk
+                    desk = self.manager_of(service).queue.desk
                 except TargetAway:  # it was deleted, and its desk with it
                     continue
                 if desk.boot == self._boot:
@@ -113,58 +130,90 @@ class Guests:
             dead, alive = self._siblings.look(manager)
             self._has_siblings = bool(dead or alive)
             now = self._clock.now()
-            strangers = {each.getPhysicalPath(): pulse_serial(each) for each in dead
-                         if self._is_stranded(each, now)}
-            busy = set()
+            strangers = [(self._service_at(each), pulse_serial(each)) for each in dead
+                         if self._is_stranded(each, now)]
+            busy = []
             if len(held) < self._threads:
-                busy = {each.getPhysicalPath() for each in alive
-                        if each.queue.pulse.new and not each.paused}
-            done = {target for target, service in self._services.items()
-                    if self._is_done(service, held, now)}
+                busy = [self._service_at(each) for each in alive
+                        if each.queue.pulse.new and not each.paused]
+            needed = {service.identity for service in busy}
+            needed.update(service.identity for service, _serial in strangers)
+            there = {identity(each): each for each in (*dead, *alive)}
+            done = [service for service in self._services.values()
+                    if service.identity not in needed
+                    and self._is_done(service, there.get(service.identity), held, now)]
             work.abandon()
-        for target, serial in strangers.items():
-            self._adopt(target, serial, held)
-        for target in done - busy:
-            self._end(target)
-        for target in busy - set(self._services):
-            self._services[target] = Service(self._make_beat(target, VISITOR))
+        for service, serial in strangers:
+            self._adopt(service, serial, held)
+        for service in done:
+            self._end(service)
+        for service in busy:
+            self._services.setdefault(service.target, service)
+
+    def _service_at(self, manager):
+        """The service at that manager, or a new one, a visitor's."""
+        known = identity(manager)
+        for service in self._services.values():
+            if service.identity == known:
+                return service
+        return Service(self._make_beat(manager.getPhysicalPath(), VISITOR), known)
+
+    def _look_for_those_away(self):
+        """A manager that was renamed is a sibling still; its calls go on where it is now."""
+        with unit_of_work('zasync looks for siblings') as work:
+            places = {identity(each): each.getPhysicalPath()
+                      for each in siblings_of(self._database.manager())}
+            work.abandon()
+        for service in self._services.values():
+            if not service.is_away:
+                continue
+            if service.identity in places:
+                service.place, service.is_away = places[service.identity], False
+                log.info('%s is at %s now', '/'.join(service.target), '/'.join(service.place))
+            else:
+                # Deleted, or moved away: its worker there finds that nobody it knows of runs them.
+                service.beat.role = VISITOR
+                service.filed(len(service.ends()))
+                service.beat.forget_overdue()
 
     def _is_stranded(self, manager, now):
         """Whether there is something to do for a manager whose worker is dead."""
-        service = self._services.get(manager.getPhysicalPath())
-        if manager.paused or (service is not None and service.beat.role == GUEST):
+        service = self._service_at(manager)
+        if manager.paused or service.beat.role == GUEST:
             return False
-        return _has_calls(manager, now)
+        # What was of that name is served until its calls have ended.
+        is_free = self._services.get(service.target, service) is service
+        return is_free and _has_calls(manager, now)
 
-    def _is_done(self, service, held, now):
-        """Whether a sibling needs us no more, and we have ended all that we ran for it."""
+    def _is_done(self, service, manager, held, now):
+        """Whether a sibling needs us no more, and we have ended all that we ran for it.
+
+        manager -- None if it is no sibling any more.
+        """
         if service.ends() or any(claim.target == service.target for claim in held):
             return False
+        if manager is None:
+            return True
         if service.beat.role == VISITOR:
-            return True
-        try:
-            return not _has_calls(self._database.manager(service.target), now)
-        except TargetAway:
-            return True
+            return service.beat.may_leave(manager.queue)
+        return not _has_calls(manager, now)
 
-    def _adopt(self, target, serial, held):
+    def _adopt(self, service, serial, held):
         """Take the desk of a manager whose pulse is still what it was.
 
         What we run of it already, as a visitor, goes on.
         """
-        beat = self._make_beat(target, GUEST)
+        beat = self._make_beat(service.target, GUEST)
         try:
             with unit_of_work('zasync serves a sibling') as work:
-                manager = self._database.manager(target)
+                manager = self.manager_of(service)
                 queue = manager.queue
                 if pulse_serial(manager) != serial:
                     work.abandon()  # its worker lives, or another was quicker
                     return
                 queue.desk.take(self._boot, guest=True)
-                service = self._services.get(target)
-                ours = {claim for claim in held if claim.target == target}
-                if service is not None:
-                    ours |= {end.claim for end in service.ends()}
+                ours = {claim for claim in held if claim.target == service.target}
+                ours |= {end.claim for end in service.ends()}
                 beat.reconcile(manager, self._clock.now(), ours, policy.WORKER_GONE)
                 # crash point 35: the sibling's desk is not adopted; another one adopts it.
                 beat.write_pulse(queue, 0, True)
@@ -174,19 +223,16 @@ class Guests:
         # worker.
         beat.note(Done((), False, (), {}, True))
         log.warning('the worker of %s gives no sign of life: its calls are served from here',
-                    '/'.join(target))
-        if target in self._services:
-            self._services[target].beat = beat
-        else:
-            self._services[target] = Service(beat)
+                    '/'.join(service.place))
+        service.beat = beat
+        self._services[service.target] = service
 
-    def _end(self, target):
+    def _end(self, service):
         """Serve that sibling no more; leave its desk if we hold it."""
-        service = self._services[target]
         if service.beat.role == GUEST:
             try:
                 with unit_of_work('zasync leaves a sibling'):
-                    manager = self._database.manager(target)
+                    manager = self.manager_of(service)
                     desk = manager.queue.desk
                     if desk.boot == self._boot and not _has_calls(manager, self._clock.now()):
                         # crash point 37: the guest has not left the desk; what is put there is for
@@ -197,8 +243,8 @@ class Guests:
             except TargetAway:
                 pass
             # crash point 38: the desk is left; nothing is lost.
-            log.info('nothing is left to be done for %s', '/'.join(target))
-        del self._services[target]
+            log.info('nothing is left to be done for %s', '/'.join(service.place))
+        del self._services[service.target]
 
 
 def _has_calls(manager, now):

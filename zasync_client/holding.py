@@ -103,18 +103,19 @@ def sign_on(queue, boot, expected, config, version, now):
         {name: plugin.description for name, plugin in config.plugins.items()}, now, place())
 
 
-def cut_off(database, beats, now, held, outcome):
+def cut_off(manager_of, services, now, held, outcome):
     """Put back what these claims run, in the current transaction: their threads are about to go.
 
-    beats -- of the desks they were claimed at. outcome -- of their attempts.
+    services -- of the desks they were claimed at; manager_of -- callable(Service) → its manager.
+    outcome -- of their attempts.
     """
-    for beat in beats:
+    for service in services:
         try:
-            manager = database.manager(beat.target)
+            manager = manager_of(service)
         except TargetAway:  # deleted, or for the moment: its calls are with it
             continue
-        beat.cut_off(manager, now, {claim for claim in held if claim.target == beat.target},
-                     outcome)
+        service.beat.cut_off(manager, now, {claim for claim in held
+                                            if claim.target == service.target}, outcome)
 
 
 def sign_off(queue, boot):

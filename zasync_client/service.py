@@ -7,11 +7,17 @@ import threading
 
 
 class Service:
-    """The beat at one desk, and the Ends of its calls that are not filed there."""
+    """The beat at one desk, and the Ends of its calls that are not filed there.
 
-    def __init__(self, beat):
+    identity -- of a sibling's manager, see siblings. target -- its path as its claims have it.
+    place -- where it is now. is_away -- it was not there.
+    """
+
+    def __init__(self, beat, identity=None):
         self.beat = beat
-        self.target = beat.target
+        self.identity = identity
+        self.target = self.place = beat.target
+        self.is_away = False
         self._lock = threading.Lock()
         self._ends = []
 

@@ -71,6 +71,11 @@ def siblings_of(manager):
             and aq_base(child) is not aq_base(manager)]
 
 
+def identity(manager):
+    """What a manager keeps under whatever name: (name of its database, oid)."""
+    return manager._p_jar.db().database_name, manager._p_oid
+
+
 def pulse_serial(manager):
     """The transaction that wrote the manager's pulse, as this snapshot has it; bytes."""
     pulse = manager.queue.pulse

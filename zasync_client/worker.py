@@ -223,8 +223,8 @@ class Worker:
         # In this order: whoever is not held any more is among the ends.
         held |= {end.claim for service in services for end in service.ends()}
         with unit_of_work('zasync worker stops'):
-            holding.cut_off(self._database, [service.beat for service in services],
-                            self._clock.now(), held, self.replacing.outcome())
+            holding.cut_off(self._manager_of, services, self._clock.now(), held,
+                            self.replacing.outcome())
             holding.sign_off(self._database.manager().queue, self.boot)
             # crash point 33: the desk is not left; the next life sees that its holder is dead.
             self._guests.leave()
@@ -292,7 +292,7 @@ class Worker:
             self._guests.lost(service, reason)
         except (TransientError, WorkerError, POSError, OSError) as reason:
             # Ours is served all the same; a server that is away our own beat will notice.
-            log.info('a beat at %s is repeated: %s', '/'.join(service.target),
+            log.info('a beat at %s is repeated: %s', '/'.join(service.place),
                      type(reason).__name__)
             service.beat.doubt()
         return False
@@ -304,7 +304,7 @@ class Worker:
         here = {claim for claim in held if claim.target == service.target}
         ends = service.ends()
         with unit_of_work('zasync beat') as work:
-            manager = self._database.manager(service.target)
+            manager = self._manager_of(service)
             done = service.beat.in_transaction(manager, now, ends, here, len(held), hurry)
             if done is None:
                 work.abandon()
@@ -328,6 +328,10 @@ class Worker:
         if done.more_ready >= MANY_READY:
             self._database.forget_loaded()
         return True
+
+    def _manager_of(self, service):
+        return (self._database.manager() if service is self._own
+                else self._guests.manager_of(service))
 
     def _take_back_unbegun(self, now):
         """Have claims that wait behind a long call, or for a worker that stops, given back."""
@@ -387,7 +391,8 @@ class Worker:
         """How long nothing has to be done unless somebody wakes us."""
         monotonic = self._clock.monotonic()
         waits = [self._guests.seconds_to_sleep()]
-        for service in (self._own, *self._guests.services()):
+        here = [service for service in self._guests.services() if not service.is_away]
+        for service in (self._own, *here):
             waits.append(service.beat.seconds_to_sleep(now))
             ends = service.ends()
             if ends:

@@ -2,13 +2,22 @@
 
 import pytest
 import transaction
+from Acquisition import aq_base
+from ZEO.Exceptions import ClientDisconnected
 
+from Products.zasync.board import Progress
+from Products.zasync.manager import AsynchronousCallManager
 from Products.zasync.options import Options
 from Products.zasync.options import Retry
 from tests.client import jobs
 from tests.client.farm import Farm
 from tests.client.fate import Gate
+from zasync_client.beat import GUEST
+from zasync_client.beat import RECONCILE_SECONDS
 from zasync_client.config import Plugin
+
+
+CALL = ('zope_exec', '/', {}, 'python:1')
 
 
 @pytest.fixture
@@ -83,3 +92,199 @@ def test_a_visitor_has_left_when_a_group_that_one_of_its_calls_failed_in_is_comm
     assert all(thread.is_alive() for thread in visitor._pool._started)
     assert (failing.state, slow.state) == ('failed', 'resolved')
     assert runs.count(failing.id) == 2
+
+
+# calls that it does not run
+
+def test_the_answer_to_a_claim_of_a_visitor_is_lost(farm, tmp_path, monkeypatch):
+    busy, go = hold_up(farm, tmp_path)
+    call = wait_at_sibling(farm, busy, *CALL, series='one')
+    visitor, real, lost = farm.serve('zam1'), transaction.commit, []
+
+    def commit():
+        note = transaction.get().description.strip()
+        real()
+        if note == 'zasync beat' and not lost and visitor._guests.services():
+            lost.append(note)
+            raise ClientDisconnected('the answer is lost')
+
+    monkeypatch.setattr(transaction, 'commit', commit)
+    visit(farm, visitor, call)
+    assert lost and visitor.held() == set()
+    farm.run(visitor)
+    assert call.state == 'resolved'
+    assert [attempt.outcome for attempt in call.attempts] == ['nobody ran it', 'resolved']
+    go.touch()
+    farm.settle(busy)
+
+
+@pytest.mark.parametrize('when', ['busy', 'free', 'paused'])
+def test_a_visitor_gives_back_what_it_does_not_run_before_it_leaves(farm, tmp_path, when):
+    busy, go = hold_up(farm, tmp_path)
+    call = wait_at_sibling(farm, busy, *CALL)
+    visitor = farm.serve('zam1', start=False)
+    visit(farm, visitor, call)
+    if when == 'busy':
+        wait_at_sibling(farm, busy, *CALL)
+    else:
+        go.touch()
+        farm.settle(busy)
+        farm.step(busy)
+    if when == 'paused':
+        farm.zad.zam2.pause()
+        transaction.commit()
+        farm.step(busy)
+    assert visitor._pool.take_back()  # as after an undo: on the desk, and in no thread
+    farm.let_pass(RECONCILE_SECONDS + 1, busy, visitor, each=1.0)
+    assert [attempt.outcome for attempt in call.attempts][0] == 'nobody ran it'
+    go.touch()
+    farm.settle(busy)
+
+
+def test_a_visitor_that_has_nothing_to_give_back_writes_nothing_at_that_desk(farm, tmp_path):
+    busy, go = hold_up(farm, tmp_path)
+    call = wait_at_sibling(farm, busy, 'zope_call', jobs.wait_for_file, str(go))
+    visitor = farm.serve('zam1')
+    visit(farm, visitor, call)
+    desk = farm.zad.zam2.queue.desk
+    desk._p_activate()
+    before = desk._p_serial
+    farm.let_pass(3 * RECONCILE_SECONDS, busy, visitor)
+    desk._p_activate()
+    assert desk._p_serial == before and call.owner == visitor.boot
+    go.touch()
+    farm.settle(busy)
+    farm.settle(visitor)
+
+
+# managers that are not where they were
+
+def move(farm, old, folder, new):
+    """Rename it, or cut and paste it, as in the ZMI."""
+    transaction.begin()
+    manager = aq_base(farm.zad[old])
+    farm.zad._delObject(old, suppress_events=True)
+    manager._setId(new)
+    folder._setObject(new, manager, set_owner=0, suppress_events=True)
+    transaction.commit()
+
+
+def rename(farm, old, new):
+    move(farm, old, farm.zad, new)
+
+
+@pytest.fixture
+def visited(farm, tmp_path):
+    """(its own worker, its visitor, the call that it runs, gate): of zam2. The call fails."""
+    gate = Gate()
+
+    def fails(run):
+        gate.wait()
+        raise RuntimeError('on purpose')
+
+    busy, go = hold_up(farm, tmp_path, plugins=[('fails', fails)])
+    call = wait_at_sibling(farm, busy, 'fails', timeout=25.0, retry=Retry(attempts=2, delay=0.0))
+    visitor = farm.serve('zam1', threads=2, plugins=[('fails', fails)])
+    visit(farm, visitor, call)
+    gate.reached()
+    yield busy, visitor, call, gate
+    gate.open()
+    go.touch()
+    farm.settle(busy)
+
+
+def test_a_manager_is_renamed_while_a_visitor_runs_its_call(farm, visited):
+    _, visitor, call, gate = visited
+    rename(farm, 'zam2', 'zam9')
+    farm.let_pass(10, visitor)
+    gate.open()
+    farm.settle(visitor)
+    farm.let_pass(10, visitor)
+    farm.run(visitor)
+    farm.let_pass(10, visitor)
+    assert call.state == 'failed'
+    assert [attempt.outcome for attempt in call.attempts] == [
+        'failed: RuntimeError: on purpose', 'failed']
+    assert call.id not in farm.zad.zam9.queue.desk.running
+    assert visitor._guests.services() == [] or visitor._guests.services()[0].ends() == []
+
+
+def test_a_call_at_a_renamed_manager_has_its_time_out_and_its_visitor_sleeps(farm, visited):
+    _, visitor, call, _ = visited
+    rename(farm, 'zam2', 'zam9')
+    for _ in range(6):
+        farm.let_pass(5, visitor)
+        assert visitor._seconds_to_sleep(farm.clock.now()) > 0.1
+    assert call.attempts[0].outcome.startswith('timed out')
+
+
+def test_what_a_visitor_runs_of_a_renamed_manager_is_not_filed_at_one_of_the_old_name(
+        farm, visited):
+    _, visitor, call, gate = visited
+    rename(farm, 'zam2', 'zam9')
+    farm.zad._setObject('zam2', AsynchronousCallManager('zam2'))
+    transaction.commit()
+    gate.open()
+    farm.settle(visitor)
+    farm.let_pass(10, visitor)
+    farm.run(visitor)
+    assert [attempt.outcome for attempt in call.attempts] == [
+        'failed: RuntimeError: on purpose', 'failed']
+    assert farm.zad.zam2.queue.desk.boot is None
+
+
+def test_a_visitor_has_one_service_for_a_manager_whatever_that_is_called(farm, visited):
+    """Else one would give back what the other runs."""
+    _, visitor, call, _ = visited
+    rename(farm, 'zam2', 'zam9')
+    farm.put_to('zam9', *CALL)
+    farm.let_pass(3 * RECONCILE_SECONDS, visitor)
+    services = visitor._guests.services()
+    assert [service.place for service in services] == [('', 'zad', 'zam9')]
+    assert farm.holder('zam9') == (visitor.boot, True)
+    assert [attempt.outcome for attempt in call.attempts] == [
+        'timed out: the call ran for longer than its time-out, 25 s', 'failed']
+
+
+def test_a_visitor_sleeps_while_it_runs_a_call_of_a_manager_that_was_moved_away(farm, visited):
+    _, visitor, _, gate = visited
+    app = farm.connection.root()['Application']
+    move(farm, 'zam2', app, 'zam2')
+    claim, = visitor.held()
+    visitor._runs.report(claim, Progress(1))
+    for _ in range(8):
+        farm.let_pass(5, visitor)
+        assert visitor._seconds_to_sleep(farm.clock.now()) > 0.1
+    gate.open()
+    farm.settle(visitor)
+    farm.let_pass(10, visitor)
+    assert visitor._guests.services() == []
+
+
+def test_a_guest_goes_on_at_a_renamed_manager(farm):
+    farm.serve('zam2', start=False)
+    later = farm.put_to('zam2', 'schedule', 500, *CALL)
+    alive = farm.serve('zam1')
+    farm.let_pass(70, alive)
+    assert farm.holder('zam2') == (alive.boot, True)
+    rename(farm, 'zam2', 'zam9')
+    farm.let_pass(20, alive)
+    service, = alive._guests.services()
+    assert (service.beat.role, service.place) == (GUEST, ('', 'zad', 'zam9'))
+    farm.let_pass(500, alive)
+    farm.run(alive)
+    assert later.state == 'resolved'
+    farm.let_pass(30, alive)
+    assert farm.holder('zam9') == (None, False)
+
+
+def test_a_visitor_whose_sibling_dies_is_its_guest_from_then_on(farm, tmp_path):
+    busy, go = hold_up(farm, tmp_path, plugins=[('odd', lambda run: 'odd')])
+    wait_at_sibling(farm, busy, 'odd')
+    visitor = farm.serve('zam1')
+    farm.let_pass(70, visitor)
+    assert farm.holder('zam2') == (visitor.boot, True)
+    service, = visitor._guests.services()
+    assert service.beat.role == GUEST
+    go.touch()
+    farm.settle(busy)
