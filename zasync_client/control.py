@@ -54,7 +54,8 @@ def _status_text(facts, found):
     else:
         who = f'process {found.pid}' if found.is_here else f'{found}, not to be reached from here'
         since = f"since {moment(facts['since'])} UTC, " if facts['since'] else ''
-        what = 'serving %s' if found.serving else 'not serving %s yet'
+        what = ('serving %s' if found.serving else 'not serving %s any more' if found.lost
+                else 'not serving %s yet')
         parts = [f"running, {who} {since}{what % facts['target']}"]
         if facts['replaced']:
             parts.append(f"it has replaced itself {facts['replaced']} times, last because "

@@ -68,7 +68,7 @@ def live(path, succession, serving=None, output=None):
                 if serving is not None:
                     serving()
 
-            worker.run(serves)
+            worker.run(serves, lambda is_lost: pid_file.tell(lost=is_lost))
             if worker.replacing.wanted is not None:
                 succession.begin_anew(worker.replacing.wanted.reason, pid_file.fd,
                                       lambda: signals.asked)

@@ -39,7 +39,7 @@ class Holder(NamedTuple):
 
     pid -- as counted here, from the kernel; 0 if the process is in another container
     or on another machine. told -- what the worker wrote: pid (as counted there), host,
-    started_at, configuration, target, serving, drain_seconds; a key may be missing.
+    started_at, configuration, target, serving, lost, drain_seconds; a key may be missing.
     """
 
     pid: int
@@ -53,7 +53,12 @@ class Holder(NamedTuple):
     @property
     def serving(self):
         """Whether it has its target; before that it starts."""
-        return bool(self.told.get('serving'))
+        return bool(self.told.get('serving')) and not self.lost
+
+    @property
+    def lost(self):
+        """Whether the target it had is gone; it waits until there is one again."""
+        return bool(self.told.get('lost'))
 
     def may_be_of(self, configuration, target):
         """Whether it is the worker of that file, with another target before, or of that target.
@@ -171,7 +176,7 @@ def already_running(path, found):
     """The AlreadyRunning that names that Holder; None if it has gone meanwhile."""
     if found is None:
         return AlreadyRunning(f'another worker held the PID file {path} just now: try again')
-    what = 'serves' if found.serving else 'starts to serve'
+    what = 'serves' if found.serving else 'waits for' if found.lost else 'starts to serve'
     return AlreadyRunning(f"a worker runs already: {found} {what} "
                           f"{found.told.get('target', 'a target')} (PID file {path})")
 

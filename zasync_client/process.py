@@ -169,7 +169,7 @@ def stop(config, clock):
                     'stop it there')
     _send(found, signal.SIGTERM)
     seconds = STOP_MARGIN_SECONDS
-    if found.serving:  # else nothing runs in it
+    if found.serving or found.lost:  # else nothing runs in it
         seconds += max(config.drain_seconds, _number(found.told.get('drain_seconds')))
     if _has_gone(config.pid_path, found.pid, seconds, clock):
         print(f'stopped: process {found.pid}')

@@ -88,6 +88,7 @@ class Worker:
         self._database = database
         self._wakeup = wakeup
         self._clock = clock
+        self._tell_lost = lambda is_lost: None
         self._lock = threading.Lock()
         self._pace = Pace()
         self._runs = Runs(clock, wakeup.notify_own, BEAT_SECONDS)
@@ -108,11 +109,13 @@ class Worker:
 
     # the life of a worker
 
-    def run(self, serving=None):
+    def run(self, serving=None, lost=None):
         """Serve the manager until `stopping` is set or it is to be replaced; then drain.
 
-        serving -- callable(), called once the target is taken.
+        serving -- callable(), called once the target is taken. lost -- callable(bool), called
+        when the target is gone, and when there is one again.
         """
+        self._tell_lost = lost or self._tell_lost
         self.begin()
         try:
             if serving is not None:
@@ -270,8 +273,7 @@ class Worker:
                 self.register()
         except TargetAway:
             if not self._beat.draining:
-                self._patiently(lambda: holding.look(self._database),
-                                f"the target {'/'.join(self._config.target)}")
+                self._await_target()
         except TransientError as reason:
             log.info('a beat met a conflict and is repeated: %s', type(reason).__name__)
             self._wakeup.notify_own()
@@ -282,6 +284,13 @@ class Worker:
             self._beat.doubt()
             self._clock.wait(self.stopping, self._config.initial_retry_seconds)
         return False
+
+    def _await_target(self):
+        """Wait until there is something at the path of the target again."""
+        self._tell_lost(True)
+        self._patiently(lambda: holding.look(self._database),
+                        f"the target {'/'.join(self._config.target)}")
+        self._tell_lost(False)
 
     def _step_as_guest(self, service, now, hurry):
         """One beat at a sibling's desk. What can't be done there now is done later, or by others.

@@ -13,7 +13,9 @@ from ZODB.FileStorage import FileStorage
 
 from bench.processes import free_port
 from bench.processes import wait_until
+from Products.zasync.manager import AsynchronousCallManager
 from tests.client import jobs
+from zasync_client import pidfile
 
 
 def runs(gate):
@@ -56,6 +58,23 @@ def test_start_status_restart_stop(site, operator):
     assert read(operator.pid_path) == ''
     code, output, _ = operator.does('status', '--json')
     assert (code, json.loads(output)['running']) == (1, False)
+
+
+def test_a_worker_whose_target_is_gone_does_not_say_that_it_serves(site, operator):
+    operator.gets('start')
+    first = operator.pid()
+    site.change(lambda: site.app._delObject('zam1'))
+    found = wait_until(lambda: (held := pidfile.holder(str(operator.pid_path))).lost and held, 30)
+    assert not found.serving
+    code, output, _ = operator.does('status')
+    assert code == 0
+    assert output.endswith(' UTC, not serving /zam1 any more; there is nothing at /zam1\n')
+    assert not operator.json('status')['serving']
+    assert f'process {first} on {socket.gethostname()} waits for /zam1 ' in (
+        operator.refused('start')[1])
+    site.change(lambda: site.app._setObject('zam1', AsynchronousCallManager('zam1')))
+    assert wait_until(lambda: pidfile.holder(str(operator.pid_path)).serving, 30)
+    assert ', serving /zam1; 0 waiting' in operator.gets('status')
 
 
 def test_a_second_start_refuses_and_names_the_first(site, operator):
