@@ -9,6 +9,7 @@ Imports: pidfile, plaintext, errors.
 
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -95,7 +96,8 @@ def start(config, wait_seconds, clock):
         print(f'started: process {process.pid} serves {target}')
     elif report is None:
         print(f'started: process {process.pid} runs, but does not serve {target} after '
-              f'{wait_seconds:g} s; it goes on trying. Its log tells why: zasync_client logtail')
+              f'{wait_seconds:g} s; it goes on trying. Its log tells why: zasync_client -C '
+              f'{shlex.quote(config.path)} logtail')
     else:
         raise _why_not(process, report, output, begin)
     process.returncode = 0  # it goes on without us, which Popen would remark upon

@@ -240,7 +240,7 @@ def test_start_tells_that_the_worker_waits_for_its_server(site, operator):
     output = operator.gets('start', '--wait', '1')
     pid = wait_until(operator.pid, 30)  # one with much to do is slower than a second
     assert output == (f'started: process {pid} runs, but does not serve /zam1 after 1 s; it goes '
-                      'on trying. Its log tells why: zasync_client logtail\n')
+                      f'on trying. Its log tells why: zasync_client -C {operator.conf} logtail\n')
     output = operator.gets('status')
     assert re.match(rf'running, process {pid} since .* UTC, not serving /zam1 yet; '
                     'the database can not be ', output)
