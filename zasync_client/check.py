@@ -2,7 +2,8 @@
 
 Nothing is written: neither a lock that stays, nor a log, nor into a database.
 
-Imports: config, database, datafile, holding, knock, pidfile, zope, plaintext, errors, zasync.
+Imports: config, database, datafile, holding, knock, memory, pidfile, zope, plaintext, errors,
+zasync.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ from Products.zasync.errors import BadKeyFile
 from . import config as configuration
 from . import datafile
 from . import holding
+from . import memory
 from . import pidfile
 from . import zope
 from .database import Database
@@ -40,7 +42,8 @@ from .plaintext import safe
 
 ERROR, WARNING, INFO = 'error', 'warning', 'info'
 
-#: Exit codes: the world is not as the configuration says; the configuration is wrong.
+#: Exit codes: the world is not as the configuration says, so that a worker waits, refuses or
+#: lacks something; the configuration is wrong, so that none starts.
 WORLD, WRONG = 1, 2
 
 #: What others depend on: with a mistake there, nothing is said of the databases.
@@ -96,10 +99,13 @@ def findings(path, wait_seconds):
                                       'the file comes first')]
     found += _of_logs(config)
     found += _of_secret_keys(config)
-    away = _of_databases(config, wait_seconds)
+    ours, wrong = _of_pid_file(config)
+    found += wrong
+    away = _of_databases(config, ours, wait_seconds)
     found += away
     if not away and 'target' not in reading.lost:
-        found += _of_target(config, wait_seconds)
+        found += _of_target(config, ours, wait_seconds)
+    found += _of_memory(config)
     return found
 
 
@@ -111,15 +117,19 @@ def _of_logs(config):
             if path in ('STDOUT', 'STDERR'):
                 continue
             directory = os.path.dirname(os.path.abspath(path))
-            if not os.path.isdir(directory):
-                why = f'there is no directory {directory}'
-            elif os.path.isdir(path):
-                why = 'it is a directory'
-            elif not os.access(path if os.path.exists(path) else directory, os.W_OK):
-                why = 'this user may not write there'
-            else:
-                continue
-            yield Finding(ERROR, f'the log {path} can not be opened: {why}', WRONG)
+            why = (_why_not_written(path) if os.path.isdir(directory)
+                   else f'there is no directory {directory}')
+            if why:
+                yield Finding(ERROR, f'the log {path} can not be opened: {why}', WRONG)
+
+
+def _why_not_written(path):
+    """Why a file in a directory that is there can't be written, or None."""
+    if os.path.isdir(path):
+        return 'it is a directory'
+    if not os.access(path if os.path.exists(path) else os.path.dirname(path) or '.', os.W_OK):
+        return 'this user may not write there'
+    return None
 
 
 def _of_secret_keys(config):
@@ -131,13 +141,35 @@ def _of_secret_keys(config):
             if sealing.remark(path):
                 yield Finding(WARNING, sealing.remark(path))
     except BadKeyFile as reason:
-        yield Finding(ERROR, str(reason), WRONG)
+        yield Finding(ERROR, str(reason), WORLD)  # a worker starts without, and says so
+
+
+def _of_pid_file(config):
+    """(the Holder that is this configuration's worker, or None; Findings on the PID file)"""
+    path = config.pid_path
+    try:
+        ours = pidfile.worker_of(config)
+    except (ConfigurationError, NotSo) as reason:
+        return None, [Finding(ERROR, str(reason), reason.exit_code)]
+    if ours is None and os.path.isdir(os.path.dirname(path)) and _why_not_written(path):
+        return None, [Finding(ERROR, f'the PID file {path} can not be written: '
+                                     f'{_why_not_written(path)}', WRONG)]
+    return ours, []
+
+
+def _of_memory(config):
+    """Whether max-memory is less than we have ourselves; a worker has more."""
+    most, used = config.max_memory_bytes, memory.resident_bytes()
+    if most is not None and used >= most:
+        yield Finding(ERROR, f'max-memory is {memory.megabytes(most)}, and this check has '
+                             f'{memory.megabytes(used)}, which is less than a worker has before '
+                             'its first call: give it twice of that, or more', WRONG)
 
 
 # databases
 
-def _of_databases(config, wait_seconds):
-    """Errors of databases that can't be used; list."""
+def _of_databases(config, ours, wait_seconds):
+    """Errors of databases that can't be used; list. ours -- a Holder; it may have files open."""
     databases = config.zope.databases
     main = config.zope.dbtab.mount_paths.get('/')
     if main is None:
@@ -145,7 +177,7 @@ def _of_databases(config, wait_seconds):
                                'mount-point /', WRONG)]
     found, asked = [], []
     for database in databases:
-        taken = None if _runs(config) else datafile.taken(database.config.storage)
+        taken = None if ours is not None else datafile.taken(database.config.storage)
         if taken is not None:
             found.append(Finding(ERROR, f'the database {database.name}: {taken}', WRONG))
         else:
@@ -158,14 +190,6 @@ def _of_databases(config, wait_seconds):
             found.append(Finding(ERROR, f'the database {database.name}{_servers(database)} '
                                         f'{text}', WORLD))
     return found
-
-
-def _runs(config):
-    """Whether a worker of this configuration runs: what it has open is its own."""
-    try:
-        return pidfile.holder(config.pid_path) is not None
-    except NotSo:
-        return False
 
 
 def _ask(database, is_main, wait_seconds):
@@ -207,14 +231,14 @@ def _servers(database):
 
 # the target
 
-def _of_target(config, wait_seconds):
-    answer = _asked(lambda: _look(config))
+def _of_target(config, ours, wait_seconds):
+    answer = _asked(lambda: _look(config, ours))
     found = _answer(answer, SYSTEM.monotonic() + wait_seconds)
     return [Finding(ERROR, f'the database {found}', WORLD)] if isinstance(found, str) else found
 
 
-def _look(config):
-    """Findings on the target."""
+def _look(config, ours):
+    """Findings on the target. ours -- the Holder that is this configuration's worker, or None."""
     where = f"the target {'/'.join(config.target)}"
     database = Database(zope.open_database(config), config.target, 1)
     try:
@@ -234,11 +258,16 @@ def _look(config):
     if holder.boot is None:
         return []
     who = f'process {holder.pid} on {holder.host}'
+    if ours is not None and holder.pid in (ours.pid, ours.told.get('pid')):
+        return [Finding(INFO, f'{where} is served by the worker of this configuration, {who}')]
+    if holder.guest:
+        return [Finding(INFO, f'{where} is served by the worker of a sibling, {who}, which gives '
+                              'it back when a worker of its own starts')]
     if holder.place != holding.place():
         return [Finding(INFO, f'{where} is held by {who}: a worker started here refuses to serve '
                               'it if that one lives')]
     if holding.process_exists(holder.pid):
-        return [Finding(INFO, f'{where} is served by a worker, {who}')]
+        return [Finding(ERROR, f'{where} is served by another worker already: {who}', WORLD)]
     return [Finding(INFO, f'{where} was left by {who}, which is dead: the next worker takes up '
                           'what it had begun')]
 

@@ -1,6 +1,8 @@
 """check: every mistake in the file, and how the world differs from it."""
 
 import json
+import re
+import socket
 
 from ZODB.FileStorage import FileStorage
 
@@ -138,11 +140,50 @@ def test_a_log_that_can_not_be_opened_is_named(operator):
     assert 'the log /no/such/place/x.log can not be opened: there is no directory' in errors
 
 
-def test_a_worker_that_serves_the_target_is_no_error(site, operator):
-    site.start_worker('zam1')
+def test_a_worker_of_the_file_that_serves_the_target_is_no_error(site, operator):
+    operator.gets('start')
     code, output, errors = operator.does('check')
     assert (code, errors) == (0, '')
-    assert 'info: the target /zam1 is served by a worker, process ' in output
+    assert ('info: the target /zam1 is served by the worker of this configuration, process '
+            f'{operator.pid()} on ') in output
+
+
+def test_another_worker_that_serves_the_target_is_the_world_s_fault(site, operator):
+    worker = site.start_worker('zam1')
+    code, output, errors = operator.does('check')
+    assert code == 1
+    assert errors == ('error: the target /zam1 is served by another worker already: process '
+                      f'{worker.pid} on {socket.gethostname()}\n')
+
+
+def test_the_worker_of_another_file_that_has_the_PID_file_is_named(site, operator):
+    operator.gets('start')
+    (operator.home / 'etc' / 'other').mkdir()
+    other = operator.home / 'etc' / 'other' / 'zasync.conf'
+    other.write_text(operator.conf.read_text('utf-8').replace('zope.conf', '../zope.conf')
+                     .replace('/zam1', '/zam2'), 'utf-8')
+    operator.conf = other
+    code, output, errors = operator.does('check')
+    assert code == 2
+    assert errors.startswith(f'error: the PID file {operator.pid_path} is held by the worker of '
+                             'another configuration')
+
+
+def test_a_PID_file_that_can_not_be_written_is_wrong(operator):
+    operator.pid_path.mkdir()
+    code, output, errors = operator.does('check')
+    assert code == 2
+    assert errors == (f'error: the PID file {operator.pid_path} can not be written: it is a '
+                      'directory\n')
+
+
+def test_less_memory_than_a_worker_takes_is_wrong(operator):
+    operator.configure(more='max-memory 1MB')
+    code, output, errors = operator.does('check')
+    assert code == 2
+    assert re.fullmatch(r'error: max-memory is 1 MB, and this check has \d+ MB, which is less '
+                        r'than a worker has before its first call: give it twice of that, or '
+                        r'more\n', errors)
 
 
 def test_a_worker_that_was_killed_is_told(site, operator):
