@@ -147,5 +147,5 @@ def _open(config):
 
 
 def _text(reason):
-    text = safe(reason.args[0] if reason.args else '')
+    text = safe(' '.join(str(reason.args[0] if reason.args else '').split()))
     return f'{type(reason).__name__}: {text}' if text else type(reason).__name__

@@ -35,7 +35,7 @@ def status(config, options, clock):
             facts.update(target.read(_counts))
     except WorkerError as reason:
         facts['trouble'] = str(reason)
-    _print_json(facts) if options.json else print(_status_text(facts, found))
+    _print_json(facts) if options.json else print(status_text(facts, found))
     return 0 if found is not None else 1
 
 
@@ -46,7 +46,8 @@ def _counts(manager):
             'failed_calls': len(queue.failed), 'paused': manager.paused, 'desk': holder}
 
 
-def _status_text(facts, found):
+def status_text(facts, found):
+    """What `status` found out, in a line."""
     if found is None:
         parts = ['not running']
         if facts.get('desk'):
@@ -58,8 +59,8 @@ def _status_text(facts, found):
                 else 'not serving %s yet')
         parts = [f"running, {who} {since}{what % facts['target']}"]
         if facts['replaced']:
-            parts.append(f"it has replaced itself {facts['replaced']} times, last because "
-                         f"{facts['replaced_because']}")
+            often = 'once,' if facts['replaced'] == 1 else f"{facts['replaced']} times, last"
+            parts.append(f"it has replaced itself {often} because {facts['replaced_because']}")
     if 'trouble' in facts:
         parts.append(facts['trouble'])
     else:

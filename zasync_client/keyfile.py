@@ -37,6 +37,9 @@ def key(config_path, path, rotate):
     """
     configured = path is None
     path = os.path.realpath(_configured(config_path) if configured else path)
+    if os.path.isdir(path):
+        raise WrongUse(f'{path} is a directory: name the file, like '
+                       f'{os.path.join(path, "secret.key")}')
     if rotate:
         _rotate(path)
         print(f'{path} has a new key before the others. It seals from now on, in all processes '

@@ -47,6 +47,8 @@ def read(path, every=False):
     Raises ConfigurationError if there is no such file.
     """
     path = os.path.abspath(path)
+    if os.path.isdir(path):
+        raise ConfigurationError(f'{path} is a directory: name the configuration file in it')
     if not os.path.isfile(path):
         raise ConfigurationError(f'there is no configuration file {path}')
     problems, skipped, lost = [], set(), set()

@@ -127,4 +127,4 @@ def patiently(action, what, config, clock, stopping):
 
 
 def _text(reason):
-    return str(reason.args[0]) if reason.args else type(reason).__name__
+    return ' '.join(str(reason.args[0]).split()) if reason.args else type(reason).__name__

@@ -19,6 +19,7 @@ from zasync_client import access
 from zasync_client import control
 from zasync_client.database import Database
 from zasync_client.errors import NotSo
+from zasync_client.pidfile import Holder
 
 
 AN_HOUR = datetime.timedelta(hours=1)
@@ -257,6 +258,28 @@ def test_a_file_storage_that_another_process_has_open_is_a_sentence(site, operat
         storage.close()
     assert operator.refused('list') == (
         1, 'the database holds no Zope application: let Zope start once')
+
+
+def test_an_error_of_a_driver_is_told_in_one_line(monkeypatch):
+    def refuse(config):
+        raise RuntimeError('connection refused\n\tIs the server running?\n')
+
+    monkeypatch.setattr(access.zope, 'open_database', refuse)
+    config = SimpleNamespace(target=('', 'zam'))
+    with pytest.raises(NotSo) as caught, access.opened(config, SYSTEM):
+        pass
+    assert str(caught.value) == ('the database can not be opened: RuntimeError: connection '
+                                 'refused Is the server running?')
+
+
+@pytest.mark.parametrize('times, words', [
+    (1, 'it has replaced itself once, because it was time'),
+    (2, 'it has replaced itself 2 times, last because it was time')])
+def test_status_tells_how_often_the_worker_has_begun_anew(times, words):
+    found = Holder(7, {'serving': True, 'replaced': times, 'replaced_because': 'it was time'})
+    facts = {'target': '/zam', 'since': None, 'trouble': 'no numbers', **found.told}
+    assert control.status_text(facts, found) == (
+        f'running, process 7 serving /zam; {words}; no numbers')
 
 
 def test_output_fits_a_terminal_that_knows_ASCII_alone(site, operator):

@@ -87,6 +87,10 @@ def test_key_never_overwrites_a_file(shell):
     code, text = shell.does('key', shell.file)
     assert code == 1 and 'is there already, and nothing was changed' in text
     assert shell.file.read_bytes() == before
+    code, text = shell.does('key', shell.home)
+    assert code == 2 and f'{shell.home} is a directory: name the file, like {shell.home}/' in text
+    code, text = shell.does('key', '--rotate', shell.home)
+    assert code == 2 and f'{shell.home} is a directory' in text
     code, text = shell.does('key', shell.home / 'nowhere' / 'key')
     assert code == 1 and 'can not be made: No such file or directory' in text
 

@@ -163,7 +163,7 @@ def test_a_file_that_does_not_exist_is_named(tmp_path):
 
 
 def test_a_directory_is_no_configuration_file(tmp_path):
-    assert str(tmp_path) in refusal(tmp_path)
+    assert refusal(tmp_path) == f'{tmp_path} is a directory: name the configuration file in it'
 
 
 @pytest.mark.parametrize('line, word', [
