@@ -2,6 +2,8 @@
 
     with Postgres() as server:
         server.dsn            for libpq and RelStorage
+        server.stop()         as `pg_ctl stop -m fast`: it ends all connections
+        server.start()
 
 The packaged server and its clusters are left alone: programs alone are used. It refuses to run as
 root, so then it runs as the user that Debian's package made for it.
@@ -49,13 +51,23 @@ class Postgres:
         initdb, server = program('initdb'), program('postgres')
         self.base_dir = Path(tempfile.mkdtemp(prefix='zp-'))
         try:
-            self._start(initdb, server)
+            self._make(initdb, server)
+            self.start()
             return self
         except BaseException:
             self.__exit__()
             raise
 
-    def _start(self, initdb, server):
+    def start(self):
+        """Start it, and wait until it takes connections."""
+        self.process.start()
+
+    def stop(self):
+        """End it, and the connections there are with it."""
+        os.kill(self.process.pid, signal.SIGINT)
+        self.process.wait(30)
+
+    def _make(self, initdb, server):
         as_user = []
         if os.geteuid() == 0:
             try:
@@ -75,11 +87,10 @@ class Postgres:
                          *options], self.base_dir / 'log', ready_seconds=30, cwd=self.base_dir,
             is_ready=lambda process: 'ready to accept connections' in process.output(),
             death_signal=signal.SIGINT)
-        self.process.start()
         self.dsn = f'host={HOST} port={self.port} user={USER} dbname={USER}'
 
     def __exit__(self, *exc_info):
         process = getattr(self, 'process', None)
-        if process is not None:
-            process.stop()
+        if process is not None and process.running:
+            self.stop()
         shutil.rmtree(self.base_dir, ignore_errors=True)

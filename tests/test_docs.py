@@ -17,6 +17,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 from pathlib import Path
 from urllib.parse import parse_qsl
@@ -37,6 +38,7 @@ from Products.zasync import lifecycle
 from Products.zasync.zmi import managerforms
 from Products.zasyncdispatcher.interfaces import IAsynchronousCallDispatcher
 from Products.zasyncdispatcher.zmi.managersforms import MOST_MANAGERS
+from zasync_client import config
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -222,6 +224,16 @@ def test_the_largest_numbers_that_the_forms_take_are_told():
     assert f' {managerforms.LONGEST_POLL:,} at most' in ' '.join(settings.split())
     assert f' {managerforms.LONGEST_ROTATION:,}, ten years, at most' in ' '.join(settings.split())
     assert f'1 to {MOST_MANAGERS} at once' in text_of(DOCS / 'operations.rst')
+
+
+def test_the_database_in_postgresql_is_one_that_a_worker_can_have(tmp_path):
+    page = text_of(DOCS / 'configuration.rst').split('A database in PostgreSQL\n~~~')[1]
+    lines = re.search(r'::\n\n((?: {4}.*\n)+)', page)[1]
+    path = tmp_path / 'zasync.conf'
+    path.write_text(f'instancehome {tmp_path}\n{textwrap.dedent(lines)}', 'utf-8')
+    [database] = config.load(str(path)).zope.databases
+    adapter = database.config.storage.config.adapter
+    assert adapter.config.dsn == 'host=127.0.0.1 port=5432 user=zope dbname=zope'
 
 
 @pytest.mark.parametrize('name', sorted(schema_keys()))

@@ -10,7 +10,6 @@ import logging
 import threading
 from contextlib import contextmanager
 
-import transaction
 from AccessControl.SecurityManagement import newSecurityManager
 from AccessControl.SecurityManagement import noSecurityManager
 from AccessControl.users import system
@@ -20,6 +19,7 @@ from ZEO.Exceptions import ClientDisconnected
 from Products.zasync.wakeup import Wakeup
 
 from . import zope
+from .database import abort
 from .database import Database
 from .database import is_storage_trouble
 from .database import unit_of_work
@@ -116,7 +116,7 @@ def opened(config, clock):
         raise
     finally:
         noSecurityManager()
-        transaction.abort()
+        abort()
         database.close()
 
 

@@ -1,6 +1,6 @@
 """Connections to the ZODB, one a thread, and the unit of work.
 
-Imports: errors, zasync.
+Imports: away, errors, zasync.
 """
 
 import errno
@@ -22,6 +22,9 @@ from Products.zasync.paths import at
 from Products.zasync.staleoids import forget_loaded
 from Products.zasync.staleoids import is_stale_oid
 
+from .away import is_away
+from .away import is_unable
+from .away import told_away
 from .errors import BadTarget
 from .errors import TargetAway
 
@@ -61,10 +64,10 @@ class Database:
             return self._local.connection
 
     def close(self):
-        """Close this thread's connection."""
+        """Close this thread's connection, its server there or not."""
         connection = self._local.__dict__.pop('connection', None)
         if connection is not None:
-            transaction.abort()
+            abort()
             connection.close()
 
     def application(self):
@@ -100,6 +103,11 @@ class Database:
         ping = getattr(self._db.storage, 'ping', None)
         if ping is not None:
             ping()
+            return
+        with unit_of_work('zasync asks for the server') as work:
+            # RelStorage has no ping, and asks when a transaction begins.
+            self.connection()
+            work.abandon()
 
     def is_connected(self):
         """Whether the storage believes that it has a server; True where it has no opinion."""
@@ -158,19 +166,27 @@ def unit_of_work(note):
     """A transaction around the body: committed at its end, aborted on any exception.
 
     Yields a UnitOfWork. The body may have committed on its way; then what is
-    committed here is the transaction it was in last.
+    committed here is the transaction it was in last. Raises a ClientDisconnected when a server
+    is away, whatever the storage.
     """
-    transaction.begin().note(note)
-    work = UnitOfWork()
-    try:
-        yield work
-        if not work.abandoned:
-            commit()
-    finally:
+    with told_away():
+        transaction.begin().note(note)
+        work = UnitOfWork()
         try:
+            yield work
+            if not work.abandoned:
+                commit()
+        finally:
             if _is_open():
-                transaction.abort()
-        except Exception:  # nothing was kept, and what went wrong before has to be told
+                abort()
+
+
+def abort():
+    """Abort the current transaction. What goes wrong is logged: nothing was kept."""
+    try:
+        transaction.abort()
+    except Exception as error:  # and what went wrong before has to be told
+        if not is_away(error):
             log.exception('a data manager could not abort')
 
 
@@ -184,9 +200,13 @@ def _is_open():
 
 
 def commit():
-    """Commit the current transaction; raises StaleOid, and what a commit raises."""
+    """Commit the current transaction; raises StaleOid, and what a commit raises.
+
+    Of a server that is away that is a ClientDisconnected, whatever the storage.
+    """
     try:
-        transaction.commit()
+        with told_away():
+            transaction.commit()
     except ValueError as error:
         if not is_stale_oid(error):
             raise
@@ -197,5 +217,5 @@ def commit():
 
 def is_storage_trouble(error):
     """Whether the storage may take the same commit later: a full disk, a read-only server."""
-    return isinstance(error, (StorageError, ReadOnlyError)) or (
+    return isinstance(error, (StorageError, ReadOnlyError)) or is_unable(error) or (
         isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT))

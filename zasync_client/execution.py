@@ -254,7 +254,7 @@ class Execution:
         except (TransientError, TransactionFailedError):
             raise
         except BaseException as error:
-            self._work.check_not_stopped(call.claim, error)
+            self._work.check_blame(call.claim, error)
             log.warning('a callback of call %s failed: %s', call.claim.id,
                         text_of(error))
             call.outcome = Outcome(failure=Failure.from_exception(error))

@@ -7,7 +7,7 @@ the transaction is compared with what it was after each of them. Whatever can no
 for one alone (a commit, a hook, a data manager without savepoints, a savepoint that fails), and
 a conflict at the commit, aborts the whole, and its members run one by one.
 
-Imports: execution, watch, work, claims, database, zasync.
+Imports: execution, watch, work, claims, away, database, zasync.
 """
 
 import logging
@@ -22,6 +22,7 @@ from Products.zasync.errors import NotOurs
 from Products.zasync.failure import Relayed
 from Products.zasync.failure import text_of
 
+from .away import is_away
 from .claims import ALONE
 from .claims import End
 from .claims import ENDED
@@ -212,8 +213,8 @@ class _Group:
         except Unfit:
             raise
         except BaseException as error:
-            if isinstance(error, (TransientError, TransactionFailedError)) \
-                    and not self._runs.is_stopped(claim):
+            spoils = isinstance(error, (TransientError, TransactionFailedError)) or is_away(error)
+            if spoils and not self._runs.is_stopped(claim):
                 self._watch.check()
                 raise
             self._watch.roll_back()

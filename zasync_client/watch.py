@@ -1,6 +1,6 @@
 """The watch over a transaction that several calls share: what did one of them do to it?
 
-Imports: zasync.
+Imports: away, zasync.
 """
 
 import transaction
@@ -9,6 +9,8 @@ from transaction._transaction import Status
 from Products.zasync.errors import CommitRefused
 from Products.zasync.failure import text_of
 from Products.zasync.putting import note_commit
+
+from .away import is_away
 
 
 class Unfit(Exception):
@@ -31,6 +33,8 @@ class Watch:
         try:
             self._savepoint = transaction.savepoint(optimistic=True)
         except Exception as error:
+            if is_away(error):
+                raise
             raise Unfit(f'what it changed can not be stored ({type(error).__name__}: '
                         f'{text_of(error)})') from error
         self._hooks = self._count_hooks()
@@ -60,6 +64,8 @@ class Watch:
             try:
                 self._savepoint.rollback()
             except Exception as error:
+                if is_away(error):
+                    raise
                 raise Unfit(f'it could not be rolled back ({type(error).__name__}: '
                             f'{text_of(error)})') from error
         self.check()

@@ -1,6 +1,6 @@
 """The work of one call, in the transaction its thread is in; others begin that and commit it.
 
-Imports: claims, database, rules, runs, zasync.
+Imports: away, claims, database, rules, runs, zasync.
 """
 
 import logging
@@ -23,6 +23,7 @@ from Products.zasync.running import Run
 from Products.zasync.running import running
 from Products.zasync.security import restored
 
+from .away import check_away
 from .database import commit as commit_to_storage
 from .database import is_storage_trouble
 from .rules import retry_of
@@ -95,11 +96,13 @@ class Work:
         if claim.reserved:
             deferred.accept(self._boot, now)
 
-    def check_not_stopped(self, claim, error):
-        """What a run has raised is no failure of its call if it was told to stop; raises NotOurs.
+    def check_blame(self, claim, error):
+        """What a run has raised is no failure of its call if it was told to stop, or the server of
+        the database went away; raises NotOurs, ServerAway.
         """
         if self._runs.is_stopped(claim):
             raise NotOurs(text_of(error)) from error
+        check_away(error)
 
     # run
 
@@ -137,11 +140,11 @@ class Work:
     # its end
 
     def outcome_of_error(self, claim, error, asked, failures, plugin):
-        """The Outcome of a run that raised `error`; raises NotOurs, LaterAgain.
+        """The Outcome of a run that raised `error`; raises NotOurs, ServerAway, LaterAgain.
 
         asked -- what is stored of the call's options. failures -- its failures, this one included.
         """
-        self.check_not_stopped(claim, error)
+        self.check_blame(claim, error)
         plugin_log.log(logging.WARNING if self._config.verbose_traceback else logging.DEBUG,
                        'call %s raised an exception', claim.id, exc_info=error)
         delay = policy.next_try(retry_of(asked, plugin), failures, class_names(type(error)))

@@ -159,8 +159,8 @@ class Worker:
         self._patiently(lambda: self._take_desk(holder.boot), f'the target {path}')
         log.info('worker %s serves %s with %d threads', self.boot, path, self._config.threads)
 
-    def _patiently(self, action, what):
-        return zope.patiently(action, what, self._config, self._clock, self.stopping)
+    def _patiently(self, action, what, known=None):
+        return zope.patiently(action, what, self._config, self._clock, self.stopping, known)
 
     def _take_desk(self, expected):
         """Become the holder of the desk, if it is still held by the boot `expected`."""
@@ -245,6 +245,9 @@ class Worker:
         if self._pool.broken is not None:
             raise PoolBroken(f'the threads of the worker do not start: {self._pool.broken!r}')
         self._take_back_unbegun(now)
+        if not self._database.is_connected():
+            # Whatever is asked for would wait for it as long as the storage's own time-out.
+            self._await_server(ClientDisconnected('no connection to the server'))
         did = self._step(self._own, now, hurry)
         for service in self._guests.to_serve(self._pool.held()):
             did = self._step_as_guest(service, now, hurry) or did
@@ -254,11 +257,8 @@ class Worker:
         """One beat at our own desk, with what is to be done when it can't be made."""
         try:
             return self._beat_at(service, now, hurry)
-        except ClientDisconnected:
-            self._beat.doubt()
-            if not self._beat.draining:
-                self._patiently(lambda: self._database.reach(self._clock, self.stopping),
-                                'the database server')
+        except ClientDisconnected as reason:
+            self._await_server(reason)
         except DeskFree:
             if not self._beat.draining:
                 log.warning('nobody holds the desk any more: the manager was made anew, it may '
@@ -291,6 +291,15 @@ class Worker:
         self._patiently(lambda: holding.look(self._database),
                         f"the target {'/'.join(self._config.target)}")
         self._tell_lost(False)
+
+    def _await_server(self, reason):
+        """Wait until the server of the database is back; a moment only, if the worker drains."""
+        self._beat.doubt()
+        if self._beat.draining:
+            self._clock.wait(threading.Event(), AWAY_SECONDS)
+        else:
+            self._patiently(lambda: self._database.reach(self._clock, self.stopping),
+                            'the database server', reason)
 
     def _step_as_guest(self, service, now, hurry):
         """One beat at a sibling's desk. What can't be done there now is done later, or by others.

@@ -1,6 +1,6 @@
 """Starting Zope inside a worker: products, database, no web server.
 
-Imports: config, database, datafile, errors, knock.
+Imports: config, away, database, datafile, errors, knock.
 """
 
 import logging
@@ -18,6 +18,8 @@ from Zope2.Startup.handlers import handleWSGIConfig
 from Products.zasync import policy
 
 from . import datafile
+from .away import is_away
+from .away import told_away
 from .database import is_storage_trouble
 from .errors import ConfigurationError
 from .errors import GaveUp
@@ -50,7 +52,7 @@ def start(config, clock, stopping):
     starter.setupSecurityOptions()
     starter.setupPublisher()
     patiently(lambda: _open_root(config), 'the database server', config, clock, stopping)
-    _start_zope()
+    patiently(_start_zope, 'the database server', config, clock, stopping)
     notify(WorkerStarting())
     return Zope2.DB
 
@@ -75,7 +77,8 @@ def _open_root(config):
         if '/' in database.getVirtualMountPaths():
             knock(database.config.storage)
     try:
-        return dbtab.getDatabase('/', is_root=1)
+        with told_away():
+            return dbtab.getDatabase('/', is_root=1)
     except ZConfig.ConfigurationError as reason:
         raise ConfigurationError(f'{config.path}: {reason}') from reason
     except LockError as reason:
@@ -91,24 +94,28 @@ def _open_root(config):
 def _start_zope():
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            Zope2.startup_wsgi()
+            with told_away():
+                Zope2.startup_wsgi()
             return
-        except TransientError:
-            if attempt == START_ATTEMPTS:
+        except TransientError as reason:
+            if is_away(reason) or attempt == START_ATTEMPTS:
                 raise
 
 
-def patiently(action, what, config, clock, stopping):
+def patiently(action, what, config, clock, stopping, known=None):
     """The value of action(), tried again while it is away, as the configuration says.
 
     action -- raises TargetAway or a TransientError (ClientDisconnected is one) while
-    `what` is away, or what a full disk raises.
+    `what` is away, or what a full disk raises. known -- an exception that says that it is away.
+    Warns of that once, and once when it is back.
     Raises GaveUp after max-total-retry seconds or when `stopping` is set.
     """
     failures, since = 0, clock.monotonic()
+    if known is not None:
+        log.warning('%s is out of reach (%s); waiting for it', what, _text(known))
     while True:
         try:
-            return action()
+            value = action()
         except Exception as reason:
             if not (isinstance(reason, (TransientError, TargetAway))
                     or is_storage_trouble(reason)):
@@ -120,8 +127,13 @@ def patiently(action, what, config, clock, stopping):
             if policy.gives_up(waited, config.max_total_retry_seconds):
                 raise GaveUp(f'{what} was out of reach for {waited:.0f} s: {_text(reason)}; '
                              'gave up, as max-total-retry says') from reason
-            log.warning('%s is out of reach (%s); trying again in %.0f s', what, _text(reason),
-                        delay)
+            is_first = failures == 1 and known is None
+            log.log(logging.WARNING if is_first else logging.INFO,
+                    '%s is out of reach (%s); trying again in %.0f s', what, _text(reason), delay)
+        else:
+            if failures or known is not None:
+                log.warning('%s is back after %.0f s', what, clock.monotonic() - since)
+            return value
         if clock.wait(stopping, delay):
             raise GaveUp(f'stopped while waiting for {what}')
 

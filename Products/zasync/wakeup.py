@@ -31,8 +31,10 @@ BUSY_LOOK_SECONDS = 0.1
 
 #: What is said, and listened for, in PostgreSQL.
 CHANNEL = 'zasync'
-#: Between two tries to reach PostgreSQL on a connection apart. Seconds.
+#: Between two tries to reach PostgreSQL on a connection apart, at most. Seconds.
 REACH_SECONDS = 10.0
+#: A listener that lost its connection waits so long at first, and twice as long after each try.
+AGAIN_SECONDS = 0.5
 #: A listener looks that often whether anybody still wants to know. Seconds.
 LISTEN_SECONDS = 5.0
 
@@ -196,15 +198,21 @@ class _Channel:
     def tell(self):
         """NOTIFY, in the thread that asks."""
         with self._lock:
+            if self._connection is not None:
+                try:
+                    _execute(self._connection, f'NOTIFY {CHANNEL}')
+                    return
+                except Exception:  # of any driver; the server was restarted, it may be
+                    self._manager.close(self._connection)
+                    self._connection = None
+            if clock.SYSTEM.monotonic() - self._tried_at < REACH_SECONDS:
+                return
             try:
-                if self._connection is None:
-                    if clock.SYSTEM.monotonic() - self._tried_at < REACH_SECONDS:
-                        return
-                    self._tried_at = clock.SYSTEM.monotonic()
-                    self._connection, cursor = self._manager.open()
-                    cursor.close()
+                self._connection, cursor = self._manager.open()
+                cursor.close()
                 _execute(self._connection, f'NOTIFY {CHANNEL}')
-            except Exception as reason:  # of any driver; the commit itself is done
+            except Exception as reason:  # the commit itself is done
+                self._tried_at = clock.SYSTEM.monotonic()
                 log.warning('workers are not told of a commit, and will poll: %s', reason)
                 self._manager.close(self._connection)
                 self._connection = None
@@ -219,18 +227,22 @@ class _Channel:
                 self._listener.start()
 
     def _listen(self, ears):
-        never = threading.Event()
+        never, delay = threading.Event(), AGAIN_SECONDS
         while _are_used(ears):
             connection = None
             try:
                 connection, cursor = self._manager.open()
                 cursor.close()
                 _execute(connection, f'LISTEN {CHANNEL}')
+                delay = AGAIN_SECONDS
                 self._hear(connection, ears)
             except Exception as reason:  # of any driver; the worker polls meanwhile
-                log.warning('PostgreSQL does not tell of commits for %.0f s: %s', REACH_SECONDS,
-                            reason)
-                clock.SYSTEM.wait(never, REACH_SECONDS)
+                if delay == AGAIN_SECONDS:
+                    log.warning('PostgreSQL does not tell of commits until it can be reached '
+                                'again: %s', ' '.join(str(reason).split()))
+                    _tell(ears)  # that there may be no server
+                clock.SYSTEM.wait(never, delay)
+                delay = min(2 * delay, REACH_SECONDS)
             finally:
                 self._manager.close(connection)
 

@@ -27,7 +27,7 @@ from tests.postgres import PostgresMissing
 #: A call that waits for a poll waits 5 s on the average; one that is told of, milliseconds.
 SOON = 2.5
 
-_CONF = '''\
+CONF = '''\
 %import relstorage
 %define INSTANCE {instance}
 instancehome $INSTANCE
@@ -86,7 +86,7 @@ def test_a_put_of_another_process_wakes_a_worker_at_once(server, db, tmp_path):
     with Stack(tmp_path) as stack:
         (stack.instance / 'etc').mkdir()
         config = stack.instance / 'etc' / 'zasync.conf'
-        config.write_text(_CONF.format(instance=stack.instance, dsn=server.dsn), 'utf-8')
+        config.write_text(CONF.format(instance=stack.instance, dsn=server.dsn), 'utf-8')
         stack.start('worker', [sys.executable, '-m', 'zasync_client', '-C', config],
                     env=our_environment(), ready_seconds=60,
                     is_ready=lambda process: ' serves ' in process.output())

@@ -50,6 +50,24 @@ def test_the_zeo_server_goes_away_while_calls_run(caplog):
             bench.close()
 
 
+@pytest.mark.slow
+def test_an_idle_worker_tells_once_that_its_zeo_server_is_away_and_once_that_it_is_back():
+    """Soon: at its next look, and not when the time-out of the storage is over."""
+    lost = 'WARNING [zasync][MainThread] the database server is out of reach ('
+    back = 'WARNING [zasync][MainThread] the database server is back after'
+    with Stack() as stack:
+        Bench(db=ZEO.DB(stack.start_zeo())).close()
+        worker = stack.start_worker('worker', '/zam')
+        stack.zeo.stop()
+        assert wait_until(lambda: lost in worker.output(), 15)
+        assert not wait_until(lambda: worker.output().count(lost) > 1, 3)
+        stack.zeo.start()
+        assert wait_until(lambda: back in worker.output(), 30)
+        stack.stop(worker)
+        said = worker.output()
+        assert (said.count(lost), said.count(back)) == (1, 1), said
+
+
 @pytest.mark.parametrize('arrives', [False, True])
 def test_the_link_breaks_while_a_call_is_committed(caplog, arrives):
     """In tpc_finish, so all have voted: who sent it can't know whether it has arrived."""

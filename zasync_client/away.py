@@ -1,0 +1,71 @@
+"""Away: what means that the server of a database is not there, whatever the storage.
+
+A ZEO client raises ClientDisconnected. RelStorage lets through what the driver of its database
+raises; of that PEP 249 fixes the names, and no driver has to be imported to know them.
+
+Imports: nothing of ours.
+"""
+
+from contextlib import contextmanager
+
+from ZEO.Exceptions import ClientDisconnected
+
+
+#: What RelStorage and the drivers beneath it raise when they have lost a connection, or get none.
+LOST = {'InterfaceError', 'OperationalError', 'ReplicaClosedException',
+        'StorageDisconnectedDuringCommit'}
+#: What a driver raises when its server can't do now what it could: no space, no writes.
+UNABLE = {'InternalError', 'OperationalError'}
+
+#: Codes of PostgreSQL: the server shuts down, has crashed, or does not take connections yet; and
+#: the class of those about connections. An error with another code was answered by a server.
+SHUTDOWN = {'57P01', '57P02', '57P03'}
+CONNECTION = '08'
+
+
+class ServerAway(ClientDisconnected):
+    """The server of another storage than ZEO's is away; the text is what its driver says."""
+
+
+def is_away(error):
+    """Whether an exception says that the server of a database is away."""
+    if isinstance(error, ClientDisconnected):
+        return True
+    code = getattr(error, 'pgcode', None) or CONNECTION
+    return ((code in SHUTDOWN or code.startswith(CONNECTION))
+            and not LOST.isdisjoint(_names(error)) and _is_of_relstorage(error))
+
+
+def is_unable(error):
+    """Whether a server under RelStorage was there, and could not do what it usually can."""
+    return not UNABLE.isdisjoint(_names(error)) and _is_of_relstorage(error) and not is_away(error)
+
+
+@contextmanager
+def told_away():
+    """Have it raised as a ClientDisconnected when a server goes away in the body."""
+    try:
+        yield
+    except Exception as error:
+        check_away(error)
+        raise
+
+
+def check_away(error):
+    """Raise ServerAway if that exception says so in another way than ZEO's."""
+    if is_away(error) and not isinstance(error, ClientDisconnected):
+        raise ServerAway(' '.join(str(error).split()) or type(error).__name__) from error
+
+
+def _names(error):
+    return {each.__name__ for each in type(error).__mro__}
+
+
+def _is_of_relstorage(error):
+    """Whether it came through RelStorage: a call may have connections of its own."""
+    step = error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_globals.get('__name__', '').startswith('relstorage.'):
+            return True
+        step = step.tb_next
+    return False
