@@ -9,13 +9,17 @@ import re
 import shutil
 import ssl
 import subprocess
+import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from ZEO.runzeo import ZEOOptions
 from Zope2.Startup.options import ZopeWSGIOptions
 
+import Products
 from tests import certificates
+from tests.test_docs import OF_ZOPE
 from zasync_client import config
 from zasync_client.errors import ConfigurationError
 
@@ -32,7 +36,7 @@ COMMENTED = re.compile(r'#[</%\w]|#  +[</\w]')
 @pytest.fixture
 def instance(tmp_path):
     """The directories a fresh instance has."""
-    for name in ('etc', 'var/blobs', 'var/cache', 'log'):
+    for name in ('etc', 'var/blobs', 'var/cache', 'log', 'lib', 'Products'):
         (tmp_path / name).mkdir(parents=True)
     return tmp_path
 
@@ -171,6 +175,8 @@ ZASYNC_CONF = (ETC / 'zasync.conf').read_text('utf-8')
 BLOCKS = {ZASYNC_CONF.splitlines()[block[0]].strip('#<>'): block
           for block in commented_blocks(ZASYNC_CONF)}
 KEYS = [name for name, block in BLOCKS.items() if len(block) == 1 and name[0] != '%']
+#: Directives without a default: what the sample shows of them is an example.
+EXAMPLES = {'path', 'products', 'max-memory', 'max-hung-threads'}
 SECTIONS = [name for name, block in BLOCKS.items() if len(block) > 1]
 
 
@@ -179,16 +185,43 @@ def values(loaded):
     own = {name: value for name, value in vars(loaded).items()
            if isinstance(value, (str, int, float, tuple)) and name != 'path'}
     zope = {name: value for name, value in vars(loaded.zope).items()
-            if isinstance(value, (str, int, float))}
+            if isinstance(value, (str, int, float)) and name != 'worker_pid_filename'}
     return own, zope
 
 
+def keys_of(kind):
+    """The names of the directives that an element of a schema has."""
+    return {key.get('name') for key in kind.findall('key') + kind.findall('multikey')}
+
+
+def schema(name):
+    """A schema of the worker's, as XML."""
+    return ElementTree.parse(ETC.parent / 'zasync_client' / f'{name}.xml').getroot()
+
+
+def test_zasync_conf_shows_every_directive_of_a_worker():
+    shown = {line.lstrip('# ').split(' ')[0] for line in ZASYNC_CONF.splitlines()
+             if line and not re.match(r'# \S', line)}
+    assert keys_of(schema('schema')) | OF_ZOPE <= shown
+    for file, section in (('component', 'plugin'), ('schema', 'logger')):
+        [kind] = schema(file).findall(f"sectiontype[@name='{section}']")
+        inside = re.findall(rf'^#<{section} .*\n((?:#  .*\n)+)', ZASYNC_CONF, re.M)
+        shown = {line.lstrip('# ').split(' ')[0] for line in ''.join(inside).splitlines()}
+        assert keys_of(kind) <= shown
+
+
 @pytest.mark.parametrize('name', KEYS)
-def test_a_key_that_zasync_conf_shows_commented_out_shows_its_default(name, instance):
+def test_a_key_that_zasync_conf_shows_commented_out_shows_its_default(name, instance,
+                                                                     monkeypatch):
+    monkeypatch.setattr('sys.path', [*sys.path])
+    monkeypatch.setattr('Products.__path__', [*Products.__path__])
     untouched = config.load(str(placed('zasync.conf', instance)))
     changed = config.load(str(placed(
         'zasync.conf', instance, with_block(ZASYNC_CONF, BLOCKS[name]))))
-    assert values(changed) == values(untouched)
+    if name.split(' ')[0] in EXAMPLES:
+        assert changed.warnings == untouched.warnings == ()
+    else:
+        assert values(changed) == values(untouched)
 
 
 @pytest.mark.parametrize('name', SECTIONS)
