@@ -135,17 +135,18 @@ class Filing:
         if outcome in policy.LOSSES and may_share(deferred, plugin):
             outcome += policy.SHARED
         outcomes = [*(attempt.outcome for attempt in deferred.attempts[:-1]), outcome]
+        what = outcome.replace(policy.INTERRUPTED, 'its worker died')
         if policy.is_suspect(outcomes, self._config.max_interruptions):
             many = policy.interruptions(outcomes)
             failure = Failure.from_exception(Interrupted(
-                f'{many} attempts of the call in a row were interrupted ({outcome}): it may be '
+                f'{many} attempts of the call in a row were interrupted ({what}): it may be '
                 'what ends its workers' if many > 1 else
-                f'the call was interrupted ({outcome}): it may be what ends its workers'))
+                f'the call was interrupted ({what}): it may be what ends its workers'))
             queue.fail(id, failure, now, rotation_period)
             log.error('call %s failed: %s', id, failure)
         elif begun and deferred.state == ACCEPTED and not may_run_twice(deferred, plugin):
             failure = Failure.from_exception(Interrupted(
-                f'attempt {deferred.attempt} of the call was interrupted ({outcome}), and it may '
+                f'attempt {deferred.attempt} of the call was interrupted ({what}), and it may '
                 'not run twice'))
             queue.fail(id, failure, now, rotation_period)
             log.warning('call %s failed: %s', id, failure)

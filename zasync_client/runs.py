@@ -63,8 +63,12 @@ class Runs:
 
     def is_stopped(self, claim):
         """Whether that call has been told to stop."""
+        return self.why_stopped(claim) is not None
+
+    def why_stopped(self, claim):
+        """What that call has been told to stop with, or None."""
         with self._lock:
-            return claim in self._stops
+            return self._stops.get(claim)
 
     # for the beat
 

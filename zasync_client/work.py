@@ -89,7 +89,8 @@ class Work:
         else:
             ours = deferred.is_owned_by(self._boot, claim.attempt)
         if not ours:
-            raise NotOurs(f'the call {claim.id} has gone to another run')
+            where = 'has ended meanwhile' if deferred.ended else 'has gone to another run'
+            raise NotOurs(str(self._runs.why_stopped(claim) or f'the call {claim.id} {where}'))
 
     def take(self, claim, deferred, now):
         """Claim what was reserved, in the current transaction, which is to end it."""

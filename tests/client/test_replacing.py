@@ -259,7 +259,7 @@ def test_one_interruption_may_be_too_many(fate):
     transaction.begin()
     assert call.state == 'failed'
     assert call.failure.text == (
-        'the call was interrupted (interrupted): it may be what ends its workers')
+        'the call was interrupted (its worker died): it may be what ends its workers')
 
 
 # memory

@@ -399,7 +399,7 @@ def test_what_a_dead_worker_ran_and_may_not_run_twice_fails_at_the_next_start(fa
         runs.append(run.attempt)
         gate.wait()
 
-    jobs.hook = lambda value: seen.append(value.type_name)
+    jobs.hook = lambda value: seen.append((value.type_name, value.text))
     plugin, options = only_once(hangs)
     first = fate.worker(plugins=[plugin])
     deferred = fate.call('once', callbacks=[(None, jobs.call_hook)], **options)
@@ -409,7 +409,8 @@ def test_what_a_dead_worker_ran_and_may_not_run_twice_fails_at_the_next_start(fa
     gate.open()
     fate.settle(first)
     fate.go(second)
-    assert (runs, seen) == ([1], [INTERRUPTED])
+    text = 'attempt 1 of the call was interrupted (its worker died), and it may not run twice'
+    assert (runs, seen) == ([1], [(INTERRUPTED, text)])
     assert deferred.state == 'resolved'
 
 

@@ -52,6 +52,21 @@ def test_a_call_times_out_when_its_time_is_over_and_not_before(fate, asked, ceil
     assert 'effect' not in fate.marks
 
 
+@pytest.mark.parametrize('aware', [True, False])
+def test_the_log_says_that_a_run_was_dropped_because_its_time_was_over(fate, caplog, aware):
+    gate = Gate()
+    worker = fate.worker(plugins=[Plugin('wait', lambda *run: gate.wait(), '', zope_aware=aware)])
+    deferred = fate.call('wait', timeout=2)
+    fate.step(worker)
+    gate.reached()
+    fate.clock.advance(3)
+    fate.step(worker)
+    gate.open()
+    fate.settle(worker)
+    assert (f'call {deferred.id}: its run (attempt 1) was dropped: the call ran for longer than '
+            'its time-out, 2 s') in caplog.text
+
+
 def test_a_call_without_a_limit_runs_as_long_as_it_likes(fate):
     gate = Gate()
     worker = fate.worker(plugins=[waiting_plugin(gate)])
