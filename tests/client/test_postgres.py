@@ -54,8 +54,12 @@ def server():
         pytest.skip(str(reason))
 
 
+def open_storage(server):
+    return RelStorage(PostgreSQLAdapter(server.dsn, Options(keep_history=False)))
+
+
 def open_db(server):
-    return ZODB.DB(RelStorage(PostgreSQLAdapter(server.dsn, Options(keep_history=False))))
+    return ZODB.DB(open_storage(server))
 
 
 @pytest.fixture(scope='module')

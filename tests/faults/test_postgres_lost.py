@@ -17,8 +17,10 @@ from bench.stack import our_environment
 from bench.stack import Stack
 from tests.client import jobs
 from tests.client.fate import Gate
+from tests.client.grouping import Group
 from tests.client.test_postgres import CONF
 from tests.client.test_postgres import open_db
+from tests.client.test_postgres import open_storage
 from tests.client.test_postgres import put
 from tests.client.test_step import Bench
 from tests.postgres import Postgres
@@ -191,6 +193,35 @@ def test_postgresql_goes_away_while_a_call_is_committed(server, bench, arrives, 
     bench.wait(lambda: deferred.state == 'resolved')
     assert deferred.attempt == 1
     assert bench.marks['effect'] == 1
+
+
+@pytest.mark.parametrize('reserves', [False, True])
+def test_postgresql_goes_away_while_calls_share_a_transaction(server, reserves, caplog):
+    """That is no fault of theirs: such calls may share one again."""
+    caplog.set_level('INFO', 'zasync')
+    group, running = Group(reserves, open_storage(server)), [server]
+
+    def mark_and_stop(run, number):
+        group.mark(run, number)
+        if running:
+            running.pop().stop()
+
+    group.actions['stop'] = mark_and_stop
+    try:
+        worker = group.worker()
+        calls = [*group.put_marks(0), group.put('do', 'stop', 1), *group.put_marks(2)]
+        transaction.abort()
+        group.step(worker)
+        worker._pool.start()
+        assert wait_until(lambda: 'was not committed, they run one by one' in caplog.text, 30)
+        server.start()
+        group.settle(worker)
+        group.go(worker)
+        assert [call.state for call in calls] == ['resolved'] * 3
+        assert group.marks_of() == [0, 1, 2]
+        assert 'not fit' not in caplog.text
+    finally:
+        group.close()
 
 
 def test_a_call_that_can_not_reach_a_postgresql_of_its_own_fails(bench, server):
