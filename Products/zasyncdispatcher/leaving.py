@@ -85,11 +85,15 @@ def go_on(dispatcher, manager, now):
     Raises CanNotLeave, and what the manager raises when it is deleted.
     """
     check(dispatcher, manager)
-    queue = manager.queue
-    moving.move_some(queue, _targets(dispatcher, manager), manager.names(), now,
-                     manager.rotation_period, _is_served(dispatcher, manager))
+    queue, targets = manager.queue, _targets(dispatcher, manager)
+    if manager.periodic:  # set since it began to leave
+        moving.move_periodic(manager.periodic, targets)
+    moving.move_some(queue, targets, manager.names(), now, manager.rotation_period,
+                     _is_served(dispatcher, manager))
     if moving.left(queue):
         return False
+    # Whoever sets a periodic call meanwhile meets us here: nothing merges with an empty tree.
+    manager.periodic._p_changed = True
     # crash point 40: the last part has not moved, the manager is not deleted.
     dispatcher._delObject(manager.getId())
     return True
