@@ -61,13 +61,16 @@ def note_put(manager):
     key = _key(pulse)
     if key is not None:
         with _lock:
-            serial, count = _put_since.get(key, (pulse._p_serial, 0))
-            _put_since[key] = (pulse._p_serial, count + 1 if serial == pulse._p_serial else 1)
+            serial, count = _put_since.get(key, (b'', 0))
+            if pulse._p_serial > serial:
+                serial, count = pulse._p_serial, 0
+            _put_since[key] = serial, count + 1
 
 
 def _ours(pulse):
-    serial, count = _put_since.get(_key(pulse), (None, 0))
-    return count if serial == pulse._p_serial else 0
+    serial, count = _put_since.get(_key(pulse), (b'', 0))
+    # A request that began before the last pulse sees the one before it.
+    return count if serial >= pulse._p_serial else 0
 
 
 def _key(pulse):

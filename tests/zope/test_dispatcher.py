@@ -107,6 +107,24 @@ def test_what_was_put_before_the_last_pulse_counts_no_more(zad):
     assert spread(zad, 20) == {'zam2': 20}
 
 
+def test_a_request_that_has_not_seen_the_last_pulse_counts_what_was_put_since_as_well(site, zad):
+    rival = transaction.TransactionManager()
+    other = site.db.open(rival)
+    try:
+        old = other.root()['Application'].asynchronous_call_dispatcher
+        assert [old.load_of(each).calls for each in old.managers()] == [0, 0, 0]
+        for each in zad.managers():
+            beat(each)
+        transaction.commit()
+        spread(zad, 27)
+        assert [old.load_of(each).calls for each in old.managers()] == [9, 9, 9]
+        spread(old, 3)
+        assert [zad.load_of(each).calls for each in zad.managers()] == [10, 10, 10]
+    finally:
+        rival.abort()
+        other.close()
+
+
 def test_historic_defect_8_children_that_are_no_managers_are_ignored(zad):
     zad.manage_addFolder('a_folder')
     zad.manage_addFolder('zam0')
