@@ -122,7 +122,7 @@ class AsynchronousCallManager(ManagerPages, CallPages, PeriodicPages, SimpleItem
     @security.private
     def put(self, call):
         """Queue a Call in the current transaction; → its Deferred, or the one it joins."""
-        joined = putting.find_joined(self.names(), self.queue_of, call)
+        joined = putting.find_joined(self.names(), self.queue_of, call, self.queues)
         if joined is not None:
             return joined[1]
         deferred = putting.put(self.queue, self.names(), call, self.id)
@@ -149,6 +149,14 @@ class AsynchronousCallManager(ManagerPages, CallPages, PeriodicPages, SimpleItem
         if self.names() is self.queue.names:
             return self.queue
         return aq_parent(aq_inner(self)).queue_of(manager_id)
+
+    @zpublish(False)
+    @security.private
+    def queues(self):
+        """{manager id: Queue} of all managers whose calls have the names that ours have."""
+        if self.names() is self.queue.names:
+            return {self.id: self.queue}
+        return aq_parent(aq_inner(self)).queues()
 
     # asking
 

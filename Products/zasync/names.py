@@ -20,22 +20,27 @@ TREES = 64
 class Key(Persistent):
     """A key: the id of the call that was put with it last, and of that call's manager.
 
-    Ids, not references: a name outlives its calls, and must not keep their results.
+    Ids, not references: a name outlives its calls, and must not keep their results. The oid of
+    the manager's queue tells it from a manager that has got its id since.
     Written by puts only.
     """
 
     __zpublishable__ = False
 
-    call_id = manager_id = None
+    call_id = manager_id = queue_oid = None
 
-    def move(self, call_id, manager_id):
+    def move(self, call_id, manager_id, queue_oid):
         """That call, if it is the one that was put with this key last, has another manager."""
         if self.call_id == call_id:
-            self.manager_id = manager_id
+            self.manager_id, self.queue_oid = manager_id, queue_oid
 
-    def take(self, call_id, manager_id):
-        """The call put with this key is that one now."""
-        self.call_id, self.manager_id = call_id, manager_id
+    def take(self, call_id, manager_id, queue_oid):
+        """The call put with this key is that one now; the oid is None if the queue is new."""
+        self.call_id, self.manager_id, self.queue_oid = call_id, manager_id, queue_oid
+
+    def is_of(self, queue):
+        """Whether that Queue, of the manager of that id, is the one that was meant."""
+        return queue is not None and self.queue_oid in (None, queue._p_oid)
 
 
 class Series(Persistent):

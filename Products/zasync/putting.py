@@ -47,7 +47,7 @@ def put(queue, names, call, manager_id):
     members = [put(queue, names, member, manager_id) for member in call.members]
     deferred = put_after(queue, call, members, names)
     if call.key is not None:
-        names.key(_own_key(call)).take(deferred.id, manager_id)
+        names.key(_own_key(call)).take(deferred.id, manager_id, queue._p_oid)
     return deferred
 
 
@@ -71,25 +71,40 @@ def receive(queue, deferred, intake, names, manager_id, **waits):
     queue.receive(deferred, intake, lanes.current(), **waits)
     key = None if deferred.key is None else names.find_key(_own_key(deferred))
     if key is not None:
-        key.move(deferred.id, manager_id)
+        key.move(deferred.id, manager_id, queue._p_oid)
     _watch_commit(deferred)
 
 
-def find_joined(names, queue_of, call):
+def find_joined(names, queue_of, call, queues=dict):
     """(manager id, Deferred) of the waiting call that `call` joins by its key, or None.
 
     queue_of -- callable(manager id) → the Queue of that manager, which shares `names`, or
-    None. The transaction then holds only as long as the call that is joined is not claimed:
-    whoever joins it relies on its running later than now.
+    None. queues -- callable() → {manager id: Queue} of all that do. The transaction then
+    holds only as long as the call that is joined is not claimed: whoever joins it relies on
+    its running later than now.
     """
     key = None if call.key is None else names.find_key(_own_key(call))
-    queue = None if key is None else queue_of(key.manager_id)
-    waiting = None if queue is None else queue.find_waiting(key.call_id)
+    if key is None:
+        return None
+    manager_id, waiting = _put_with(key, queue_of, queues)
     if waiting is None or waiting.state != NEW or waiting.is_expired(call.put_at):
         return None
     if waiting._p_jar is not None and waiting._p_serial != NO_SERIAL:
         waiting._p_jar.readCurrent(waiting)
-    return key.manager_id, waiting
+    return manager_id, waiting
+
+
+def _put_with(key, queue_of, queues):
+    """(manager id, Deferred or None) of the call that was put with that Key last."""
+    queue = queue_of(key.manager_id)
+    if key.is_of(queue):
+        return key.manager_id, queue.find_waiting(key.call_id)
+    # Its manager was renamed, or is gone: what it was running has gone to another then.
+    for id, queue in queues().items():
+        waiting = queue.find_waiting(key.call_id)
+        if waiting is not None and waiting.is_in(queue):
+            return id, waiting
+    return None, None
 
 
 def _own_key(call):

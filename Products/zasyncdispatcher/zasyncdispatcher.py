@@ -172,7 +172,7 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
         if wanted and not managers:
             raise UnknownPlugin(f'no worker offers {" and ".join(sorted(wanted))}, and members '
                                 'of a call are run by one')
-        joined = find_joined(self.call_names, self.queue_of, call)
+        joined = find_joined(self.call_names, self.queue_of, call, self.queues)
         if joined is not None:
             return joined
         known = [self.load_of(manager) for manager in managers]
@@ -206,6 +206,12 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
         """The Queue of our manager of that id, or None."""
         found = self._getOb(manager_id, None)
         return found.queue if IAsynchronousCallManager.providedBy(found) else None
+
+    @zpublish(False)
+    @security.private
+    def queues(self):
+        """{manager id: Queue} of our managers."""
+        return {each.getId(): each.queue for each in self.managers()}
 
     @zpublish(False)
     @security.private
