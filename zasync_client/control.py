@@ -118,7 +118,10 @@ def retry(config, options, clock):
             if deferred.state != FAILED:
                 raise NotSo(f'the call {deferred.id} is {deferred.state}: only one that failed '
                             'can be put again')
-            manager.retry(deferred.id)
+            try:
+                manager.retry(deferred.id)
+            except KeyError as reason:  # it is in none of the managers there
+                raise NotSo(reason.args[0]) from reason
 
         target.change(f'retry {options.id}', again)
     print(f'the call {options.id} was put again')

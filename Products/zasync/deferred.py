@@ -369,9 +369,14 @@ class Deferred(Persistent):
             self._result = None if outcome is None else payload.stored(outcome)
         self.ended_at = now
 
-    def again(self) -> None:
-        """It failed for good and is to run once more; where a callback failed, from there."""
+    def again(self, names: Any = None) -> None:
+        """It failed for good and is to run once more; where a callback failed, from there.
+
+        names -- the Names that have its series by now; None for those it had.
+        """
         self._advance(lifecycle.RETRY)
+        if self.series is not None and names is not None:
+            self._names = names
         self._note_failed(self.ended_at)
         self.failures = 0
         self.ended_at = None

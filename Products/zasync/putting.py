@@ -59,9 +59,9 @@ def put_after(queue, call, after, names=None):
     return deferred
 
 
-def put_again(queue, deferred):
-    """Have a call that failed for good run once more."""
-    queue.put_again(deferred, lanes.current())
+def put_again(queue, deferred, names):
+    """Have a call that failed for good run once more; names -- the Names that `queue` shares."""
+    queue.put_again(deferred, lanes.current(), names)
     # crash point 6: the request that has it run again is not committed; it stays failed.
     _watch_commit(deferred)
 

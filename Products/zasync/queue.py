@@ -112,9 +112,12 @@ class Queue(Claiming, Archiving, Persistent):
         self._enter(lane_number, number, call.not_before, deferred, facts)
         return deferred
 
-    def put_again(self, deferred, lane_number):
-        """Have a call that failed for good run once more, in the current transaction."""
-        deferred.again()
+    def put_again(self, deferred, lane_number, names=None):
+        """Have a call that failed for good run once more, in the current transaction.
+
+        names -- the Names that have its series by now; None for those it had.
+        """
+        deferred.again(names)
         self._enter(lane_number, lanes.next_number(self.lanes[lane_number]), 0.0, deferred,
                     {PLACE: place_of(deferred)})
 

@@ -99,7 +99,10 @@ class CallPages:
     def manage_retryCall(self, REQUEST, id=''):
         """Have one call that failed run once more."""
         self._shown_call(id)
-        done = self.retry(id)
+        try:
+            done = self.retry(id)
+        except KeyError as reason:  # it is in none of the managers here
+            return self._back_to_call(REQUEST, id, reason.args[0])
         return self._back_to_call(REQUEST, id, 'The call will run once more.' if done else
                                   'Only a call that has failed can be run once more.')
 
