@@ -3,6 +3,8 @@
 Imports: places, lanes, deferred, trees, policy, interfaces.
 """
 
+from itertools import islice
+
 from . import lanes
 from . import policy
 from .deferred import Deferred
@@ -15,6 +17,10 @@ from .places import holds
 from .places import make_id
 from .places import place_of
 from .trees import NarrowTree
+
+
+#: Most calls that have gone which one beat looks at, whether they are to be forgotten.
+DEPARTED_MOST = 100
 
 
 class Archiving:
@@ -68,7 +74,7 @@ class Archiving:
 
     def recheck_held_up(self, now):
         """Have run what waits for calls that ended elsewhere: some were moved, here or away."""
-        if self.desk.n_aside and (self.intakes or self.departed or self.waiting.parted):
+        if self.desk.n_aside and (self.intakes or self.waiting.parted):
             for _, deferred in self.waiting.take_not_held_up():
                 self._add_waiting(deferred, now, deferred.not_before)
 
@@ -135,6 +141,7 @@ class Archiving:
         Of what was withdrawn too. Lanes are trimmed by those who put. Where nobody does they
         must not keep what was dropped.
         """
+        self._forget_departed(now, rotation_period)
         dropped = False
         for slices in (self.archive, self.withdrawn):
             end = slices.minKey() if slices else None
@@ -144,6 +151,27 @@ class Archiving:
                 self._trim_lanes(end)
                 dropped = True
         return dropped
+
+    def note_departed(self, deferred, now, rotation_period):
+        """A call has gone to another queue, or has not ended there."""
+        _into_slice(self.departed, deferred, policy.slice_of(now, rotation_period))
+
+    def _forget_departed(self, now, rotation_period):
+        """Look at the oldest that have gone, and keep those that have not ended long ago."""
+        end = self.departed.minKey() if self.departed else None
+        if end is None or not policy.slice_is_over(end, now, rotation_period):
+            return
+        calls = self.departed[end]
+        some = list(islice(calls.items(), DEPARTED_MOST))
+        self._prefetch([deferred for _, deferred in some])
+        for key, deferred in some:
+            del calls[key]
+            if is_there(deferred):
+                seen_at = deferred.ended_at if deferred.ended else now
+                if seen_at + rotation_period > now:
+                    self.note_departed(deferred, seen_at, rotation_period)
+        if not calls:
+            del self.departed[end]
 
     def _trim_lanes(self, before):
         """Remove the entries of calls taken in that were put before then."""

@@ -64,7 +64,7 @@ def move_some(queue, targets, names, now, rotation_period, served=True, most=Non
         return 0
     for id in list(queue.desk.reserved):
         queue.claim_reserved(id, queue.desk.boot or 'nobody', now)
-    move = _Move(queue, targets, names, rotation_period, MOST if most is None else most)
+    move = _Move(queue, targets, names, now, rotation_period, MOST if most is None else most)
     move.running()
     move.waiting()
     move.held_up()
@@ -86,15 +86,6 @@ def move_periodic(periodic, targets):
         each.id = _free_id(id, target.periodic)
         target.periodic[each.id] = each
     return len(moved)
-
-
-def stay(queue):
-    """The move is called off: forget what has left, unless something here waits for its end.
-
-    What is taken in later is seen to wait for a call elsewhere: see Waiting.parted.
-    """
-    if not queue.desk.n_aside:
-        queue.departed.clear()
 
 
 def _free_id(id, mapping):
@@ -121,10 +112,11 @@ def _clear_desk(queue, rotation_period):
 class _Move:
     """One transaction's part of a move."""
 
-    def __init__(self, queue, targets, names, rotation_period, most):
+    def __init__(self, queue, targets, names, now, rotation_period, most):
         self.count = 0
         self._queue = queue
         self._names = names
+        self._now = now
         self._period = rotation_period
         self._most = most
         self._spread = _Spread(targets)
@@ -183,7 +175,9 @@ class _Move:
             self._queue.file(deferred, self._period)
 
     def _note(self, deferred):
-        self._queue.departed[deferred.id] = deferred
+        self._queue.note_departed(deferred, self._now, self._period)
+        if self._queue.waiting.is_awaited(deferred.id):
+            self._queue.waiting.parted = True
         self.count += 1
 
     def _intake(self, target):

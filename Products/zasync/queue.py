@@ -10,7 +10,7 @@ pulse, board
 card                       that worker, at its start
 ping                       whoever pings
 cancelled                  whoever cancels a call that waits; the beat empties it
-departed                   whoever moves calls away
+departed                   whoever moves calls away; the beat takes out what has ended
 intakes                    whoever moves calls here; from one the beat takes out what ends
 names                      puts with a key; claims and ends of calls of a series
 =========================  =====================================================
@@ -79,8 +79,8 @@ class Queue(Claiming, Archiving, Persistent):
         # Number → {id: Deferred} of calls that came from another queue in one transaction and
         # have not ended. Whoever brings more does not meet the beat.
         self.intakes = LOBTree()
-        # id → Deferred of calls that went to another queue: who knows ours is told of them.
-        self.departed = OOBTree()
+        # As the archive, of calls that went to another queue: who knows ours is told of them.
+        self.departed = LOBTree()
         self.names = Names()
         self.board = Board()
         self.pulse = Pulse()
@@ -238,19 +238,13 @@ class Queue(Claiming, Archiving, Persistent):
         for calls in self.intakes.values():
             if id in calls:
                 return calls[id]
-        return self.departed.get(id)
+        return _find_in_slices(id, self.departed)
 
     def _find_failed(self, id):
         return self.failed.get(id)
 
     def _find_archived(self, id):
-        key = filing_key(id)
-        for slices in (self.archive, self.withdrawn):
-            for end in reversed(slices.keys()):
-                deferred = slices[end].get(key)
-                if deferred is not None:
-                    return deferred
-        return None
+        return _find_in_slices(id, self.archive, self.withdrawn)
 
     def has_news(self):
         """Whether a lane has entries that were not taken in."""
@@ -279,3 +273,13 @@ class Queue(Claiming, Archiving, Persistent):
         """When the first call taken in expires, or, with free slots, is due; or None."""
         times = [self.waiting.next_expiry(), self.waiting.next_due() if slots else None]
         return min((time for time in times if time is not None), default=None)
+
+
+def _find_in_slices(id, *kinds):
+    key = filing_key(id)
+    for slices in kinds:
+        for end in reversed(slices.keys()):
+            deferred = slices[end].get(key)
+            if deferred is not None:
+                return deferred
+    return None

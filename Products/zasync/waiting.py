@@ -30,7 +30,7 @@ class Waiting(Persistent):
     __zpublishable__ = False
 
     #: Whether what is parked waits for calls of other queues, so that nobody will tell it of
-    #: their ends. What was parked before its call was moved does not count.
+    #: their ends.
     parted = False
 
     def __init__(self, desk):

@@ -102,7 +102,6 @@ def go_on(dispatcher, manager, now):
 def call_off(dispatcher, manager):
     """Have it stay, with what it has still; it is paused."""
     manager.leaving = False
-    moving.stay(manager.queue)
 
 
 def _is_served(dispatcher, manager):

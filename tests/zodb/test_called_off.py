@@ -1,7 +1,9 @@
 """A move is called off half way: what stays waits for what has gone."""
 
 import pytest
+from persistent import GHOST
 
+from Products.zasync import archiving
 from Products.zasync import moving
 from Products.zasync.interfaces import RESOLVED
 from Products.zasync.names import Names
@@ -27,16 +29,9 @@ def look_again(site):
     site.commit()
 
 
-def call_off(site):
-    site.begin()
-    moving.stay(site['old'])
-    site.commit()
-
-
-@pytest.mark.parametrize('commits', ['move, put, call off', 'move, call off, put'])
 @pytest.mark.parametrize('ends', ['before it is taken in', 'after'])
 def test_what_is_put_meanwhile_runs_when_the_call_that_it_waits_for_has_ended_elsewhere(
-        sites, commits, ends):
+        sites, ends):
     """As a callback that is added to a call is; who adds it has not heard of the move."""
     site, caller = sites(), sites()
     first, = site.put(make_call(1))
@@ -44,8 +39,7 @@ def test_what_is_put_meanwhile_runs_when_the_call_that_it_waits_for_has_ended_el
     follower = caller['old'].put(make_call(2), 5, caller.names, [awaited]).id
     assert site.begin().move() == 1
     site.commit()
-    for act in commits.split(', ')[1:]:
-        caller.commit() if act == 'put' else call_off(site)
+    caller.commit()
     if ends == 'before it is taken in':
         run_elsewhere(site)
     assert site.beat('old', LATE, 9) == ([follower] if ends == 'before it is taken in' else [])
@@ -66,7 +60,6 @@ def test_when_nothing_waits_for_calls_elsewhere_nobody_looks_for_them(sites):
     site.begin().move()
     site.commit()
     caller.commit()
-    call_off(site)
     site.beat('old')
     assert site.begin()['old'].waiting.parted
     run_elsewhere(site)
@@ -78,6 +71,77 @@ def test_when_nothing_waits_for_calls_elsewhere_nobody_looks_for_them(sites):
     assert not site['old'].waiting.parted
 
 
+def test_what_has_gone_keeps_nobody_looking_at_what_waits_here(sites):
+    site = sites()
+    site.put(make_call(1))
+    site.begin().move()
+    site.commit()
+    second, = site.put(make_call(2))
+    waits, = site.put(make_call(3), after=[second])
+    assert site.beat('old', LATE, 1) == [second]
+    queue = site.begin()['old']
+    site.client.connection.cacheMinimize()
+    queue.recheck_held_up(LATE)
+    assert len(queue.waiting.parked) == 1 and queue.find(waits)._p_state != GHOST
+    site.client.connection.cacheMinimize()
+    queue.recheck_held_up(LATE)
+    assert queue.waiting.parked._p_state == GHOST
+
+
+def test_what_waits_here_for_a_call_that_goes_is_looked_at(sites):
+    site = sites()
+    first, = site.put(make_call(1))
+    waits, = site.put(make_call(2), after=[first])
+    site.beat('old')
+    assert not site.begin()['old'].waiting.parted
+    assert site.move(most=1) == 1
+    site.commit()
+    assert site.begin()['old'].waiting.parted
+    run_elsewhere(site)
+    look_again(site)
+    assert site.beat('old', LATE, 9) == [waits]
+
+
+# who knows the old queue
+
+def dropped(site, now):
+    site.begin()['old'].drop_old(now, PERIOD)
+    site.commit()
+
+
+def test_the_old_queue_tells_of_a_call_until_a_rotation_period_after_its_end(sites):
+    site = sites()
+    first, = site.put(make_call(1))
+    site.begin().move()
+    site.commit()
+    for days in (1, 2, 9):  # it waits, however long
+        dropped(site, LATE + days * PERIOD)
+        assert site.begin()['old'].find(first) is not None
+    for id in [each for queue in ('one', 'two') for each in site.beat(queue, LATE, 9)]:
+        site.begin().find(id).succeed(None, LATE + 9 * PERIOD)
+        site.commit()
+    dropped(site, LATE + 9.9 * PERIOD)
+    assert site.begin()['old'].find(first).state == RESOLVED
+    for beat in range(2):
+        dropped(site, LATE + (10.5 + beat) * PERIOD)
+    assert site.begin()['old'].find(first) is None
+    assert not site['old'].departed
+
+
+def test_a_beat_looks_at_a_few_of_those_that_have_gone(sites, monkeypatch):
+    monkeypatch.setattr(archiving, 'DEPARTED_MOST', 2)
+    site = sites()
+    site.put(*(make_call(number) for number in range(5)))
+    site.begin().move()
+    site.commit()
+    run_elsewhere(site)
+    left = []
+    for _ in range(4):
+        left.append(sum(map(len, site.begin()['old'].departed.values())))
+        dropped(site, LATE + 2 * PERIOD)
+    assert left == [5, 3, 1, 0]
+
+
 @pytest.fixture
 def undoing(file_store):
     """A Site in a storage that can undo."""
@@ -87,6 +151,19 @@ def undoing(file_store):
         'old': Queue(), 'one': Queue(), 'two': Queue(), 'names': Names()}
     client.commit()
     return Site(client, 'site')
+
+
+def test_a_call_that_has_gone_and_whose_put_was_undone_is_dropped(undoing, file_store):
+    gone, = undoing.put(make_call(1))
+    [put] = file_store.databases[0].undoLog(0, 1)
+    queue = undoing.begin()['old']
+    queue.note_departed(queue.find(gone), LATE, PERIOD)
+    undoing.commit()
+    undoing.begin()
+    file_store.databases[0].undo(put['id'], undoing.client.tm.get())
+    undoing.commit()
+    dropped(undoing, LATE + 2 * PERIOD)
+    assert not undoing.begin()['old'].departed
 
 
 def undo_one_taken_in(undoing, file_store):
@@ -103,7 +180,6 @@ def test_what_has_gone_is_not_taken_in_again_after_an_undo(undoing, file_store):
     gone, = undoing.put(make_call(1))
     undoing.begin().move()
     undoing.commit()
-    call_off(undoing)
     undo_one_taken_in(undoing, file_store)
     assert undoing.beat('old', slots=9) == []
     assert undoing.lengths()['old'] == (0, 0)
@@ -115,7 +191,6 @@ def test_what_has_come_back_is_not_taken_in_twice_after_an_undo(undoing, file_st
     back, = undoing.put(make_call(1))
     undoing.begin().move()
     undoing.commit()
-    call_off(undoing)
     place = undoing.begin().place(back)
     moving.move_some(undoing[place], [moving.Target('old', undoing['old'], {})], undoing.names,
                      LATE, PERIOD)

@@ -362,6 +362,15 @@ def test_a_removal_is_called_off(admin, zad):
     assert {each.id for each in claim(zad.zam2)} <= {each.id for each in deferreds}
 
 
+def test_a_manager_that_stays_tells_of_the_calls_that_have_gone(admin, zad, monkeypatch):
+    deferreds = put(zad, 3)
+    monkeypatch.setattr(moving, 'MOST', 2)
+    page = follow(admin, remove(admin))
+    follow(admin, page.forms['keep'].submit('press'))
+    assert sum(each.is_in(zad.zam2.queue) for each in deferreds) == 1
+    assert [zad.zam2.getDeferred(each.id) for each in deferreds] == deferreds
+
+
 @pytest.mark.parametrize('action', ['manage_removal', 'manage_removeManager',
                                     'manage_keepManager'])
 @pytest.mark.parametrize('id', ['', 'zam9', 'manage_main', '..', XSS])
