@@ -5,7 +5,7 @@ Imports: config, errors, zasync.sealing.
 
 import contextlib
 import os
-import stat
+import shutil
 import tempfile
 
 from cryptography.fernet import Fernet
@@ -95,9 +95,9 @@ def _rotate(path):
         descriptor, fresh = tempfile.mkstemp(dir=os.path.dirname(path))
         try:
             with open(descriptor, 'wb') as file:
-                os.fchmod(file.fileno(), stat.S_IMODE(found.st_mode))
-                if os.geteuid() == 0:
-                    os.fchown(file.fileno(), found.st_uid, found.st_gid)
+                _give(file.fileno(), found, path)
+                # Its mode, and what else says who may read it, as access control lists.
+                shutil.copystat(path, fresh)
                 head, rest = _comments_and_rest(secret_lines)
                 _write(file, head, rest)
             os.replace(fresh, path)
@@ -110,6 +110,22 @@ def _rotate(path):
     except OSError as reason:
         raise NotSo(f'{path} can not be replaced, and was not changed: '
                     f'{reason.strerror}') from None
+
+
+def _give(descriptor, found, path):
+    """Give a new file the owner and the group that stat() has `found`; raises NotSo.
+
+    Else whoever reads it as a member of the group could not any more.
+    """
+    made = os.fstat(descriptor)
+    if (made.st_uid, made.st_gid) == (found.st_uid, found.st_gid):
+        return
+    try:
+        os.fchown(descriptor, found.st_uid, found.st_gid)
+    except OSError as reason:
+        raise NotSo(f'{path} was not changed: the new file can not be given the owner and the '
+                    f'group of the old one ({reason.strerror}). Do it as root, or as its owner, '
+                    f'the user {found.st_uid}, in the group {found.st_gid}') from None
 
 
 def _comments_and_rest(secret_text):

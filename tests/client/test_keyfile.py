@@ -1,7 +1,10 @@
 """The command `key`, and what `check` says of the file of secret keys."""
 
+import contextlib
 import os
 import stat
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +27,10 @@ SECTION = '''\
   secret-key-file {home}/secret.key
 </product-config>
 '''
+
+
+#: Numbers of a user and a group that the file is to be kept for.
+OWNER, GROUP = 1500, 1602
 
 
 class Shell:
@@ -54,6 +61,29 @@ class Shell:
 @pytest.fixture
 def shell(tmp_path, capsys):
     return Shell(tmp_path, capsys)
+
+
+@pytest.fixture
+def shared(capsys):
+    """A Shell in a directory that everybody may write."""
+    with tempfile.TemporaryDirectory() as home:
+        os.chmod(home, 0o777)
+        yield Shell(Path(home), capsys)
+
+
+@contextlib.contextmanager
+def as_user(user, *groups):
+    """Meanwhile this process, which is root's, is of that user and those groups, all by number."""
+    before = os.getgid(), os.getgroups()
+    os.setgroups(groups)
+    os.setegid(groups[0])
+    os.seteuid(user)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(before[0])
+        os.setgroups(before[1])
 
 
 def mode(path):
@@ -108,6 +138,26 @@ def test_rotate_puts_a_new_key_before_the_others_and_keeps_the_mode(shell):
     assert len(after.splitlines()) == len(before.splitlines()) + 1
     assert after.endswith(before.splitlines(keepends=True)[-1])
     assert sorted(os.listdir(shell.home)) == ['secret.key', 'zasync.conf']
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root can be somebody else')
+@pytest.mark.parametrize('user, groups, sentence', [
+    (OWNER, (1501, GROUP), ''), (OWNER, (GROUP,), ''), (0, (0,), ''),
+    (OWNER, (1501,), 'the new file can not be given the owner and the group of the old one'),
+    (1600, (GROUP,), f'Do it as root, or as its owner, the user {OWNER}, in the group {GROUP}'),
+])
+def test_rotate_keeps_owner_group_and_mode_or_changes_nothing(shared, user, groups, sentence):
+    shared.does('key', shared.file)
+    os.chown(shared.file, OWNER, GROUP)
+    os.chmod(shared.file, 0o640)
+    before = shared.file.read_bytes()
+    with as_user(user, *groups):
+        code, text = shared.does('key', '--rotate', shared.file)
+    assert (code, sentence in text) == (bool(sentence), True)
+    assert (shared.file.read_bytes() == before) == code
+    found = os.stat(shared.file)
+    assert (found.st_uid, found.st_gid, mode(shared.file)) == (OWNER, GROUP, 0o640)
+    assert sorted(os.listdir(shared.home)) == ['secret.key', 'zasync.conf']
 
 
 def test_what_is_sealed_after_rotate_is_not_opened_by_the_old_key(shell):
