@@ -75,14 +75,14 @@ def _configured(config_path):
 def _make(path):
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with _whole_or_gone(path), open(descriptor, 'wb') as file:
+            _write(file, _HEAD, b'')
     except FileExistsError:
         raise NotSo(f'{path} is there already, and nothing was changed: the keys in it may be the '
                     'only ones that open stored passwords. To put a new key before them use '
                     '--rotate') from None
     except OSError as reason:
         raise NotSo(f'{path} can not be made: {reason.strerror}') from None
-    with open(descriptor, 'wb') as file:
-        _write(file, _HEAD, b'')
 
 
 def _rotate(path):
@@ -93,7 +93,7 @@ def _rotate(path):
             found = os.fstat(file.fileno())
         # A file of its own that takes the place of the old one: nobody reads half of it.
         descriptor, fresh = tempfile.mkstemp(dir=os.path.dirname(path))
-        try:
+        with _whole_or_gone(fresh):
             with open(descriptor, 'wb') as file:
                 _give(file.fileno(), found, path)
                 # Its mode, and what else says who may read it, as access control lists.
@@ -101,15 +101,22 @@ def _rotate(path):
                 head, rest = _comments_and_rest(secret_lines)
                 _write(file, head, rest)
             os.replace(fresh, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(fresh)
-            raise
     except BadKeyFile as reason:
         raise NotSo(f'nothing was changed: {reason}') from None
     except OSError as reason:
         raise NotSo(f'{path} can not be replaced, and was not changed: '
                     f'{reason.strerror}') from None
+
+
+@contextlib.contextmanager
+def _whole_or_gone(path):
+    """If the body fails, the file that it writes is taken away."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
 
 
 def _give(descriptor, found, path):

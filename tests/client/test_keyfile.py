@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import stat
 import tempfile
 from pathlib import Path
@@ -86,6 +87,17 @@ def as_user(user, *groups):
         os.setgroups(before[1])
 
 
+@contextlib.contextmanager
+def full_disk():
+    """Meanwhile this process can write into no file, as if there were no room."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def mode(path):
     return stat.S_IMODE(os.stat(path).st_mode)
 
@@ -123,6 +135,20 @@ def test_key_never_overwrites_a_file(shell):
     assert code == 2 and f'{shell.home} is a directory' in text
     code, text = shell.does('key', shell.home / 'nowhere' / 'key')
     assert code == 1 and 'can not be made: No such file or directory' in text
+
+
+def test_on_a_full_disk_key_leaves_no_file_behind_and_rotate_the_old_one(shell):
+    with full_disk():
+        code, text = shell.does('key', shell.file)
+    assert (code, text) == (1, f'zasync_client: {shell.file} can not be made: File too large\n')
+    assert not shell.file.exists()
+    assert shell.does('key', shell.file)[0] == 0
+    before = shell.file.read_bytes()
+    with full_disk():
+        code, text = shell.does('key', '--rotate', shell.file)
+    assert code == 1 and 'can not be replaced, and was not changed: File too large' in text
+    assert shell.file.read_bytes() == before
+    assert sorted(os.listdir(shell.home)) == ['secret.key', 'zasync.conf']
 
 
 def test_rotate_puts_a_new_key_before_the_others_and_keeps_the_mode(shell):
