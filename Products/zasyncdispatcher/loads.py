@@ -31,14 +31,14 @@ def load_of(manager, max_idle_seconds):
 
 def _why_not(manager, pulse, max_idle_seconds):
     """Why the manager gets no calls, '' if it does."""
-    if StandIn.serve is not None:
-        return ''
-    if pulse._p_jar is None or not pulse.beat:
-        return 'no worker has served it yet'
     if manager.leaving:
         return 'it is being removed'
     if manager.paused:
         return 'it is paused'
+    if StandIn.serve is not None:
+        return ''
+    if pulse._p_jar is None or not pulse.beat:
+        return 'no worker has served it yet'
     if not pulse.accepting:
         return 'its worker has stopped, or takes no more calls'
     if not is_heard_of(pulse, max_idle_seconds):

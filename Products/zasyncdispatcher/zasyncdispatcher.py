@@ -26,6 +26,7 @@ from Products.zasync.names import Names
 from Products.zasync.permissions import MakeAsynchronousApplicationCalls
 from Products.zasync.permissions import MakeAsynchronousSessionCalls
 from Products.zasync.putting import find_joined
+from Products.zasync.putting import StandIn
 from Products.zasync.sessions import browser_id
 
 from . import direct
@@ -35,6 +36,7 @@ from .interfaces import BALANCE_CHOICES
 from .interfaces import BY_LOAD
 from .interfaces import IAsynchronousCallDispatcher
 from .interfaces import NO_WORKER_CHOICES
+from .interfaces import QUEUE
 from .interfaces import REFUSE
 from .interfaces import RUN
 from .zmi.dispatcherforms import constructZAsyncDispatcher  # noqa: F401 (historic place)
@@ -178,9 +180,11 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
         known = [self.load_of(manager) for manager in managers]
         chosen = choose(known, random.random(), self.balance)
         if chosen is None:
-            if self.no_worker == REFUSE or (not managers and self.no_worker != RUN):
+            # Where something stands in for workers, the managers are paused, and their calls wait.
+            no_worker = QUEUE if managers and StandIn.serve is not None else self.no_worker
+            if no_worker == REFUSE or (not managers and no_worker != RUN):
                 raise NoWorker(f'no worker of {"/".join(self.getPhysicalPath())} lives')
-            if self.no_worker == RUN and direct.can_run(call, self.call_names):
+            if no_worker == RUN and direct.can_run(call, self.call_names):
                 return None, direct.run(self.getPhysicalRoot(), call, self.call_names)
             if not managers:
                 raise NoWorker(f'no worker lives, and {plugin!r} runs in workers only')

@@ -283,6 +283,24 @@ def test_a_dispatcher_gives_its_calls_to_a_manager_whatever_it_does_without_a_wo
     assert zad.one.getDeferred(deferred.id) is deferred
 
 
+def test_a_dispatcher_passes_over_a_manager_that_is_paused(zad):
+    zad._setObject('two', AsynchronousCallManager('two'))
+    zad.one.pause()
+    with eager():
+        assert {zad.putCall('echo', number)[0] for number in range(20)} == {'two'}
+
+
+@pytest.mark.parametrize('no_worker', ['run', 'queue', 'refuse'])
+@pytest.mark.parametrize('at_commit', [False, True])
+def test_where_all_managers_are_paused_calls_of_their_dispatcher_wait(zad, no_worker, at_commit):
+    zad.no_worker = no_worker
+    zad.one.pause()
+    with eager(at_commit):
+        id, deferred = zad.putCall('echo', 1)
+        transaction.commit()
+    assert (id, deferred.state) == ('one', 'new')
+
+
 def test_defer_and_session_calls_run_too(zad):
     with eager():
         assert defer(zad.title_or_id).result == 'Asynchronous Call Dispatcher'
