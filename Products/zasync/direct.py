@@ -9,6 +9,7 @@ nor expire the cookies of the real one.
 Imports: callbacks, security, running, payload, failure, clock, errors.
 """
 
+import functools
 import logging
 
 import transaction
@@ -32,12 +33,7 @@ log = logging.getLogger('zasync.direct')
 FATAL = (TransientError, CommitRefused)
 
 
-def _checkpoint(memo):
-    """Nothing is sure before the transaction is committed."""
-    transaction.savepoint(optimistic=True)
-
-
-def outcome_of(root, deferred, caller, work, commit=_checkpoint):
+def outcome_of(root, deferred, caller, work, commit=None):
     """As `inside`; → what work(step) raises as a Failure, but for what is FATAL."""
     try:
         return inside(root, deferred, caller, work, commit)
@@ -63,19 +59,20 @@ def go_on(root, deferred, success, failure, caller):
         log.warning('a callback of call %s failed in the request: %s', deferred.id, outcome)
 
 
-def inside(root, deferred, caller, work, commit=_checkpoint):
+def inside(root, deferred, caller, work, commit=None):
     """Do work(step) as `caller`, for the call `deferred`; → its value, pickled, or None for None.
 
     A Failure that it returns comes back as it is: its effects stay, but it is one.
 
-    root -- the application root of this connection. step -- an IRun. commit -- see running.Run.
+    root -- the application root of this connection. step -- an IRun. commit -- see running.Run;
+    a savepoint, if none is given, after which the deferred has the memo.
     Raises what the work raises, and then nothing of it is left. After a TransientError, and
     after CommitRefused (it tried to commit or to abort), the transaction must not go on.
     """
-    current = transaction.get()
+    current, memo = transaction.get(), deferred._memo
     savepoint = transaction.savepoint(optimistic=True)
     guard = _CommitGuard(current)
-    step = Run(deferred, commit, _nothing)
+    step = Run(deferred, commit or functools.partial(_checkpoint, deferred), _nothing)
     try:
         with restored(caller, aq_base(root)) as app, running(step):
             step.app = app
@@ -90,10 +87,18 @@ def inside(root, deferred, caller, work, commit=_checkpoint):
     except BaseException:
         guard.check()
         savepoint.rollback()
+        deferred._memo = memo  # a deferred that is not stored is not rolled back
         raise
     finally:
         guard.lift()
     return result
+
+
+def _checkpoint(deferred, memo):
+    """Nothing is sure before the transaction is committed."""
+    kept = payload.dumps(memo, BadResult, 'the memo')
+    transaction.savepoint(optimistic=True)
+    deferred.checkpoint(kept)
 
 
 def _nothing(progress):

@@ -102,6 +102,7 @@ def test_the_request_may_commit_after_the_call(app, zad):
 
 def test_a_checkpoint_is_a_savepoint_and_the_request_still_decides(app, zad):
     _, deferred = zad.putCall('zope_call', jobs.checkpoint_and_return, 'kept')
+    assert deferred.memo == {'done': 1}
     assert deferred.state == 'resolved'
     assert marks(app) == 'kept'
     transaction.abort()
@@ -111,7 +112,7 @@ def test_a_checkpoint_is_a_savepoint_and_the_request_still_decides(app, zad):
 def test_a_failure_after_a_checkpoint_rolls_all_of_the_call_back(app, zad):
     """A call of one request: its effects are there or not at all."""
     _, deferred = zad.putCall('zope_call', jobs.mark_and_checkpoint, 'first')
-    assert deferred.failure.text == 'after the checkpoint'
+    assert (deferred.failure.text, deferred.memo) == ('after the checkpoint', {})
     assert marks(app) is None
 
 

@@ -145,6 +145,16 @@ def test_a_failure_is_stored_and_the_effects_are_undone(app, zam):
     assert list(zam.queue.failed) == [deferred.id]
 
 
+def test_the_memo_of_the_last_checkpoint_is_kept_and_that_of_a_failure_undone(app, zam):
+    with eager():
+        done = zam.putCall('zope_call', jobs.checkpoint_and_return, 'kept')
+        failed = zam.putCall('zope_call', jobs.mark_and_checkpoint, 'gone')
+    assert (done.state, done.memo) == ('resolved', {'done': 1})
+    assert (failed.state, failed.memo) == ('failed', {})
+    transaction.commit()
+    assert zam.getDeferred(done.id).memo == {'done': 1}
+
+
 def test_propagate_raises_from_the_put_what_the_call_raised(app, zam):
     with eager(propagate=True):
         with pytest.raises(ValueError, match='no'):
