@@ -58,8 +58,7 @@ class PeriodicCalls:
                 isinstance(name, str) for name in kwargs or {}):
             raise BadCall(f'the keywords are a mapping of names, not {told(kwargs, 300)}')
         options = Options() if options is None else options
-        call = make_call(self.queue.card.plugins, None, plugin, tuple(args), kwargs or {},
-                         options)
+        call = make_call(self.offered(), None, plugin, tuple(args), kwargs or {}, options)
         if options.key is not None:
             raise BadCall('a periodic call has no key: it has one call at a time anyway')
         if options.not_before is not None:

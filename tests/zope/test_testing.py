@@ -274,6 +274,13 @@ def test_plugins_of_a_site_are_known_and_run(zam, zad):
         zam.putCall('plain', 2)
 
 
+def test_a_periodic_call_may_be_of_a_plugin_of_the_site(zam):
+    with eager(plugins=[plugin('plain', double)]):
+        zam.setPeriodicCall('daily', '@daily', 'UTC', 'plain', (2,))
+    with pytest.raises(UnknownPlugin):
+        zam.setPeriodicCall('weekly', '@weekly', 'UTC', 'plain', (2,))
+
+
 def test_a_plugin_whose_handler_is_not_given_is_named(zam):
     with make_worker(zam, plugins=[plugin('plain', double)]):
         pass

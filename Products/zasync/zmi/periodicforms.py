@@ -83,7 +83,7 @@ class PeriodicPages(scheduling.PeriodicCalls):
             calls=None if periodic is None else called_by(periodic.call),
             ticks=() if periodic is None else shown_ticks(periodic.timetable, now, PREVIEW),
             zones=sorted(cron.zones()), badges=BADGES,
-            plugins=sorted({*builtin.NAMES, *self.queue.card.plugins}),
+            plugins=sorted({*builtin.NAMES, *self.offered()}),
             manage_tabs_message=message)
 
     def _shown_periodic(self, id):
