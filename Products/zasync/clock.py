@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import overload
 from typing import Protocol
 
@@ -141,17 +142,39 @@ def storage_clock(database_name: str) -> StorageClock:
     return _storage_clocks.setdefault(database_name, StorageClock())
 
 
+@dataclass(eq=False)
+class _Body:
+    """The body of a `replaced` that runs; before -- the clock that its end brings back."""
+
+    before: Clock
+
+
+_bodies: list[_Body] = []
+
+
 @contextmanager
 def replaced(clock: Clock) -> Iterator[Clock]:
     """While the body runs, `clock` is the clock of the process.
 
+    Bodies may end in any order: the clock of the last one that runs counts.
     What was learned of storages' clocks was learned by the other one.
     """
-    global SYSTEM
-    before, SYSTEM = SYSTEM, clock
-    _storage_clocks.clear()
+    body = _Body(SYSTEM)
+    _bodies.append(body)
+    _set(clock)
     try:
         yield clock
     finally:
-        SYSTEM = before
+        number = _bodies.index(body)
+        del _bodies[number]
+        if number < len(_bodies):
+            _bodies[number].before = body.before
+        else:
+            _set(body.before)
+
+
+def _set(clock: Clock) -> None:
+    global SYSTEM
+    if clock is not SYSTEM:
+        SYSTEM = clock
         _storage_clocks.clear()

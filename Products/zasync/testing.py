@@ -184,8 +184,7 @@ class Stepper:
         self._bell = _Bell()
         self._database = Database(db, self._config.target, threads)
         with ExitStack() as exits:
-            if self.clock is not clock.SYSTEM:
-                exits.enter_context(clock.replaced(self.clock))
+            exits.enter_context(clock.replaced(self.clock))
             self._beats = exits.enter_context(ThreadPoolExecutor(1, 'zasync-beats'))
             exits.callback(self._in_thread, self._database.close)
             self._in_thread(self._look)

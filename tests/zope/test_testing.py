@@ -1,6 +1,7 @@
 """What tests of add-ons use: calls run in the put, after the commit, or step by step."""
 
 import datetime
+import itertools
 import os
 import re
 import subprocess
@@ -490,6 +491,20 @@ def test_the_process_has_its_clock_back_at_the_end(zam):
     assert clock.SYSTEM is before
     with make_worker(zam, clock=before):
         assert clock.SYSTEM is before
+
+
+@pytest.mark.parametrize('order', [*itertools.permutations(range(3))])
+def test_the_clock_of_the_last_worker_that_is_open_counts_in_any_order_of_closing(app, zam, order):
+    before = clock.SYSTEM
+    for id in ('zam2', 'zam3'):
+        app._setObject(id, AsynchronousCallManager(id))
+    transaction.commit()
+    workers = {0: make_worker(zam), 1: make_worker(app.zam2)}
+    workers[2] = make_worker(app.zam3, clock=workers[1].clock)
+    for number in order:
+        workers.pop(number).close()
+        last = workers[max(workers)].clock if workers else before
+        assert clock.SYSTEM is last
 
 
 def test_an_application_and_a_path_will_do(app, site):
