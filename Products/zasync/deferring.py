@@ -5,6 +5,7 @@ Imports: interfaces, options, errors.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 from typing import ParamSpec
@@ -57,13 +58,14 @@ class Defer:
     def options(self, **options: Unpack[OptionNames]) -> Defer:
         """The same with Options: ``defer.options(priority=5)(folder.reindex)``.
 
+        They are added to those that this one has.
         Raises BadCall.
         """
         unknown = set(options) - set(Options.__dataclass_fields__)
         if unknown:
             raise BadCall(f'there is no option {", ".join(sorted(unknown))}; there are '
                           f'{", ".join(Options.__dataclass_fields__)}')
-        return Defer(Options(**options))
+        return Defer(dataclasses.replace(self._options, **options))
 
 
 #: Queue a callable: ``defer(folder.reindex, light=True)``. See Defer.__call__.

@@ -92,6 +92,14 @@ def test_options_go_with_it(now, shop):
     assert defer(shop.objectIds).priority == 0
 
 
+def test_options_are_added_to_those_that_were_given_before(shop):
+    often = defer.options(priority=5, retry=4)
+    deferred = often.options(series='mail').options(priority=7)(shop.objectIds)
+    assert (deferred.priority, deferred.retry[0], deferred.series) == (7, 4, 'mail')
+    deferred = often(shop.objectIds)
+    assert (deferred.priority, deferred.series) == (5, None)
+
+
 def test_an_option_that_is_none_is_refused_with_those_there_are(shop):
     with pytest.raises(BadCall) as refusal:
         defer.options(prio=5)
