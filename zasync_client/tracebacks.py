@@ -60,13 +60,15 @@ def text_of(exc_info):
     """
     kind, error, tb = exc_info
     lines = []
-    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    before = error.__cause__
+    if before is None and not error.__suppress_context__:
+        before = error.__context__
     if before is not None:
         lines += [*traceback.format_exception(before), '\nled to:\n\n']
     lines.append('Traceback (most recent call last):\n')
     frames, hidden = [], False
     for frame, number in traceback.walk_tb(tb):
-        hidden = hidden or frame.f_globals.get('__hide_values__', False)
+        hidden = hidden or frame.f_globals.get('__hide_values__', False) is not False
         frames.append((frame, number, hidden))
         hidden = hidden or _has_password(frame)
     for frame, number, hidden in frames[-FRAMES_MOST:]:
@@ -79,17 +81,22 @@ def text_of(exc_info):
 
 
 def _has_password(frame):
-    return any(HANDED_ON.search(name) and value for name, value in frame.f_locals.items())
+    try:
+        return any(HANDED_ON.search(name) and value for name, value in frame.f_locals.items())
+    except Exception:  # foreign code says whether a value is true: it may be a password
+        return True
 
 
 def _values(frame):
     """Lines that tell the local variables of a frame and the globals that its code uses."""
-    shown = [('', name, value) for name, value in frame.f_locals.items()]
-    shown += [('global ', name, frame.f_globals[name]) for name in frame.f_code.co_names
-              if name in frame.f_globals and name not in frame.f_locals]
-    for prefix, name, value in shown:
-        if not DULL.match(name):
-            yield f'{prefix}{name} = {_shown(name, value)}'
+    try:
+        shown = [('', name, value) for name, value in frame.f_locals.items()]
+        shown += [('global ', name, frame.f_globals[name]) for name in frame.f_code.co_names
+                  if name in frame.f_globals and name not in frame.f_locals]
+        return [f'{prefix}{name} = {_shown(name, value)}' for prefix, name, value in shown
+                if not DULL.match(name)]
+    except Exception as reason:  # a namespace given to exec() may be foreign, and name anything
+        return [f'(which values there are can not be told: {type(reason).__name__})']
 
 
 def _shown(name, value):

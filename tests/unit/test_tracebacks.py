@@ -3,6 +3,8 @@
 import logging
 import sys
 
+import pytest
+
 from zasync_client import logs
 from zasync_client.tracebacks import text_of
 
@@ -14,6 +16,27 @@ class Odd:
     """Can't be shown."""
 
     def __repr__(self):
+        raise RuntimeError('no')
+
+
+class Undecided:
+    """Can't be asked whether it is true."""
+
+    def __bool__(self):
+        raise RuntimeError('no')
+
+
+class Empty(Exception):
+    """Is not true."""
+
+    def __len__(self):
+        return 0
+
+
+class Names(dict):
+    """Local variables that can't be listed."""
+
+    def items(self):
         raise RuntimeError('no')
 
 
@@ -95,6 +118,37 @@ def test_a_module_may_have_its_values_hidden():
 def test_a_value_that_can_not_be_shown_does_no_harm():
     assert '      odd = ' in caught()
     assert "<Odd instance at" in caught() or 'which can not be shown' in caught()
+
+
+def test_what_does_not_say_whether_it_is_a_password_counts_as_one():
+    def opens(password):
+        sends('any')
+
+    try:
+        opens(Undecided())
+    except ValueError:
+        lines = text_of(sys.exc_info()).splitlines()
+    assert '      password = (not shown)' in lines
+    assert lines.count('      (values not shown: a password is about)') == 1
+
+
+@pytest.mark.parametrize('names', [Names(), {7: 'seven'}])
+def test_a_frame_whose_names_are_none_does_no_harm(names):
+    try:
+        exec('sends("hu" "sh")', globals(), names)
+    except ValueError:
+        text = text_of(sys.exc_info())
+    assert 'hush' not in text
+    assert '      (which values there are can not be told: ' in text
+    assert text.count('(values not shown: a password is about)') == 1
+
+
+def test_an_exception_that_led_to_it_is_shown_whether_it_is_true_or_not():
+    try:
+        raise ValueError('second') from Empty('first')
+    except ValueError:
+        text = text_of(sys.exc_info())
+    assert text.index('Empty: first') < text.index('led to:') < text.index('second')
 
 
 def test_the_exception_that_led_to_it_comes_first():
