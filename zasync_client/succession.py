@@ -56,7 +56,9 @@ class Succession:
             os.set_inheritable(lock_fd, True)
             told = {'times': self.times + 1, 'reason': reason, 'lock_fd': lock_fd}
             for stream in (sys.stdout, sys.stderr):
-                stream.flush()
+                # None if it was closed at the start; and whoever reads it may be gone.
+                with contextlib.suppress(AttributeError, OSError, ValueError):
+                    stream.flush()
             os.chdir(self._directory)
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]],
                       {**self._environment, VARIABLE: json.dumps(told)})

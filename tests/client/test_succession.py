@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from bench.stack import our_environment
 from zasync_client import pidfile
 from zasync_client.pidfile import PidFile
@@ -57,6 +59,35 @@ def test_the_next_life_has_what_the_first_was_given_and_the_lock_and_nothing_els
         'files': [str(given), str(tmp_path / 'lock')], 'directory': str(tmp_path),
         # The signal came when nobody could take it.
         'told': True, 'environment': [None, 'yes', None]}
+
+
+#: Has something to say that nobody reads, and writes into a file how often it has begun anew.
+SPEAKS = '''
+import os, sys
+from zasync_client.succession import Succession
+
+lives = Succession()
+if lives.times == 0:
+    lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+    print('out')
+    print('err', end='', file=sys.stderr)
+    lives.begin_anew('it must', lock)
+with open(sys.argv[1], 'w') as file:
+    file.write(str(lives.times))
+'''
+
+
+@pytest.mark.parametrize('shell', ['exec "$@"', 'exec "$@" >&-', 'exec "$@" 2>&-',
+                                   'exec "$@" >&- 2>&-', 'exec "$@" >/dev/full'])
+def test_it_begins_anew_though_nobody_reads_what_it_says(tmp_path, shell):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, 'wb') as gone:
+        process = subprocess.Popen(
+            ['sh', '-c', shell, 'sh', sys.executable, '-c', SPEAKS, tmp_path / 'times'],
+            env={**our_environment(), 'PYTHONUNBUFFERED': ''}, stdout=gone, stderr=gone)
+    process.wait(timeout=30)
+    assert (tmp_path / 'times').read_text('ascii') == '1'
 
 
 def test_who_was_asked_to_end_does_not_begin_anew():
