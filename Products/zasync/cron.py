@@ -117,7 +117,21 @@ def _next(expression, zone, moment):
 
 def _walls(expression, start):
     """Iterate over the times after `start`; ends when there is none in fifty years."""
-    return CronSim(_full(expression), start)
+    return _Walls(_full(expression), start)
+
+
+class _Walls(CronSim):
+
+    def advance_minute(self):
+        """Where there is one minute only, CronSim adds what is left to it on the clocks."""
+        before = self.dt
+        has_moved = super().advance_minute()
+        if before.utcoffset() != self.dt.utcoffset():
+            # They have changed meanwhile, by half an hour it may be, and it is elsewhere.
+            self.dt = before.replace(second=0)
+            while self.dt.minute not in self.minutes:
+                self.tick(60)
+        return has_moved
 
 
 def _full(expression):

@@ -99,6 +99,20 @@ def test_with_a_star_as_hour_elapsed_time_counts(start, expected):
     assert times('*/15 * * * *', start, 3) == expected
 
 
+@pytest.mark.parametrize('minutes, start, expected', [
+    ('30', '2026-10-04T01:00', ['01:30 +1030', '02:30 +1100', '03:30 +1100']),
+    ('0', '2026-10-04T01:00', ['03:00 +1100', '04:00 +1100', '05:00 +1100']),
+    ('30', '2026-04-05T01:00', ['01:30 +1100', '01:30 +1030', '02:30 +1030']),
+    ('45', '2026-04-05T01:00', ['01:45 +1100', '01:45 +1030', '02:45 +1030']),
+    ('0', '2026-04-05T01:00', ['02:00 +1030', '03:00 +1030', '04:00 +1030']),
+])
+def test_with_a_star_as_hour_no_minute_is_missed_where_clocks_change_by_half_an_hour(
+        minutes, start, expected):
+    zone = 'Australia/Lord_Howe'
+    found = Timetable(f'{minutes} * * * *', zone).times_after(seconds(start, zone), 3)
+    assert [shown(each, zone)[6:] for each in found] == expected
+
+
 def test_a_whole_day_that_does_not_exist_is_skipped_over_at_once():
     """Samoa went from 29 to 31 December 2011."""
     zone = 'Pacific/Apia'
