@@ -38,7 +38,8 @@ def main(argv=None):
             stream.reconfigure(errors='backslashreplace')
     try:
         code = options.action(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it was closed at the start
+            sys.stdout.flush()
         return code
     except WorkerError as reason:
         print(f'zasync_client: {reason}', file=sys.stderr)

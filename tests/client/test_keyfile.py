@@ -4,11 +4,14 @@ import contextlib
 import os
 import resource
 import stat
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
+from bench.stack import our_environment
 from Products.zasync import sealing
 from tests.secretkeys import configured
 from zasync_client.cli import main
@@ -149,6 +152,15 @@ def test_on_a_full_disk_key_leaves_no_file_behind_and_rotate_the_old_one(shell):
     assert code == 1 and 'can not be replaced, and was not changed: File too large' in text
     assert shell.file.read_bytes() == before
     assert sorted(os.listdir(shell.home)) == ['secret.key', 'zasync.conf']
+
+
+def test_a_command_that_nobody_reads_does_its_work(shell):
+    """As `zasync_client key FILE >&-` in a script."""
+    command = [sys.executable, '-m', 'zasync_client', 'key', str(shell.file)]
+    done = subprocess.run(['sh', '-c', 'exec "$@" >&-', 'sh', *command], stderr=subprocess.PIPE,
+                          env=our_environment(), timeout=60)
+    assert (done.returncode, done.stderr) == (0, b'')
+    assert shell.file.exists()
 
 
 def test_rotate_puts_a_new_key_before_the_others_and_keeps_the_mode(shell):
