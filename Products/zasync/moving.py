@@ -9,7 +9,8 @@ A call that waits for the ends of others is woken by the queue they end in. So a
 connected by such waits go to one place: the one to which some of them have gone already,
 else the one with the least to do. A call goes after those it waits for, and nothing goes
 before all that was put is taken in: what is connected must be known. What is parted all the
-same, since a call that had ended is run again, is found by Queue.recheck_held_up.
+same, since a call that had ended is run again, is found by Queue.recheck_held_up. What a periodic
+call has made goes where that one has gone: only there a newer one lets it age.
 
 Kept results stay where they are.
 
@@ -120,7 +121,11 @@ class _Move:
         self._period = rotation_period
         self._most = most
         self._spread = _Spread(targets)
-        self._groups = _Groups(queue, targets)
+        # oid → Target to which its periodic call has gone
+        self._homes = {each._p_oid: target for target in targets
+                       for periodic in target.periodic.values() for each in periodic.kept()
+                       if each.is_in(queue)}
+        self._groups = _Groups(queue, targets, self._homes)
         self._intakes = {}
 
     def running(self):
@@ -157,7 +162,8 @@ class _Move:
         for id, deferred in self._some(self._queue.failed):
             del self._queue.failed[id]
             if is_there(deferred) and deferred.state == FAILED:
-                target = self._spread.choose({deferred.plugin}, 0)
+                target = self._homes.get(deferred._p_oid) or self._spread.choose(
+                    {deferred.plugin}, 0)
                 target.queue.receive_failed(deferred, self._intake(target))
                 self._note(deferred)
 
@@ -186,13 +192,15 @@ class _Move:
         return self._intakes[target.id]
 
     def _target_of(self, deferred):
-        group = self._groups.of(deferred)
-        if group is None:
+        group, target = self._groups.of(deferred), self._homes.get(deferred._p_oid)
+        if group is not None:
+            if group.target is None:
+                group.target = self._spread.choose(group.plugins, 0)
+            target = group.target
+        if target is None:
             return self._spread.choose({deferred.plugin})
-        if group.target is None:
-            group.target = self._spread.choose(group.plugins, 0)
-        self._spread.note(group.target)
-        return group.target
+        self._spread.note(target)
+        return target
 
 
 class _Group:
@@ -207,7 +215,7 @@ class _Group:
 class _Groups:
     """The groups there are in a queue."""
 
-    def __init__(self, queue, targets):
+    def __init__(self, queue, targets, homes):
         self._of = {}
         for deferred in queue.waiting.parked.values():
             awaited = _awaited(deferred)
@@ -217,6 +225,9 @@ class _Groups:
                 if not each.is_in(queue):
                     group.target = group.target or next(
                         (target for target in targets if each.is_in(target.queue)), None)
+        for oid, target in homes.items():
+            if oid in self._of and self._of[oid].target is None:
+                self._of[oid].target = target
 
     def of(self, deferred):
         """The group of a call, or None for one that neither waits nor is waited for."""

@@ -8,7 +8,7 @@ A *tick* is a time that the expression names. Ticks that nobody saw to, because 
 ran, the manager was paused or the call before had not ended, are made up for by one call.
 Ticks from before the settings were made or changed, and those of a pause, are not.
 
-Imports: cron, deferred.
+Imports: cron, deferred, interfaces.
 """
 
 import functools
@@ -19,6 +19,7 @@ from persistent import Persistent
 from ZODB.POSException import POSKeyError
 
 from .deferred import is_there
+from .interfaces import FAILED
 
 
 log = logging.getLogger('zasync')
@@ -34,7 +35,7 @@ class PeriodicState(Persistent):
     served_at -- POSIX seconds up to which ticks are served. answered -- the last request for
     a run that is served. last -- the Deferred of the last call, or None. It hangs here, so
     its outcome can be seen when the archive has dropped it. left -- members of calls before it
-    that had not ended when it was made.
+    that had not ended, or had failed elsewhere, when it was made.
     """
 
     __zpublishable__ = False
@@ -111,6 +112,13 @@ class PeriodicCall(Persistent):
             return None
         return last
 
+    def kept(self):
+        """The Deferreds that the next call made will let age: the last with its members, and more.
+
+        Where it goes they go: only the beat there does that.
+        """
+        return [each for each in (*self.state.left, *_with_members(self.last)) if is_there(each)]
+
     def is_running(self):
         """Whether the last call has not ended."""
         last = self.last
@@ -179,14 +187,20 @@ def _make_call(periodic, manager, now):
 def _let_age(periodic, queue, now, rotation_period):
     """What there was before keeps nobody busy any more; some of it may run still."""
     left = []
-    for each in (*periodic.state.left, *_with_members(periodic.last)):
-        if is_there(each):
-            if each.ended:
-                queue.let_age(each, now, rotation_period)
-            else:
-                left.append(each)
+    for each in periodic.kept():
+        if not each.ended or _may_come(each, queue):
+            left.append(each)
+        else:
+            queue.let_age(each, now, rotation_period)
     if left or periodic.state.left:
         periodic.state.left = tuple(left)
+
+
+def _may_come(deferred, queue):
+    """Whether it has failed in a queue which is left, and may be moved to ours."""
+    there = deferred.queue
+    return (deferred.state == FAILED and there is not queue and not there.closed
+            and there.find_waiting(deferred.id) is not None)
 
 
 def _with_members(deferred):
