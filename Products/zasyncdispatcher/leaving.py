@@ -93,7 +93,8 @@ def go_on(dispatcher, manager, now):
     if moving.left(queue):
         return False
     # Whoever sets a periodic call meanwhile meets us here: nothing merges with an empty tree.
-    manager.periodic._p_changed = True
+    # Whoever calls it off writes the manager.
+    manager.periodic._p_changed = manager._p_changed = True
     # crash point 40: the last part has not moved, the manager is not deleted.
     dispatcher._delObject(manager.getId())
     return True

@@ -500,6 +500,32 @@ def test_a_put_that_overlaps_with_the_last_step_is_moved_by_the_next_one(site, a
         other.close()
 
 
+@pytest.mark.parametrize('first', ['the call-off', 'the last step'])
+def test_a_removal_that_is_called_off_during_its_last_step_ends_one_way(site, app, zad, first):
+    """Who called it off would be told that a manager stays which is gone."""
+    from ZODB.POSException import ConflictError
+
+    from Products.zasyncdispatcher import leaving
+    site.login('admin')
+    leaving.start(zad, zad.zam2)
+    transaction.commit()
+    rival = transaction.TransactionManager()
+    other = site.db.open(rival)
+    try:
+        there = other.root()['Application'].zad
+        leaving.call_off(there, there.zam2)
+        assert leaving.go_on(zad, zad.zam2, LATE)
+        sooner, later = ((rival, transaction) if first == 'the call-off' else
+                         (transaction, rival))
+        sooner.commit()
+        with pytest.raises(ConflictError):
+            later.commit()
+    finally:
+        transaction.abort()
+        rival.abort()
+        other.close()
+
+
 def test_a_manager_that_does_not_lie_in_a_dispatcher_says_what_to_do(app, manager):
     manager.putCall(*CALL)
     with pytest.raises(BadRequest) as refusal:
