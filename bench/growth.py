@@ -23,9 +23,10 @@ BIG_BYTES = 20_000
 def growth():
     """Calls that do nothing, put one by one, from the put until they are in the archive."""
     # At the same time, each at a site of its own: bytes are counted here, no time is taken.
-    with ThreadPoolExecutor(RUNS) as runs:
-        small = list(runs.map(_bytes_a_call, [CALLS] * RUNS))
-        big = list(runs.map(_bytes_a_call, [BIG_CALLS] * RUNS, ['x' * BIG_BYTES] * RUNS))
+    with ThreadPoolExecutor(2 * RUNS) as runs:
+        small = runs.map(_bytes_a_call, [CALLS] * RUNS)
+        big = runs.map(_bytes_a_call, [BIG_CALLS] * RUNS, ['x' * BIG_BYTES] * RUNS)
+        small, big = list(small), list(big)
     archived, packed, purged = (list(each) for each in zip(*small, strict=True))
     return [row('bytes in Data.fs a call, put to archived', archived, 'bytes', most=2_500),
             row('  after a pack', packed, 'bytes'),
