@@ -59,7 +59,8 @@ class Requests:
         while True:
             try:
                 self.one()
-            except (requests.ConnectionError, requests.Timeout):
+            except (requests.ConnectionError, requests.Timeout,
+                    requests.exceptions.ChunkedEncodingError):  # in the middle of an answer
                 return
 
     def end(self):
