@@ -17,7 +17,10 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from bench.processes import free_port
 from bench.processes import Process
@@ -94,3 +97,13 @@ class Postgres:
         if process is not None and process.running:
             self.stop()
         shutil.rmtree(self.base_dir, ignore_errors=True)
+
+
+@contextmanager
+def postgres_or_skip():
+    """A Postgres; the test is skipped on a machine that has none."""
+    try:
+        with Postgres() as server:
+            yield server
+    except PostgresMissing as reason:
+        pytest.skip(str(reason))

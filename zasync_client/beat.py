@@ -187,8 +187,9 @@ class Beat:
         self.next_due = self._next_due(manager, now, slots > len(claims), idle)
         self._write_board(queue, reports, {claim.id for claim in claims})
         if holds:
-            here = _here(queue)
-            unfiled = 0 if filing else sum(end.claim.id in here for end in ends)
+            desk = queue.desk
+            unfiled = 0 if filing else sum(
+                end.claim.id in desk.running or end.claim.id in desk.reserved for end in ends)
             self.write_pulse(queue, unfiled, silent, lanes)
         return Done(claims, filing, tuple(overdue), reports or {}, reconciling,
                     slots > 0 and not claims, queue.desk.n_ready - ready_before)

@@ -167,6 +167,15 @@ def fate():
         noSecurityManager()
 
 
+@pytest.fixture
+def farm():
+    """A Farm; its workers end with the test."""
+    from tests.client.farm import Farm
+    made = Farm()
+    yield made
+    made.close()
+
+
 @pytest.fixture(params=[False, True], ids=['claimed', 'reserved'])
 def group(request):
     """A Group, of which calls are claimed as any, or reserved."""

@@ -7,19 +7,10 @@ import transaction
 
 from Products.zasync import policy
 from tests.client import jobs
-from tests.client.farm import Farm
 from tests.client.fate import Gate
 
 
 ORDERS = list(itertools.permutations(['rescue', 'commit', 'beat', 'run']))
-
-
-@pytest.fixture
-def farm():
-    """A Farm; its workers end with the test."""
-    made = Farm()
-    yield made
-    made.close()
 
 
 @pytest.fixture

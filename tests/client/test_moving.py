@@ -115,6 +115,16 @@ def worker_at(bench, *target, **options):
     return worker
 
 
+def with_two_managers(fate):
+    """The application of a fate, with `zam1` and `zam2` in a dispatcher `zad`."""
+    app = fate.connection.root()['Application']
+    app._setObject('zad', ZAsyncDispatcher('zad'))
+    for id in ('zam1', 'zam2'):
+        app.zad._setObject(id, AsynchronousCallManager(id))
+    transaction.commit()
+    return app
+
+
 def rename(fate, old, new):
     fate.do(lambda: _rename(fate.connection.root()['Application'], old, new))
 
@@ -183,11 +193,7 @@ def test_a_worker_whose_manager_is_renamed_back_goes_on(fate):
 @pytest.mark.parametrize('again', [True, False])
 def test_a_worker_gives_out_again_what_was_moved_to_it_while_it_ran(fate, again):
     """Or has it fail, if it may not run twice: only a worker knows what its plugins allow."""
-    app = fate.connection.root()['Application']
-    app._setObject('zad', ZAsyncDispatcher('zad'))
-    for id in ('zam1', 'zam2'):
-        app.zad._setObject(id, AsynchronousCallManager(id))
-    transaction.commit()
+    app = with_two_managers(fate)
     gate = Gate()
     old = worker_at(fate, 'zad', 'zam2', plugins=[('wait', lambda run: gate.wait())])
     new = worker_at(fate, 'zad', 'zam1', plugins=[('wait', lambda run: 'again')])
@@ -217,11 +223,7 @@ def test_a_worker_gives_out_again_what_was_moved_to_it_while_it_ran(fate, again)
 def test_what_waits_where_a_removal_was_called_off_is_run_when_the_moved_calls_have_ended(
         fate, monkeypatch):
     monkeypatch.setattr(moving, 'MOST', 1)
-    app = fate.connection.root()['Application']
-    app._setObject('zad', ZAsyncDispatcher('zad'))
-    for id in ('zam1', 'zam2'):
-        app.zad._setObject(id, AsynchronousCallManager(id))
-    transaction.commit()
+    app = with_two_managers(fate)
     fate.manager = app.zad.zam2
     call = ('zope_exec', ('/', {}, 'python: 7'))
     whole = fate.call('aggregate', [call, call])
@@ -243,11 +245,7 @@ def test_what_waits_where_a_removal_was_called_off_is_run_when_the_moved_calls_h
 def test_a_call_that_failed_and_was_moved_runs_again_where_it_is_whoever_is_asked(
         fate, monkeypatch):
     monkeypatch.setattr(moving, 'MOST', 1)
-    app = fate.connection.root()['Application']
-    app._setObject('zad', ZAsyncDispatcher('zad'))
-    for id in ('zam1', 'zam2'):
-        app.zad._setObject(id, AsynchronousCallManager(id))
-    transaction.commit()
+    app = with_two_managers(fate)
     fate.manager = app.zad.zam2
     one, two = worker_at(fate, 'zad', 'zam1'), worker_at(fate, 'zad', 'zam2')
     failed = fate.call('zope_call', jobs.fail_after_effect, 'x')

@@ -20,8 +20,7 @@ from Products.zasync import clock
 from Products.zasync.manager import AsynchronousCallManager
 from Products.zasync.wakeup import Wakeup
 from tests.client import jobs
-from tests.postgres import Postgres
-from tests.postgres import PostgresMissing
+from tests.postgres import postgres_or_skip
 
 
 #: A call that waits for a poll waits 5 s on the average; one that is told of, milliseconds.
@@ -47,11 +46,8 @@ target /zam
 @pytest.fixture(scope='module')
 def server():
     """A Postgres."""
-    try:
-        with Postgres() as server:
-            yield server
-    except PostgresMissing as reason:
-        pytest.skip(str(reason))
+    with postgres_or_skip() as server:
+        yield server
 
 
 def open_storage(server):

@@ -13,18 +13,9 @@ from Products.zasync.options import Options
 from Products.zasync.options import Retry
 from Products.zasync.policy import WORKER_GONE
 from tests.client import jobs
-from tests.client.farm import Farm
 
 
 CALL = ('zope_exec', '/', {}, 'python:1')
-
-
-@pytest.fixture
-def farm():
-    """A Farm; its workers end with the test."""
-    made = Farm()
-    yield made
-    made.close()
 
 
 def mark(name):

@@ -19,7 +19,6 @@ from Products.zasync.interfaces import ACCEPTED
 from Products.zasync.interfaces import NEW
 from Products.zasync.options import Retry
 from tests.client import jobs
-from tests.client.farm import Farm
 from tests.client.fate import Gate
 from tests.client.grouping import assert_apart
 from tests.client.grouping import assert_together
@@ -452,13 +451,6 @@ def test_a_reserved_call_that_failed_tells_when_it_began(group):
 
 
 # a worker that dies, and its siblings
-
-@pytest.fixture
-def farm():
-    made = Farm()
-    yield made
-    made.close()
-
 
 @groupable
 def leave_mark(name):

@@ -10,7 +10,6 @@ from Products.zasync.manager import AsynchronousCallManager
 from Products.zasync.options import Options
 from Products.zasync.options import Retry
 from tests.client import jobs
-from tests.client.farm import Farm
 from tests.client.fate import Gate
 from zasync_client.beat import GUEST
 from zasync_client.beat import RECONCILE_SECONDS
@@ -18,14 +17,6 @@ from zasync_client.config import Plugin
 
 
 CALL = ('zope_exec', '/', {}, 'python:1')
-
-
-@pytest.fixture
-def farm():
-    """A Farm; its workers end with the test."""
-    made = Farm()
-    yield made
-    made.close()
 
 
 def hold_up(farm, tmp_path, **options):

@@ -23,8 +23,7 @@ from tests.client.test_postgres import open_db
 from tests.client.test_postgres import open_storage
 from tests.client.test_postgres import put
 from tests.client.test_step import Bench
-from tests.postgres import Postgres
-from tests.postgres import PostgresMissing
+from tests.postgres import postgres_or_skip
 
 
 pytestmark = pytest.mark.faults
@@ -37,11 +36,8 @@ BACK = 'WARNING [zasync][MainThread] the database server is back after'
 @pytest.fixture
 def server():
     """A Postgres that the test may stop."""
-    try:
-        with Postgres() as server:
-            yield server
-    except PostgresMissing as reason:
-        pytest.skip(str(reason))
+    with postgres_or_skip() as server:
+        yield server
 
 
 @pytest.fixture

@@ -152,14 +152,20 @@ def test_members_of_a_call_that_a_periodic_call_has_made_go_along(
     assert last.is_in(zad[home].queue) and member.is_in(zad[home].queue)
 
 
-def test_what_fails_in_a_manager_that_leaves_ages_when_it_has_come_after_its_periodic_call(
-        site, zad):  # noqa: F811
-    site.login('admin')
+def begun_where_it_leaves(zad):  # noqa: F811
+    """The call that a periodic call of zam2 made; it runs there, and zam2 is being removed."""
     zad.zam2.setPeriodicCall('tidy', '* * * * *', 'UTC', 'echo', (1,))
     zad.zam2.runPeriodicCall('tidy')
     last = made(zad.zam2, LATE)
     assert claim(zad.zam2) == [last]
     leaving.start(zad, zad.zam2)
+    return last
+
+
+def test_what_fails_in_a_manager_that_leaves_ages_when_it_has_come_after_its_periodic_call(
+        site, zad):  # noqa: F811
+    site.login('admin')
+    last = begun_where_it_leaves(zad)
     [home] = places(zad)
     assert periodic.beat(zad[home], LATE + MINUTE) == 0  # it runs
     failed(zad.zam2, last)
@@ -176,11 +182,7 @@ def test_what_fails_in_a_manager_that_leaves_ages_when_it_has_come_after_its_per
 def test_what_failed_at_a_manager_that_stays_is_not_waited_for_when_it_was_dropped(
         site, zad):  # noqa: F811
     site.login('admin')
-    zad.zam2.setPeriodicCall('tidy', '* * * * *', 'UTC', 'echo', (1,))
-    zad.zam2.runPeriodicCall('tidy')
-    last = made(zad.zam2, LATE)
-    assert claim(zad.zam2) == [last]
-    leaving.start(zad, zad.zam2)
+    last = begun_where_it_leaves(zad)
     failed(zad.zam2, last)
     leaving.call_off(zad, zad.zam2)
     [home] = places(zad)
