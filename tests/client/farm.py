@@ -9,12 +9,17 @@ from Products.zasync.manager import AsynchronousCallManager
 from Products.zasync.options import Options
 from Products.zasync.wakeup import Wakeup
 from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
+from tests.client import jobs
 from tests.client.test_step import Bench
 from zasync_client.database import Database
 from zasync_client.worker import Worker
 
 
 IDS = ('zam1', 'zam2', 'zam3')
+
+
+#: A call that does nothing to speak of.
+CALL = ('zope_exec', '/', {}, 'python:1')
 
 
 class Farm(Bench):
@@ -79,3 +84,13 @@ class Farm(Bench):
         transaction.begin()
         desk = self.zad[id].queue.desk
         return desk.boot, desk.guest
+
+
+def mark(name):
+    """A call that sets a mark of that name."""
+    return ('zope_call', jobs.set_mark, name, name)
+
+
+def states(*deferreds):
+    """The states of these calls."""
+    return [deferred.state for deferred in deferreds]

@@ -10,13 +10,11 @@ from Products.zasync.manager import AsynchronousCallManager
 from Products.zasync.options import Options
 from Products.zasync.options import Retry
 from tests.client import jobs
+from tests.client.farm import CALL
 from tests.client.fate import Gate
 from zasync_client.beat import GUEST
 from zasync_client.beat import RECONCILE_SECONDS
 from zasync_client.config import Plugin
-
-
-CALL = ('zope_exec', '/', {}, 'python:1')
 
 
 def hold_up(farm, tmp_path, **options):
