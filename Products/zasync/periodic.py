@@ -16,7 +16,6 @@ import logging
 from zoneinfo import ZoneInfoNotFoundError
 
 from persistent import Persistent
-from ZODB.POSException import POSKeyError
 
 from .deferred import is_there
 from .interfaces import FAILED
@@ -105,12 +104,7 @@ class PeriodicCall(Persistent):
     def last(self):
         """The Deferred of the last call; None if there is none, or if it was undone."""
         last = self.state.last
-        try:
-            if last is not None:
-                last.state  # noqa: B018 (loads it)
-        except POSKeyError:
-            return None
-        return last
+        return last if last is not None and is_there(last) else None
 
     def kept(self):
         """The Deferreds that the next call made will let age: the last with its members, and more.
@@ -205,7 +199,7 @@ def _may_come(deferred, queue):
 
 def _with_members(deferred):
     """The call and those it was made with, whose ends it waited for."""
-    if deferred is None or not is_there(deferred):
+    if deferred is None or not is_there(deferred):  # a member's put can be undone as well
         return []
     return [deferred, *(each for member in deferred.after for each in _with_members(member))]
 
