@@ -101,8 +101,12 @@ class Bench:
         return outcome['value']
 
     def step(self, worker, **options):
-        """One beat; → whether it committed."""
-        return self.apart(worker.step, self.clock.now(), **options)
+        """One beat; → whether it committed. What it claimed has begun where a thread is free: else
+        a clock that is set on would make a moment's wait a long one.
+        """
+        committed = self.apart(worker.step, self.clock.now(), **options)
+        self.wait_until(lambda: not _is_about_to_begin(worker._pool), 'a free thread rests')
+        return committed
 
     def put(self, plugin, *args):
         transaction.begin()
@@ -112,23 +116,25 @@ class Bench:
 
     def settle(self, worker):
         """Wait until the worker's threads hold nothing."""
-        done = threading.Event()
-        for _ in range(3_000):
-            if not worker._pool.held():
-                transaction.begin()
-                return
-            done.wait(0.01)
-        raise AssertionError('the pool does not come to rest')
+        self.wait_until(lambda: not worker._pool.held(), 'the pool does not come to rest')
+        transaction.begin()
 
     def wait(self, condition):
         """Wait until condition() is true in a fresh snapshot: a thread is about to commit."""
+        def is_so():
+            transaction.begin()
+            return condition()
+
+        self.wait_until(is_so, 'it does not come about')
+
+    def wait_until(self, condition, complaint):
+        """Wait until condition() is true, whatever transaction this is; complain after a while."""
         done = threading.Event()
         for _ in range(3_000):
-            transaction.begin()
             if condition():
                 return
             done.wait(0.01)
-        raise AssertionError('it does not come about')
+        raise AssertionError(complaint)
 
     def stop(self, worker):
         """As TERM does."""
@@ -144,6 +150,14 @@ class Bench:
         transaction.abort()
         self.connection.close()
         self.db.close()
+
+
+def _is_about_to_begin(pool):
+    """Whether a thread of the pool is free, and a claim waits that it will take."""
+    with pool._changed:
+        busy = len(pool._held) - len(pool._waiting) - len(pool._aside)
+        alive = sum(thread.is_alive() for thread in pool._started)
+        return pool._first() is not None and busy < alive
 
 
 @pytest.fixture
