@@ -141,8 +141,9 @@ def test_worker_killed_in_mid_run_goes_on_where_it_stopped(office, dovecot):
         worker = office.start_worker('zam1')
         office.press(light=0)
         assert gate.reached.wait(LIMIT)
+        # One batch was committed, and the page shows it as soon as this process is told of it.
+        wait_until(lambda: office.report()['done'], LIMIT, 'the first batch')
         report = office.report()
-        # One batch was committed, and the page shows it.
         assert (report['state'], report['done'], report['total']) == ('running', 200, 500)
         assert office.box.message_count() == 200
         kept = {one.uid: one._p_oid for one in office.box.INBOX.messages(0, 500)}
