@@ -32,6 +32,7 @@ class Command(NamedTuple):
 
 def main(argv=None):
     """Run the command; → exit code."""
+    _open_what_was_closed()
     options = _parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):
@@ -51,6 +52,19 @@ def main(argv=None):
         return 130
     except SystemExit as reason:
         return reason.code
+
+
+def _open_what_was_closed():
+    """Have standard streams that were closed at the start lead to nothing.
+
+    Else the next file, pipe or socket gets the number of one of them, and what is written to
+    that stream here, or in a process started from here, goes there.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number free
 
 
 def _parser():

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from ZODB.FileStorage import FileStorage
 
 from bench.processes import free_port
 from bench.processes import wait_until
+from bench.stack import our_environment
 from Products.zasync.manager import AsynchronousCallManager
 from tests.client import jobs
 from zasync_client import pidfile
@@ -278,3 +280,21 @@ def test_a_PID_file_that_can_not_be_written_is_refused(site, operator):
         code, _, errors = operator.does(command)
         assert code == 2
         assert f'the PID file {operator.pid_path} can not be written: Is a directory' in errors
+
+
+def test_a_start_whose_standard_streams_are_closed_is_told_that_the_worker_serves(site, operator):
+    """Init scripts close them; then the pipe to the worker must not get one of their numbers."""
+    code = shell(operator, 'start', '<&- >&- 2>&-').returncode
+    pid = operator.pid()
+    assert code == 0 and pid is not None
+    assert 'serving\n' not in read(operator.home / 'log' / 'zasync_output.log').splitlines(True)
+    code = shell(operator, 'restart', '<&- >&- 2>&-').returncode
+    assert code == 0 and operator.pid() not in (None, pid)
+
+
+def shell(operator, command, redirection):
+    """A command whose output goes where a shell sends it, at once and not at its end."""
+    return subprocess.run(
+        f'{shlex.join(operator.argv(command))} {redirection}', shell=True, text=True, timeout=60,
+        env={**our_environment(), 'PYTHONUNBUFFERED': '1'}, stderr=subprocess.PIPE,
+        cwd=operator.home)
