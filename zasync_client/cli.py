@@ -7,6 +7,7 @@ zasync.
 """
 
 import argparse
+import errno
 import functools
 import os
 import sys
@@ -19,6 +20,10 @@ from . import __version__
 from . import plaintext
 from .errors import WorkerError
 from .errors import WrongUse
+
+
+#: Nobody reads our output any more, or the disk is full that it goes to.
+OUTPUT_LOST = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 class Command(NamedTuple):
@@ -45,8 +50,13 @@ def main(argv=None):
     except WorkerError as reason:
         print(f'zasync_client: {reason}', file=sys.stderr)
         return reason.exit_code
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError as reason:
+        if reason.errno not in OUTPUT_LOST or reason.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # where what is left of it goes
+        if reason.errno != errno.EPIPE:  # else whoever read it has seen enough
+            print(f'zasync_client: the output can not be written: {reason.strerror}',
+                  file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

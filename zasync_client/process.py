@@ -7,6 +7,7 @@ the worker tells that it serves, or why it does not.
 Imports: pidfile, plaintext, errors.
 """
 
+import contextlib
 import os
 import select
 import shlex
@@ -163,6 +164,12 @@ def stop(config, clock):
 
     Raises NotSo: none runs here, ConfigurationError: that is another's.
     """
+    print(_end(config, clock))
+    return 0
+
+
+def _end(config, clock):
+    """End the worker, see `stop`; → a sentence on how it ended."""
     found = pidfile.worker_of(config)
     if found is None:
         raise NotSo(f'no worker runs (nobody holds the PID file {config.pid_path})')
@@ -174,20 +181,20 @@ def stop(config, clock):
     if found.serving or found.lost:  # else nothing runs in it
         seconds += max(config.drain_seconds, _number(found.told.get('drain_seconds')))
     if _has_gone(config.pid_path, found.pid, seconds, clock):
-        print(f'stopped: process {found.pid}')
-        return 0
+        return f'stopped: process {found.pid}'
     _send(found, signal.SIGKILL)
     if not _has_gone(config.pid_path, found.pid, KILL_SECONDS, clock):
         raise NotSo(f'process {found.pid} is still there after KILL: the kernel holds it')
-    print(f'killed: process {found.pid} had not ended {seconds:g} s after TERM; what it ran, if '
-          'anything, runs again at the next start')
-    return 0
+    return (f'killed: process {found.pid} had not ended {seconds:g} s after TERM; what it ran, if '
+            'anything, runs again at the next start')
 
 
 def restart(config, wait_seconds, clock):
     """Stop the worker if one runs, and start one; → 0."""
     if pidfile.worker_of(config) is not None:
-        stop(config, clock)
+        ended = _end(config, clock)
+        with contextlib.suppress(OSError):  # nobody reads it any more, or the disk is full
+            print(ended, flush=True)
     return start(config, wait_seconds, clock)
 
 

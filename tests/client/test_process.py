@@ -292,6 +292,20 @@ def test_a_start_whose_standard_streams_are_closed_is_told_that_the_worker_serve
     assert code == 0 and operator.pid() not in (None, pid)
 
 
+def test_a_restart_whose_output_nobody_can_read_starts_the_worker(site, operator):
+    operator.gets('start')
+    first = operator.pid()
+    done = shell(operator, 'restart', '>/dev/full')
+    second = operator.pid()
+    assert second not in (None, first)
+    assert (done.returncode, done.stderr) == (
+        1, 'zasync_client: the output can not be written: No space left on device\n')
+    done = shell(operator, 'restart', '| true')
+    assert done.stderr == ''
+    assert wait_until(lambda: operator.pid() not in (None, second), 30)
+    assert wait_until(lambda: pidfile.holder(str(operator.pid_path)).serving, 30)
+
+
 def shell(operator, command, redirection):
     """A command whose output goes where a shell sends it, at once and not at its end."""
     return subprocess.run(
