@@ -2,8 +2,8 @@
 
 0: done. 1: the thing asked about is not so. 2: wrong use or configuration.
 
-Imports: life, check, control, process, logtail, keyfile, succession, config, plaintext, errors,
-zasync.
+Imports: life, check, control, process, logtail, keyfile, succession, config, datatypes,
+plaintext, errors, zasync.
 """
 
 import argparse
@@ -174,6 +174,14 @@ def _seconds(text):
         raise argparse.ArgumentTypeError(str(reason)) from reason
 
 
+def _wait_seconds(text):
+    from .datatypes import SECONDS_MOST
+    seconds = _seconds(text)
+    if seconds > SECONDS_MOST:  # the system refuses to wait for centuries
+        raise argparse.ArgumentTypeError(f'is ten years at most, not {text!r}')
+    return seconds
+
+
 def _count(text):
     if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:9]) <= 1_000_000:
         raise argparse.ArgumentTypeError(f'is a whole number, 1 to 1,000,000, not {text!r}')
@@ -181,7 +189,7 @@ def _count(text):
 
 
 def _wait(default, what):
-    return _argument('--wait', type=_seconds, default=default, metavar='SECONDS',
+    return _argument('--wait', type=_wait_seconds, default=default, metavar='SECONDS',
                      help=f'{what} (default: {default:g})')
 
 

@@ -306,6 +306,15 @@ def test_a_restart_whose_output_nobody_can_read_starts_the_worker(site, operator
     assert wait_until(lambda: pidfile.holder(str(operator.pid_path)).serving, 30)
 
 
+@pytest.mark.parametrize('command', ['start', 'restart', 'check', 'drain', 'ping'])
+def test_a_wait_of_centuries_is_wrong_use_and_nothing_is_done(operator, command):
+    """The system would refuse it, when the worker has been stopped or started already."""
+    code, output, errors = operator.does(command, '--wait', '99999999999d')
+    assert (code, output) == (2, '')
+    assert errors.endswith("argument --wait: is ten years at most, not '99999999999d'\n")
+    assert operator.pid() is None
+
+
 def shell(operator, command, redirection):
     """A command whose output goes where a shell sends it, at once and not at its end."""
     return subprocess.run(
