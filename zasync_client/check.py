@@ -132,6 +132,18 @@ def _why_not_written(path):
     return None
 
 
+def _why_not_made(path):
+    """The same of a file whose directories are made if they are not there."""
+    directory = os.path.dirname(path)
+    while not os.path.lexists(directory):
+        directory = os.path.dirname(directory)
+    if not os.path.isdir(directory):
+        return f'{directory} is no directory'
+    if directory == os.path.dirname(path):
+        return _why_not_written(path)
+    return None if os.access(directory, os.W_OK) else f'this user may not write in {directory}'
+
+
 def _of_secret_keys(config):
     """What is wrong with the file of secret keys, if one is named."""
     try:
@@ -151,9 +163,9 @@ def _of_pid_file(config):
         ours = pidfile.worker_of(config)
     except (ConfigurationError, NotSo) as reason:
         return None, [Finding(ERROR, str(reason), reason.exit_code)]
-    if ours is None and os.path.isdir(os.path.dirname(path)) and _why_not_written(path):
-        return None, [Finding(ERROR, f'the PID file {path} can not be written: '
-                                     f'{_why_not_written(path)}', WRONG)]
+    why = None if ours is not None else _why_not_made(path)
+    if why is not None:
+        return None, [Finding(ERROR, f'the PID file {path} can not be written: {why}', WRONG)]
     return ours, []
 
 

@@ -98,7 +98,7 @@ def _config(path, found, plugins):
         initial_retry_seconds=root.initial_retry_delay,
         retry_growth=root.retry_exponential_backoff,
         max_total_retry_seconds=root.max_total_retry, drain_seconds=root.drain_seconds,
-        plugins=plugins, pid_path=root.worker_pid_filename or _pid_path(root, path), zope=root,
+        plugins=plugins, pid_path=_pid_path(root, path), zope=root,
         handlers=found.handlers, max_interruptions=root.max_interruptions,
         max_hung_threads=root.max_hung_threads, max_memory_bytes=root.max_memory,
         max_result_bytes=root.max_result_size,
@@ -114,7 +114,8 @@ def offered(plugins):
 def _pid_path(root, path):
     """Beside the data, named like the configuration: an instance may have several workers."""
     name, _ = os.path.splitext(os.path.basename(path))
-    return os.path.join(root.clienthome, f'{name}.pid')
+    return os.path.abspath(
+        root.worker_pid_filename or os.path.join(root.clienthome, f'{name}.pid'))
 
 
 def _prepare(root):

@@ -177,6 +177,25 @@ def test_a_PID_file_that_can_not_be_written_is_wrong(operator):
                       'directory\n')
 
 
+def test_a_PID_file_whose_directory_can_not_be_made_is_wrong(operator):
+    path = operator.conf / 'run' / 'zasync.pid'
+    operator.configure(more=f'worker-pid-filename {path}')
+    code, output, errors = operator.does('check')
+    assert code == 2
+    assert errors == (f'error: the PID file {path} can not be written: {operator.conf} is no '
+                      'directory\n')
+    assert operator.does('run')[0] == 2
+
+
+def test_a_PID_file_without_a_directory_is_where_the_command_is_given(operator):
+    operator.configure(more='worker-pid-filename worker.pid')
+    operator.pid_path = operator.home / 'worker.pid'
+    assert operator.gets('check').endswith(': no errors\n')
+    assert operator.gets('start').startswith('started: process ')
+    assert operator.pid() is not None
+    assert operator.gets('stop').startswith('stopped: process ')
+
+
 def test_less_memory_than_a_worker_takes_is_wrong(operator):
     operator.configure(more='max-memory 1MB')
     code, output, errors = operator.does('check')

@@ -250,6 +250,13 @@ def test_the_pid_file_is_called_like_the_configuration(conf, tmp_path):
     assert config.load(conf()).pid_path == str(tmp_path / 'var' / 'zasync.pid')
 
 
+@pytest.mark.parametrize('name', ['zasync.pid', 'run/../zasync.pid'])
+def test_a_relative_pid_file_starts_where_the_command_is_given(conf, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    loaded = config.load(conf(f'worker-pid-filename {name}\n'))
+    assert loaded.pid_path == str(tmp_path / 'zasync.pid')
+
+
 def test_a_variable_of_the_environment_is_put_in(conf, monkeypatch):
     monkeypatch.setenv('ZASYNC_TEST_TARGET', '/from/outside')
     assert config.load(conf('target $(ZASYNC_TEST_TARGET)\n')).target == ('', 'from', 'outside')
