@@ -44,13 +44,13 @@ def read(path, every=False):
     """The Reading of the file at `path`.
 
     every -- look for all problems; else there is one at most, and then no root.
-    Raises ConfigurationError if there is no such file.
+    Raises ConfigurationError if there is no such file, or none that this user may read.
     """
     path = os.path.abspath(path)
     if os.path.isdir(path):
         raise ConfigurationError(f'{path} is a directory: name the configuration file in it')
     if not os.path.isfile(path):
-        raise ConfigurationError(f'there is no configuration file {path}')
+        raise ConfigurationError(_why_no_file(path))
     problems, skipped, lost = [], set(), set()
     while True:
         loader = Loader(skipped, lost)
@@ -66,6 +66,17 @@ def read(path, every=False):
             return Reading(None, None, _sorted(problems), loader.remarks, lost)
         skipped |= lines
         lost.add(name)
+
+
+def _why_no_file(path):
+    """A sentence: there is none, or this user may not see whether there is."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as reason:
+        return f'the configuration file {path} can not be read: {reason.strerror}'
+    return f'there is no configuration file {path}'
 
 
 def _sorted(remarks):

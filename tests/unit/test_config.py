@@ -162,6 +162,15 @@ def test_a_file_that_does_not_exist_is_named(tmp_path):
     assert str(tmp_path / 'no.conf') in text
 
 
+def test_a_file_that_may_be_there_and_can_not_be_looked_at_is_not_said_to_be_missing(tmp_path):
+    """A directory on the way that this user may not enter is the usual reason."""
+    loop = tmp_path / 'loop'
+    loop.symlink_to(loop)
+    assert refusal(loop / 'zasync.conf') == (
+        f'the configuration file {loop}/zasync.conf can not be read: Too many levels of symbolic '
+        'links')
+
+
 def test_a_directory_is_no_configuration_file(tmp_path):
     assert refusal(tmp_path) == f'{tmp_path} is a directory: name the configuration file in it'
 
