@@ -104,6 +104,10 @@ def _judge(reason, loader, path):
 def _text(reason):
     """The sentence of an error of ZConfig, in one line."""
     if isinstance(reason, ZConfig.SubstitutionReplacementError):
+        if f'$({reason.name})' in reason.source and reason.name not in os.environ:
+            return (f'there is no variable {reason.name} in the environment, for which '
+                    f'$({reason.name}) stands: set it where the command is started (systemd and '
+                    'cron set few), or write the text itself')
         return (f'{reason.name} is not defined; %define {reason.name} would do it, and '
                 f'$({reason.name}) is a variable of the environment')
     lines = (getattr(reason, 'message', None) or str(reason)).strip().splitlines() or ['']

@@ -271,6 +271,20 @@ def test_a_variable_of_the_environment_is_put_in(conf, monkeypatch):
     assert config.load(conf('target $(ZASYNC_TEST_TARGET)\n')).target == ('', 'from', 'outside')
 
 
+@pytest.mark.parametrize('line, remedy', [
+    ('target $NO_SUCH', '%define NO_SUCH would do it'),
+    ('target $(NO_SUCH)', 'set it where the command is started')])
+def test_of_a_name_that_stands_for_nothing_it_is_said_what_would_help(conf, line, remedy):
+    text = refusal(conf(f'{line}\n'))
+    assert remedy in text
+    assert ('%define' in text) == ('(' not in line)
+
+
+def test_a_variable_that_is_there_is_not_taken_for_the_name_that_is_not_defined(conf, monkeypatch):
+    monkeypatch.setenv('NAMED', '/x')
+    assert 'NAMED is not defined' in refusal(conf('target $(NAMED)/$NAMED\n'))
+
+
 def test_the_environment_is_set_before_handlers_are_imported(conf, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, 'path', list(sys.path))
     monkeypatch.delenv('ZASYNC_TEST_NAME', raising=False)
