@@ -118,13 +118,13 @@ class Work:
         """What its code sees of the call; commit -- see Run."""
         return Run(deferred, commit, lambda progress: self._runs.report(claim, progress))
 
-    def run_as(self, caller, step, handler, *args, **kwargs):
+    def run_as(self, caller, step, handler, /, *args, **kwargs):
         """Run handler(step, …) as that Caller, step.app being the application; → its Outcome."""
         with restored(caller, self._database.application()) as app, running(step):
             step.app = app
             return self.outcome_of(handler(step, *args, **kwargs))
 
-    def run_apart(self, step, handler, *args, **kwargs):
+    def run_apart(self, step, handler, /, *args, **kwargs):
         """Run a handler that knows nothing of Zope, no connection open; → its Outcome."""
         step.awaited = ()
         self._database.close()

@@ -91,7 +91,7 @@ def check_zope_call(args, kwargs):
     return (reference(args[0]), *args[1:]), kwargs
 
 
-def zope_call(run, target, *args, **kwargs):
+def zope_call(run, target, /, *args, **kwargs):
     """Call what `reference` named, as the caller."""
     if type(target) is not Reference:
         # Also where a site gives this handler another name: nobody can name a function
@@ -243,7 +243,7 @@ def check_echo(args, kwargs):
     return args, kwargs
 
 
-def echo(run, *args, **kwargs):
+def echo(run, /, *args, **kwargs):
     """What it was given: its one argument, or else the pair (arguments, keywords)."""
     return args[0] if len(args) == 1 and not kwargs else (args, kwargs)
 

@@ -98,7 +98,7 @@ class ITakesCalls(Interface):
 class IAsynchronousCallManager(ITakesCalls):
     """A queue of calls in the ZODB, served by one worker (historic contract A.2-A.4)."""
 
-    def putCall(plugin, *args, **kwargs):
+    def putCall(plugin, /, *args, **kwargs):
         """Queue a call in the current transaction and return its IDeferred.
 
         plugin -- name of a plugin the worker offers ('zope_exec', 'zope_call'…);
@@ -109,19 +109,19 @@ class IAsynchronousCallManager(ITakesCalls):
         stored. Historic contract A.4.
         """
 
-    def putCallWith(options, plugin, *args, **kwargs):
+    def putCallWith(options, plugin, /, *args, **kwargs):
         """As putCall, with Options. With a key that a waiting call of the same caller has,
         that call's deferred is returned and nothing is queued.
         """
 
-    def putSessionCall(plugin, *args, **kwargs):
+    def putSessionCall(plugin, /, *args, **kwargs):
         """As putCall; the deferred can be got from the same browser only (or by a Manager).
 
         Raises BadCall where the browser can't be told from others: without a browser id
         manager (Products.Sessions), or outside a request. Historic contract A.8.
         """
 
-    def _putCall(session, plugin, *args, **kwargs):
+    def _putCall(session, plugin, /, *args, **kwargs):
         """As putCall; `session` is None or ``(browser_id,)``. Historic contract A.4."""
 
     def _getBrowserId():

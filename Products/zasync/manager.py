@@ -86,25 +86,25 @@ class AsynchronousCallManager(ManagerPages, CallPages, PeriodicPages, SimpleItem
 
     @zpublish(False)
     @security.protected(permissions.MakeAsynchronousApplicationCalls)
-    def putCall(self, plugin, *args, **kwargs):
+    def putCall(self, plugin, /, *args, **kwargs):
         """See IAsynchronousCallManager."""
         return self._put(None, plugin, args, kwargs)
 
     @zpublish(False)
     @security.protected(permissions.MakeAsynchronousApplicationCalls)
-    def putCallWith(self, options, plugin, *args, **kwargs):
+    def putCallWith(self, options, plugin, /, *args, **kwargs):
         """See IAsynchronousCallManager."""
         return self._put(None, plugin, args, kwargs, options)
 
     @zpublish(False)
     @security.protected(permissions.MakeAsynchronousSessionCalls)
-    def putSessionCall(self, plugin, *args, **kwargs):
+    def putSessionCall(self, plugin, /, *args, **kwargs):
         """See IAsynchronousCallManager."""
         return self._put((self._getBrowserId(),), plugin, args, kwargs)
 
     @zpublish(False)
     @security.private
-    def _putCall(self, session, plugin, *args, **kwargs):
+    def _putCall(self, session, plugin, /, *args, **kwargs):
         """See IAsynchronousCallManager."""
         return self._put(session, plugin, args, kwargs)
 

@@ -49,7 +49,7 @@ class Run:
         self._commit = commit
         self._report = report
 
-    def checkpoint(self, **memo: Any) -> None:
+    def checkpoint(self, /, **memo: Any) -> None:
         """See IRun."""
         self._commit(memo)
         self.memo = memo

@@ -32,7 +32,7 @@ class IAsynchronousCallDispatcher(ITakesCalls):
     no_worker = Attribute('one of NO_WORKER_CHOICES')
     balance = Attribute('one of BALANCE_CHOICES')
 
-    def putCall(plugin, *args, **kwargs):
+    def putCall(plugin, /, *args, **kwargs):
         """Put a call to the least loaded live manager; → ``(manager id, IDeferred)``.
 
         When no worker lives, `no_worker` decides: 'run' runs the call here and now,
@@ -43,13 +43,13 @@ class IAsynchronousCallDispatcher(ITakesCalls):
         sleeps, never asks a worker. Historic contract C.4.
         """
 
-    def putCallWith(options, plugin, *args, **kwargs):
+    def putCallWith(options, plugin, /, *args, **kwargs):
         """As putCall, with Options. A call that joins a waiting one by its key gets that one's
         manager id and deferred; a delayed one, or one whose series is busy, is left with a
         manager when no worker lives, whatever `no_worker` says, but for 'refuse'.
         """
 
-    def putSessionCall(plugin, *args, **kwargs):
+    def putSessionCall(plugin, /, *args, **kwargs):
         """As putCall, for the browser of this request, see
         IAsynchronousCallManager.putSessionCall. Left with a manager when no worker lives.
         """

@@ -146,19 +146,19 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
 
     @zpublish(False)
     @security.protected(MakeAsynchronousApplicationCalls)
-    def putCall(self, plugin, *args, **kwargs):
+    def putCall(self, plugin, /, *args, **kwargs):
         """See IAsynchronousCallDispatcher."""
         return self._dispatch(None, plugin, args, kwargs)
 
     @zpublish(False)
     @security.protected(MakeAsynchronousApplicationCalls)
-    def putCallWith(self, options, plugin, *args, **kwargs):
+    def putCallWith(self, options, plugin, /, *args, **kwargs):
         """See IAsynchronousCallDispatcher."""
         return self._dispatch(None, plugin, args, kwargs, options)
 
     @zpublish(False)
     @security.protected(MakeAsynchronousSessionCalls)
-    def putSessionCall(self, plugin, *args, **kwargs):
+    def putSessionCall(self, plugin, /, *args, **kwargs):
         """See IAsynchronousCallDispatcher."""
         return self._dispatch((browser_id(self),), plugin, args, kwargs)
 

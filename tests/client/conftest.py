@@ -53,7 +53,7 @@ class Site:
             users = self.app.acl_users
             newSecurityManager(None, users.getUserById(user_id).__of__(users))
 
-    def put(self, plugin, *args, manager='zam1', **kwargs):
+    def put(self, plugin, /, *args, manager='zam1', **kwargs):
         """Put a call and commit; → its deferred."""
         transaction.begin()
         deferred = self.app[manager].putCall(plugin, *args, **kwargs)

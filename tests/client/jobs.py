@@ -26,6 +26,11 @@ def add(a, b):
     return a + b
 
 
+def keywords(**kwargs):
+    """What it was given by name."""
+    return kwargs
+
+
 def set_mark(name, value):
     """An effect in the database."""
     root()['marks'][name] = value

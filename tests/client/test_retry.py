@@ -1,5 +1,6 @@
 """Running a call again: after an exception by policy, after trouble by the worker's own rules."""
 
+import functools
 import os
 
 import pytest
@@ -430,6 +431,22 @@ def test_what_is_interrupted_and_may_run_twice_runs_again(fate):
     fate.settle(first)
     fate.go(second)
     assert (runs, deferred.state) == ([1, 2], 'resolved')
+
+
+def test_keywords_of_a_plugin_and_of_a_memo_may_have_any_name(fate):
+    names = dict.fromkeys(('self', 'caller', 'step', 'handler', 'memo'), 1)
+
+    def aware(run, /, **kwargs):
+        run.checkpoint(**kwargs)
+        return kwargs
+
+    worker = fate.worker(threads=1, plugins=[
+        Plugin('bare', lambda **kwargs: kwargs, ''), Plugin('aware', aware, '', zope_aware=True)])
+    calls = [fate.do(functools.partial(fate.manager.putCall, name, **names))
+             for name in ('bare', 'aware')]
+    fate.go(worker)
+    assert [(call.failure, call.result) for call in calls] == [(None, names)] * 2
+    assert calls[1].memo == names
 
 
 def test_a_plugin_that_is_not_zope_aware_runs_without_a_connection(fate):

@@ -35,6 +35,19 @@ def test_a_call_put_by_one_process_is_run_by_another(site):
     assert deferred.put_at <= deferred.started_at <= deferred.ended_at
 
 
+def test_keywords_of_a_call_may_have_the_names_that_its_way_to_the_worker_has(site):
+    site.become('boss')
+    site.start_worker()
+    names = dict.fromkeys(('self', 'plugin', 'options', 'session', 'callable', 'run', 'target',
+                           'caller', 'step', 'handler', 'deferred', 'claim', 'args'), 1)
+    called = site.put('zope_call', jobs.keywords, **names)
+    echoed = site.put('echo', **names)
+    member = site.put('aggregate', [('zope_call', (jobs.keywords,), names)])
+    site.ended(called, echoed, member)
+    assert [each.failure for each in (called, echoed, member)] == [None] * 3
+    assert (called.result, echoed.result, member.result) == (names, ((), names), [names])
+
+
 def test_result_and_effects_are_there_together(site):
     site.start_worker()
     deferred = site.put('zope_call', jobs.set_mark, 'together', 7)

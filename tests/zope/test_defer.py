@@ -54,6 +54,12 @@ def test_arguments_go_with_it(shop):
     assert (args[1:], kwargs) == ((), {'spec': 'Folder'})
 
 
+def test_keywords_may_have_the_names_that_a_put_has(app, shop):
+    names = dict.fromkeys(('self', 'plugin', 'options', 'session', 'callable'), 1)
+    assert defer(shop.objectIds, **names).arguments()[1] == names
+    assert defer(app.objectIds, **names).arguments()[1] == names
+
+
 def test_a_function_is_put_where_the_site_says(app, shop):
     from Products.Five.component.interfaces import IObjectManagerSite
     from zope.component.persistentregistry import PersistentComponents
