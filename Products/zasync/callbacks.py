@@ -48,7 +48,7 @@ def add(deferred, success, failure):
     caller = capture()
     at_once = deferred._queue is None  # which loads it: its serial is known now
     new = deferred._p_serial in (None, NO_SERIAL)
-    if at_once or (new and getattr(deferred, '_v_continue', None) is not None):
+    if at_once or (new and _continuation(deferred) is not None):
         _call_at_once(deferred, success, failure, caller)
     elif new and not deferred.ended:
         # The call is not committed: nobody else has seen it.
@@ -58,8 +58,33 @@ def add(deferred, success, failure):
         putting.after_put(deferred._queue)
 
 
+def go_on_by(deferred, continuation):
+    """That call has ended in this transaction: callbacks that are added to it run at once.
+
+    continuation -- callable(success, failure, caller). The transaction keeps it as well: a
+    deferred that is stored forgets it when a savepoint is rolled back.
+    """
+    deferred._v_continue = continuation
+    _kept_continuations()[deferred] = continuation
+
+
+def _continuation(deferred):
+    kept = getattr(deferred, '_v_continue', None)
+    return _kept_continuations().get(deferred) if kept is None else kept
+
+
+def _kept_continuations():
+    current = transaction.get()
+    try:
+        kept = current.data(go_on_by)
+    except KeyError:
+        kept = {}
+        current.set_data(go_on_by, kept)
+    return kept
+
+
 def _call_at_once(deferred, success, failure, caller):
-    call_at_once = getattr(deferred, '_v_continue', None)
+    call_at_once = _continuation(deferred)
     if call_at_once is None:
         raise BadCall(f'the call {deferred.id} was run in a request that is over: it takes no '
                       'callbacks any more')

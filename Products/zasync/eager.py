@@ -85,7 +85,7 @@ class AtOnce(threading.local):
             error = self._call_back(root, deferred) or error
         if deferred.ended:
             queue.archive_ended(deferred.id, manager.rotation_period)
-            deferred._v_continue = functools.partial(go_on, root, deferred)
+            callbacks.go_on_by(deferred, functools.partial(go_on, root, deferred))
         if error is not None and self._propagate:
             raise error
 

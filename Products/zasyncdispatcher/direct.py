@@ -13,6 +13,7 @@ import random
 
 from Products.zasync import clock
 from Products.zasync.builtin import BUILTIN
+from Products.zasync.callbacks import go_on_by
 from Products.zasync.deferred import Deferred
 from Products.zasync.direct import go_on
 from Products.zasync.direct import outcome_of
@@ -62,5 +63,5 @@ def run(root, call, names):
         deferred.succeed(outcome, clock.SYSTEM.now())
         log.info('call %s resolved in the request in %.2f s', deferred.id,
                  deferred.ended_at - deferred.started_at)
-    deferred._v_continue = functools.partial(go_on, root, deferred)
+    go_on_by(deferred, functools.partial(go_on, root, deferred))
     return deferred

@@ -70,6 +70,16 @@ def test_effects_of_a_failing_callback_are_rolled_back_and_those_before_stay(app
     assert 'by_bob' not in app.objectIds()
 
 
+def test_callbacks_go_on_after_a_failure_for_a_deferred_that_the_request_has_stored(app, zad):
+    app._call = deferred = put(zad, 'zope_call', jobs.add, 1)
+    deferred.addCallbacks('python: result / 0').addCallbacks(None, 'failure/text')
+    assert (deferred.state, deferred.result) == ('resolved', 'division by zero')
+    put(zad, 'zope_call', chains.fail)
+    assert deferred.addCallbacks('python: len(result)').result == len('division by zero')
+    transaction.commit()
+    assert app._call.result == len('division by zero')
+
+
 def test_a_result_that_can_not_be_kept_or_read_goes_to_the_failure_chain(zad):
     deferred = put(zad, 'zope_call', jobs.add, 1).addCallbacks(jobs.give_lambda)
     assert deferred.failure.type_name == 'Products.zasync.errors.BadResult'

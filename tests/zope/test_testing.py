@@ -198,6 +198,27 @@ def test_callbacks_run_and_change_the_result(zam):
         assert (failed.state, failed.result) == ('resolved', 'it failed: no')
 
 
+def put_chain(zam):
+    failed = zam.putCall('echo', 1).addCallbacks('python: result / 0')
+    good = zam.putCall('echo', 2)
+    zam.putCall('zope_exec', '/', {}, 'python: 1 / 0')
+    return failed.addCallbacks(None, 'failure/text'), good.addCallbacks('python: result + 1')
+
+
+def test_callbacks_go_on_after_one_and_after_another_call_have_failed(app, zam):
+    with eager():
+        at_once = put_chain(zam)
+    transaction.commit()
+    with make_worker(zam) as worker:
+        by_worker = put_chain(zam)
+        transaction.commit()
+        worker.run_until_idle()
+    for calls in (at_once, by_worker):
+        assert [call.state for call in calls] == ['resolved'] * 2
+        assert [call.result for call in calls] == ['division by zero', 3]
+    assert zam.calls(plugin='follow') == []
+
+
 def test_a_callback_added_to_a_committed_call_runs_at_once_too(app, zam):
     with eager():
         deferred = zam.putCall('echo', 'late')
