@@ -22,6 +22,7 @@ from . import payload
 from .errors import BadResult
 from .errors import CommitRefused
 from .failure import Failure
+from .failure import text_of
 from .running import Run
 from .running import running
 from .security import restored
@@ -67,7 +68,8 @@ def inside(root, deferred, caller, work, commit=None):
     root -- the application root of this connection. step -- an IRun. commit -- see running.Run;
     a savepoint, if none is given, after which the deferred has the memo.
     Raises what the work raises, and then nothing of it is left. After a TransientError, and
-    after CommitRefused (it tried to commit or to abort), the transaction must not go on.
+    after CommitRefused (it tried to commit or to abort, or can't be undone alone), the transaction
+    must not go on.
     """
     current, memo = transaction.get(), deferred._memo
     savepoint = transaction.savepoint(optimistic=True)
@@ -84,14 +86,29 @@ def inside(root, deferred, caller, work, commit=None):
     except TransientError:
         guard.check()
         raise
-    except BaseException:
+    except BaseException as error:
         guard.check()
-        savepoint.rollback()
+        _roll_back(savepoint, error)
         deferred._memo = memo  # a deferred that is not stored is not rolled back
         raise
     finally:
         guard.lift()
     return result
+
+
+def _roll_back(savepoint, error):
+    """Undo what a call did that has raised `error`.
+
+    Raises CommitRefused where all or nothing of the transaction can be undone: something takes
+    part in it that knows no savepoints, as connections to SQL databases do.
+    """
+    try:
+        savepoint.rollback()
+    except Exception as reason:  # each data manager has errors of its own
+        raise CommitRefused(
+            f'a call that ran inside a request has failed ({type(error).__name__}: '
+            f'{text_of(error)}), and what it did can not be undone alone: {text_of(reason)}'
+        ) from error
 
 
 def _checkpoint(deferred, memo):

@@ -78,7 +78,9 @@ class NotOurs(ZAsyncError, TransientError):
 
 
 class CommitRefused(ZAsyncError):
-    """A call tried to commit a transaction that is not its own: a request's, or a group's."""
+    """A call tried to commit a transaction that is not its own, a request's or a group's; or it
+    failed in a request, and what it did can't be undone alone.
+    """
 
 
 class NoManager(ZAsyncError):

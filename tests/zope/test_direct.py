@@ -5,6 +5,7 @@ import transaction
 from AccessControl import getSecurityManager
 from AccessControl.SecurityManagement import newSecurityManager
 from Acquisition import Implicit
+from transaction.interfaces import TransactionFailedError
 from zope.globalrequest import clearRequest
 from zope.globalrequest import getRequest
 from zope.globalrequest import setRequest
@@ -54,6 +55,34 @@ def test_a_call_that_runs_in_a_request_fails(app, zad, error):
     app._after = 'the request goes on'
     transaction.commit()
     assert (app._before, app._after, marks(app)) == ('of the request', 'the request goes on', None)
+
+
+class WithoutSavepoints:
+    """What takes part in a transaction as an SQL connection of Zope does."""
+
+    def sortKey(self):
+        """See Shared.DC.ZRDB.TM."""
+        return '1'
+
+    def abort(self, current):
+        """Nothing to do."""
+
+    tpc_begin = commit = tpc_vote = tpc_finish = tpc_abort = abort
+
+
+def test_the_request_fails_with_a_call_that_can_not_be_undone_alone(app, zad):
+    app._before = 'of the request'
+    transaction.commit()
+    app._before = 'of the one that fails'
+    transaction.get().join(WithoutSavepoints())
+    with pytest.raises(CommitRefused) as refusal:
+        zad.putCall('zope_call', jobs.mark_and_fail, 'half', 'ValueError', 'no')
+    assert '(ValueError: no), and what it did can not be undone alone: ' in str(refusal.value)
+    assert refusal.value.__cause__.args == ('no',)
+    with pytest.raises(TransactionFailedError):
+        transaction.commit()
+    transaction.abort()
+    assert (app._before, marks(app)) == ('of the request', None)
 
 
 def test_a_transient_error_goes_to_the_publisher(app, zad):
