@@ -64,6 +64,14 @@ def test_zope_exec_evaluates_with_the_historic_names(site, folder, run, path, va
     assert run('zope_exec', path, variables, text, names) == expected
 
 
+@pytest.mark.parametrize('name', ['items', 'text', 'form', 'light'])
+def test_each_variable_is_read_as_an_item_of_the_request(site, run, name):
+    site.login('bob')
+    assert run('zope_exec', '/', {name: 7}, f'python: request[{name!r}]') == 7
+    is_hidden = run('zope_exec', '/', {name: 7}, f'python: request.{name} != 7')
+    assert is_hidden is (name != 'light')
+
+
 def test_names_of_the_caller_do_not_take_the_place_of_the_fixed_ones(site, folder, run):
     site.login('admin')
     assert run('zope_exec', '/sub', {}, 'here/title', {'here': 'mine'}) == 'A title'
