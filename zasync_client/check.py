@@ -208,6 +208,7 @@ def _ask(database, is_main, wait_seconds):
     """What is wrong with a database, or None."""
     # Told after half of the time, at the latest: the other half is for the answer.
     knock(database.config.storage, min(SILENCE_SECONDS, wait_seconds / 2))
+    datafile.without_caches(database.config.storage)
     _tread_lightly(database.config.storage, wait_seconds)
     storage = database.config.storage.open()
     try:
@@ -222,8 +223,8 @@ def _ask(database, is_main, wait_seconds):
 def _tread_lightly(factory, wait_seconds):
     """Have a storage opened only to be read, with no file of its own, and not wait for long."""
     section = factory.config
-    settings = {'read_only': True, 'read_only_fallback': False, 'wait': True, 'client': None,
-                'cache_path': None, 'wait_timeout': max(1, math.ceil(wait_seconds))}
+    settings = {'read_only': True, 'read_only_fallback': False, 'wait': True,
+                'wait_timeout': max(1, math.ceil(wait_seconds))}
     inner = datafile.inside(factory)
     if not inner:
         settings['blob_dir'] = None

@@ -60,8 +60,11 @@ def start(config, clock, stopping):
 def open_database(config):
     """Open the root database and start nothing else of Zope; → the ZODB.DB.
 
+    A worker may have the files open in which ZEO clients keep their caches: there are none here.
     Raises ConfigurationError, FileTaken, and whatever the storage raises.
     """
+    for database in config.zope.databases:
+        datafile.without_caches(database.config.storage)
     handleWSGIConfig(config.zope, config.handlers)
     setConfiguration(config.zope)
     return _open_root(config)
@@ -83,7 +86,7 @@ def _open_root(config):
         raise ConfigurationError(f'{config.path}: {reason}') from reason
     except LockError as reason:
         storage = dbtab.getDatabaseFactory('/').config.storage
-        raise datafile.refusal(' or '.join(datafile.paths(storage))) from reason
+        raise datafile.refusal(storage, reason) from reason
     except TransientError:
         for db in dbtab.databases.values():
             db.close()

@@ -45,6 +45,14 @@ class Operator:
             f'mount-point /\n<filestorage>\npath {path}\n</filestorage>\n</zodb_db>\n', 'utf-8')
         return path
 
+    def use_client_cache(self, address):
+        """Have zope.conf say that the ZEO client keeps its cache in a file; → its path."""
+        (self.home / 'etc' / 'zope.conf').write_text(
+            f'%define INSTANCE {self.home}\ninstancehome $INSTANCE\n<zodb_db main>\n'
+            f'mount-point /\n<zeoclient>\nserver {address[0]}:{address[1]}\nclient zope\n'
+            f'var $INSTANCE/var\n</zeoclient>\n</zodb_db>\n', 'utf-8')
+        return self.home / 'var' / 'zope-1.zec'
+
     def argv(self, *words):
         """The command line."""
         return [sys.executable, '-m', 'zasync_client', '-C', str(self.conf), *map(str, words)]

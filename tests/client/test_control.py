@@ -260,6 +260,15 @@ def test_a_file_storage_that_another_process_has_open_is_a_sentence(site, operat
         1, 'the database holds no Zope application: let Zope start once')
 
 
+def test_the_commands_do_not_want_the_cache_that_a_worker_has_in_a_file(site, operator):
+    path = operator.use_client_cache(site.address)
+    assert operator.gets('start').endswith(' serves /zam1\n')
+    assert path.exists()
+    assert operator.gets('list') == 'no such calls\n'
+    assert operator.gets('status').endswith(', serving /zam1; 0 waiting, 0 running\n')
+    assert operator.gets('pause').endswith(' is paused: calls wait\n')
+
+
 def test_an_error_of_a_driver_is_told_in_one_line(monkeypatch):
     def refuse(config):
         raise RuntimeError('connection refused\n\tIs the server running?\n')

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from zc.lockfile import LockFile
 from ZODB.FileStorage import FileStorage
 
 from bench.processes import free_port
@@ -217,6 +218,21 @@ def test_the_file_of_the_database_is_open_in_another_process(site, operator):
         assert code == 2 and told.startswith(sentence)
     finally:
         storage.close()
+
+
+def test_the_cache_of_a_zeo_client_is_open_in_another_process(site, operator):
+    path = operator.use_client_cache(site.address)
+    lock = LockFile(f'{path}.lock')
+    try:
+        sentence = (f'{path}, the cache of a ZEO client, is open in another process, and only one '
+                    'may have it open: give one of the two another client or cache-path in its '
+                    'file, or none')
+        assert operator.refused('start') == (2, sentence)
+        assert operator.does('check') == (2, '', f'error: the database main: {sentence}\n')
+    finally:
+        lock.close()
+    assert operator.does('check')[0] == 0
+    assert operator.gets('start').endswith(' serves /zam1\n')
 
 
 def test_a_handler_that_is_gone_is_in_nobody_s_way_but_that_of_a_start(site, operator):
