@@ -49,6 +49,8 @@ class Database:
     def __init__(self, db, target, threads):
         self._db = db
         self._target = target
+        #: The ZODB.DB in which the target was seen: another one if it is mounted.
+        self._seen_in = db
         self._local = threading.local()
         db.setPoolSize(max(db.getPoolSize(), threads + 2))
 
@@ -88,31 +90,39 @@ class Database:
         if not IAsynchronousCallManager.providedBy(found):
             raise BadTarget(f'the target {path} is no asynchronous call manager but '
                             f'{getattr(found, "meta_type", type(found).__name__)!r}')
+        if target is self._target:
+            self._seen_in = found._p_jar.db()
         return found
 
     def reach(self, clock, stopping):
-        """Ask the server for anything; raises ClientDisconnected while it is away.
+        """Ask the servers for anything; raises ClientDisconnected while one is away.
 
-        A look at the manager would be answered from the cache. Waits for a connection as long
-        as a ZEO client does, which would not look whether `stopping` is set.
+        That of the root, and that of a target that is mounted. A look at the manager would be
+        answered from the cache. Waits for a connection as long as a ZEO client does, which would
+        not look whether `stopping` is set.
         """
         until = clock.monotonic() + REACH_SECONDS
         while not self.is_connected():
             if clock.wait(stopping, AWAY_SECONDS) or clock.monotonic() >= until:
                 raise ClientDisconnected('no connection to the server')
-        ping = getattr(self._db.storage, 'ping', None)
-        if ping is not None:
-            ping()
-            return
-        with unit_of_work('zasync asks for the server') as work:
-            # RelStorage has no ping, and asks when a transaction begins.
-            self.connection()
-            work.abandon()
+        pings = [getattr(storage, 'ping', None) for storage in self._storages()]
+        for ping in pings:
+            if ping is not None:
+                ping()
+        if None in pings:
+            with unit_of_work('zasync asks for the server') as work:
+                # RelStorage has no ping, and asks when a transaction begins.
+                self.connection()
+                work.abandon()
 
     def is_connected(self):
-        """Whether the storage believes that it has a server; True where it has no opinion."""
-        ask = getattr(self._db.storage, 'is_connected', None)
-        return True if ask is None else ask()
+        """Whether the storages believe that they have a server; True where one has no opinion."""
+        asks = [getattr(storage, 'is_connected', None) for storage in self._storages()]
+        return all(ask is None or ask() for ask in asks)
+
+    def _storages(self):
+        """What `reach` is about."""
+        return [db.storage for db in {self._db, self._seen_in}]
 
     def watched(self):
         """The ZODB.DB that the target is stored in: another one if it is mounted."""

@@ -6,11 +6,15 @@ import pytest
 import transaction
 import ZEO
 import ZODB
+from OFS.Application import Application
+from OFS.Folder import Folder
+from Products.ZODBMountPoint.MountedObject import MountedObject
 from ZEO.Exceptions import ClientDisconnected
 from ZODB.FileStorage import FileStorage
 
 from bench.processes import wait_until
 from bench.stack import Stack
+from Products.zasync.manager import AsynchronousCallManager
 from tests.client.fate import Gate
 from tests.client.test_step import Bench
 from tests.storm.cables import Cables
@@ -62,6 +66,56 @@ def test_an_idle_worker_tells_once_that_its_zeo_server_is_away_and_once_that_it_
         assert wait_until(lambda: lost in worker.output(), 15)
         assert not wait_until(lambda: worker.output().count(lost) > 1, 3)
         stack.zeo.start()
+        assert wait_until(lambda: back in worker.output(), 30)
+        stack.stop(worker)
+        said = worker.output()
+        assert (said.count(lost), said.count(back)) == (1, 1), said
+
+
+MOUNTED = '''
+<zodb_db calls>
+  mount-point /calls
+  <zeoclient>
+    server {0[0]}:{0[1]}
+  </zeoclient>
+</zodb_db>
+'''
+
+
+def mount_calls(address, other_address):
+    """Have the folder `calls` mounted from the other server, with a manager in it."""
+    databases = {}
+    main = ZODB.DB(ZEO.client(address), databases=databases, database_name='main')
+    other = ZODB.DB(ZEO.client(other_address), databases=databases, database_name='calls')
+    connection = main.open()
+    try:
+        root, there = connection.root(), connection.get_connection('calls').root()
+        root['Application'], there['Application'] = Application(), Application()
+        there['Application']._setObject('calls', Folder('calls'))
+        there['Application'].calls._setObject('zam', AsynchronousCallManager('zam'))
+        transaction.commit()
+        root['Application']._setOb('calls', MountedObject('/calls'))
+        transaction.commit()
+    finally:
+        transaction.abort()
+        connection.close()
+        main.close()
+        other.close()
+
+
+@pytest.mark.slow
+def test_a_worker_tells_that_the_server_is_away_from_which_its_target_is_mounted():
+    lost = 'WARNING [zasync][MainThread] the database server is out of reach ('
+    back = 'WARNING [zasync][MainThread] the database server is back after'
+    with Stack() as stack, Stack() as other:
+        address, other_address = stack.start_zeo(), other.start_zeo()
+        mount_calls(address, other_address)
+        worker = stack.start_worker('worker', '/calls/zam',
+                                    settings=MOUNTED.format(other_address))
+        other.zeo.stop()
+        assert wait_until(lambda: lost in worker.output(), 15)
+        assert not wait_until(lambda: back in worker.output(), 3)
+        other.zeo.start()
         assert wait_until(lambda: back in worker.output(), 30)
         stack.stop(worker)
         said = worker.output()
