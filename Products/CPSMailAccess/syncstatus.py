@@ -27,11 +27,10 @@ call is run again after a crash it takes its own lease over; when the call ended
 free. Clocks only say when nobody need wait any longer for an owner that shows no sign: too
 early, and work is done twice by runs of which the second is refused.
 
-Imports: persistent, ZODB.
+Imports: persistent.
 """
 
 from persistent import Persistent
-from ZODB.POSException import POSKeyError
 
 
 IDLE, QUEUED, RUNNING, DONE, FAILED = 'idle', 'queued', 'running', 'done', 'failed'
@@ -167,6 +166,7 @@ class SyncRequests(Persistent):
     wanted = wanted_full = 0
     #: The ids of the last call put into the queue and of its manager, or None.
     call_id = manager_id = None
+    #: See _place_of.
     _call = None
     #: Owner of the call before, which had ended; its lease is free.
     ended_owner = None
@@ -177,16 +177,20 @@ class SyncRequests(Persistent):
     def call(self):
         """The Deferred of the last call put into the queue, or None.
 
-        None too if it was dropped and packed away: its database may not be ours, and then does
-        not know who keeps it.
+        None too if it was dropped and packed away: nothing here keeps it.
         """
         call = self._call
         try:
-            if call is not None:
-                call.state  # noqa: B018 (loads it)
-        except POSKeyError:
+            if isinstance(call, tuple):
+                database_name, oid = call
+                jar = self._p_jar
+                if database_name is not None:
+                    jar = jar.get_connection(database_name)
+                call = jar.get(oid)
+            # Once it is packed away something else may get its oid.
+            return call if getattr(call, 'id', None) == self.call_id else None
+        except KeyError:
             return None
-        return call
 
     def is_gone(self):
         """Whether there is no call any more where one was put; it had ended."""
@@ -204,7 +208,18 @@ class SyncRequests(Persistent):
         """`call` was put for the last request, to that manager."""
         if self.knows_ended(self.call_id):
             self.ended_owner = self.call_id
-        self._call, self.call_id, self.manager_id = call, call.id, manager_id
+        self._call, self.call_id, self.manager_id = self._place_of(call), call.id, manager_id
+
+    def _place_of(self, call):
+        """(name of its database or None for ours, oid): no reference to it.
+
+        A copy or an export has all that is referred to, which would be all calls of its manager.
+        While one of the two is not stored there is nothing but the call itself.
+        """
+        jar = getattr(call, '_p_jar', None)
+        if jar is None or self._p_jar is None:
+            return call
+        return None if jar is self._p_jar else jar.db().database_name, call._p_oid
 
     def forget(self):
         """No call is counted upon any more."""

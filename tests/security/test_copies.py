@@ -100,6 +100,26 @@ def test_the_owner_of_a_mailbox_learns_no_password_by_a_tool_of_her_own(site):
     assert site.app.hers.portal_webmail.box_alice._account().password == ''
 
 
+@pytest.mark.parametrize('in_tool', [False, True])
+def test_a_mailbox_that_is_copied_or_exported_takes_no_calls_along(site, in_tool):
+    """What waits for its mail lies beside the calls of all others, with their arguments."""
+    site.login('admin')
+    site.app._setObject('asynchronous_call_dispatcher', ZAsyncDispatcher())
+    dispatcher = site.app.asynchronous_call_dispatcher
+    dispatcher.no_worker = 'queue'
+    dispatcher._setObject('zam', AsynchronousCallManager('zam'))
+    transaction.commit()
+    dispatcher.putCall('zope_exec', '/', {}, 'string:token-0815')
+    tool = site.app.shop.portal_webmail
+    assert tool.box_alice.background_synchronisation() == 'queued'
+    transaction.commit()
+    assert tool.box_alice.sync_report()['state'] == 'queued'
+    copied = tool if in_tool else tool.box_alice
+    with copied._p_jar.exportFile(copied._p_oid) as exported:
+        exported.seek(0)
+        assert b'token-0815' not in exported.read()
+
+
 def test_a_copied_mailbox_gets_its_mail_anew(site):
     """Its folders can be made again, under the same ids."""
     paste(site.browser('admin'), '/eves', ('shop',))

@@ -4,7 +4,11 @@ import time
 
 import pytest
 import transaction
+from AccessControl.SecurityManagement import newSecurityManager
+from AccessControl.SecurityManagement import noSecurityManager
+from AccessControl.users import system
 from OFS.Application import Application
+from OFS.Folder import Folder
 from persistent.mapping import PersistentMapping
 from Testing.makerequest import makerequest
 from ZODB.DB import DB
@@ -89,6 +93,20 @@ def test_a_put_that_is_rolled_back_leaves_nothing(mounted):
 def test_a_mailbox_gets_its_mail_by_a_call_in_another_database(mounted):
     assert mounted.box.background_synchronisation() == 'queued'
     transaction.commit()
+    assert mounted.box.sync_report()['state'] == 'queued'
+
+
+def test_a_mailbox_is_copied_whose_call_is_in_another_database(mounted):
+    mounted.box.background_synchronisation()
+    mounted.app._setObject('attic', Folder('attic'))
+    transaction.commit()
+    newSecurityManager(None, system)
+    try:
+        mounted.app.attic.manage_clone(mounted.app.portal_webmail, 'portal_webmail')
+    finally:
+        noSecurityManager()
+    transaction.commit()
+    assert mounted.app.attic.portal_webmail.box_alice.sync_report()['state'] == 'idle'
     assert mounted.box.sync_report()['state'] == 'queued'
 
 
