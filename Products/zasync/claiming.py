@@ -132,7 +132,7 @@ class Claiming:
             self.desk.remove_running(id)
 
     def _keep_moved(self, deferred):
-        """A call that was moved waits; it may have been moved after it had failed."""
+        """A call that was moved waits, or runs; it may have been moved after it had failed."""
         if deferred.moved not in self.intakes:
             self.intakes[deferred.moved] = OOBTree()
         calls = self.intakes[deferred.moved]

@@ -123,9 +123,7 @@ class Queue(Claiming, Archiving, Persistent):
 
     def new_intake(self):
         """The number of an intake for the calls that the current transaction brings."""
-        number = self.intakes.maxKey() + 1 if self.intakes else 1
-        self.intakes[number] = OOBTree()
-        return number
+        return self.intakes.maxKey() + 1 if self.intakes else 1
 
     def receive(self, deferred, intake, lane_number, not_before=0.0, held_up=False):
         """Take over a call that waits, from another queue, in the current transaction.
@@ -154,7 +152,7 @@ class Queue(Claiming, Archiving, Persistent):
 
     def _take_over(self, deferred, intake):
         deferred.move_to(self, intake)
-        self.intakes[intake][deferred.id] = deferred
+        self._keep_moved(deferred)
 
     def _enter(self, lane_number, number, not_before, deferred, facts):
         if not_before:

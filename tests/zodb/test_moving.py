@@ -390,6 +390,22 @@ def test_what_failed_for_good_goes_along_and_runs_again_there(site):
     assert site.lengths() == dict.fromkeys(('old', 'one', 'two'), (0, 0))
 
 
+def test_what_has_come_and_has_ended_has_nobody_look_for_what_is_elsewhere(site):
+    """A worker looks each minute at all that waits for others, as long as there is an intake."""
+    ids = site.put(make_call(0), make_call(1))
+    _fail(site, 'old', ids[0])
+    _fail(site, 'old', ids[1])
+    site.move_all()
+    site.begin()
+    assert [len(site[place].intakes) for place in ('one', 'two')] == [0, 0]
+    site[site.place(ids[0])].put_again(site.find(ids[0]), 0)
+    site.commit()
+    assert run_all(site) == [ids[0]]
+    site.begin()
+    assert [len(site[place].intakes) for place in ('one', 'two')] == [0, 0]
+    site.abort()
+
+
 def test_a_failed_call_is_retried_and_moved_before_a_beat_sees_the_retry(site):
     id, = site.put(make_call())
     _fail(site, 'old', id)
