@@ -105,7 +105,8 @@ class Claiming:
                 if self._has_news(number, lane)]
         for lane_number, lane in news:
             most = max(1, TAKE_IN_MOST // len(news))
-            for number, entry in self._new_entries(lane_number, lane, most, rotation_period):
+            for number, entry in self._new_entries(lane_number, lane, most, now,
+                                                   rotation_period):
                 deferred, facts = entry.deferred, entry.facts
                 place = place_in_lane(entry, lane_number, number)
                 not_before = facts.get(NOT_BEFORE, 0.0)
@@ -147,11 +148,11 @@ class Claiming:
     def _has_news(self, lane_number, lane):
         return lanes.last(lane) != self.marks.get(lane_number)
 
-    def _new_entries(self, lane_number, lane, most, rotation_period):
+    def _new_entries(self, lane_number, lane, most, now, rotation_period):
         """[(number, entry)] not taken in yet, at most `most`; advances the lane's mark."""
         mark, oid = self.marks.get(lane_number)
         if not holds(lane, mark, oid):
-            self._drop_undone(lane_number, rotation_period)
+            self._drop_undone(lane_number, now, rotation_period)
             entries = list(self.not_taken_in(lane_number))
             last, oid = lanes.last(lane)
         else:
@@ -180,7 +181,7 @@ class Claiming:
                 and place not in self.waiting
                 and not (deferred.attempt == 0 and deferred.id in self.desk.reserved))
 
-    def _drop_undone(self, lane_number, rotation_period):
+    def _drop_undone(self, lane_number, now, rotation_period):
         """Forget what was taken in from that lane and whose put was undone since.
 
         What was to run once more waits where it did before, whatever lane told of that. If too
@@ -192,8 +193,8 @@ class Claiming:
                 self.waiting.remove(place, deferred)
                 self.waiting.forget_undone(place)
                 self._file_if_ended(deferred, rotation_period)
-        for place, deferred in self.waiting.take_not_held_up():
-            self.waiting.add_ready(place, deferred)
+        for _, deferred in self.waiting.take_not_held_up():
+            self._add_waiting(deferred, now, deferred.not_before)
 
     def _claim(self, waiting, boot, now, slots, rotation_period, offers, max_interruptions,
                may_reserve):

@@ -130,6 +130,19 @@ def test_a_look_at_the_whole_lane_after_an_undo_takes_no_call_twice(file_store):
     assert claimed == [new]
 
 
+def test_what_waited_for_a_call_whose_put_is_undone_goes_on_waiting_for_its_time(file_store):
+    caller, worker = file_store.client(), file_store.client()
+    awaited = caller.put(make_call(1))
+    put = last_transaction_id(file_store)
+    queue = caller.begin()
+    waits = queue.put(make_call(2, not_before=LATE + 500), 1, after=[queue.find(awaited)]).id
+    caller.commit()
+    assert worker.beat(LATE, 0) == []
+    undo(file_store, caller, put)
+    assert worker.beat(LATE, 9) == []
+    assert worker.beat(LATE + 500, 9) == [waits]
+
+
 def test_the_counts_are_exact_after_an_undone_put(file_store):
     caller, worker = file_store.client(), file_store.client()
     caller.put(make_call(1))
