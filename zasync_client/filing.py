@@ -92,6 +92,7 @@ class Filing:
         self._give_out(manager, now, {
             id: deferred for id, deferred in queue.desk.running.items()
             if (id, deferred.attempt) not in known and deferred.owner not in others}, outcome)
+        queue.drop_undone(now, manager.rotation_period)
         queue.recheck_held_up(now)
 
     def strays(self, queue, held):

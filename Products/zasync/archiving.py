@@ -50,6 +50,7 @@ class Archiving:
         """
         deferred = self.desk.remove_reserved(id)
         if not is_there(deferred):  # its put was undone
+            self.have_run_not_held_up(now)
             return
         if deferred.is_waiting() and deferred.attempt == 0:
             deferred.accept(boot, now)
@@ -75,8 +76,12 @@ class Archiving:
     def recheck_held_up(self, now):
         """Have run what waits for calls that ended elsewhere: some were moved, here or away."""
         if self.desk.n_aside and (self.intakes or self.waiting.parted):
-            for _, deferred in self.waiting.take_not_held_up():
-                self._add_waiting(deferred, now, deferred.not_before)
+            self.have_run_not_held_up(now)
+
+    def have_run_not_held_up(self, now):
+        """Have run what waits for calls that nobody will tell of: none of them is left."""
+        for _, deferred in self.waiting.take_not_held_up():
+            self._add_waiting(deferred, now, deferred.not_before)
 
     def take_off(self, id):
         """Take off the desk a call that failed and is to run once more, before it was filed."""

@@ -1,6 +1,6 @@
 """Claiming: from the lanes to the threads of a worker, in the beat of who holds the desk.
 
-Imports: places, lanes, waiting, policy, errors, failure.
+Imports: places, lanes, deferred, waiting, policy, errors, failure.
 """
 
 from heapq import merge
@@ -14,6 +14,7 @@ from ZODB.POSException import POSKeyError
 
 from . import lanes
 from . import policy
+from .deferred import is_there
 from .errors import Expired
 from .failure import Failure
 from .places import AFTER
@@ -105,8 +106,7 @@ class Claiming:
                 if self._has_news(number, lane)]
         for lane_number, lane in news:
             most = max(1, TAKE_IN_MOST // len(news))
-            for number, entry in self._new_entries(lane_number, lane, most, now,
-                                                   rotation_period):
+            for number, entry in self._new_entries(lane_number, lane, most, now, rotation_period):
                 deferred, facts = entry.deferred, entry.facts
                 place = place_in_lane(entry, lane_number, number)
                 not_before = facts.get(NOT_BEFORE, 0.0)
@@ -133,7 +133,7 @@ class Claiming:
             self.desk.remove_running(id)
 
     def _keep_moved(self, deferred):
-        """A call that was moved waits, or runs; it may have been moved after it had failed."""
+        """A call that was moved waits; it may have been moved after it had failed."""
         if deferred.moved not in self.intakes:
             self.intakes[deferred.moved] = OOBTree()
         calls = self.intakes[deferred.moved]
@@ -152,7 +152,7 @@ class Claiming:
         """[(number, entry)] not taken in yet, at most `most`; advances the lane's mark."""
         mark, oid = self.marks.get(lane_number)
         if not holds(lane, mark, oid):
-            self._drop_undone(lane_number, now, rotation_period)
+            self.drop_undone(now, rotation_period, lane_number)
             entries = list(self.not_taken_in(lane_number))
             last, oid = lanes.last(lane)
         else:
@@ -181,20 +181,25 @@ class Claiming:
                 and place not in self.waiting
                 and not (deferred.attempt == 0 and deferred.id in self.desk.reserved))
 
-    def _drop_undone(self, lane_number, now, rotation_period):
-        """Forget what was taken in from that lane and whose put was undone since.
+    def drop_undone(self, now, rotation_period, lane_number=None):
+        """Forget what was taken in and whose put was undone since; what waits for that may run.
 
+        lane_number -- of the lane that tells of an undo. None: no lane does, as after an undo of
+        a put that others came after.
         What was to run once more waits where it did before, whatever lane told of that. If too
         many calls wait to look at all, a claim finds it.
         """
         all_lanes = self.desk.n_taken_in() <= TAKE_IN_MOST
-        for place, deferred in list(self.waiting.items()):
-            if (all_lanes or place[2] == lane_number) and not is_waiting(deferred):
+        if not all_lanes and lane_number is None:
+            return
+        looked_at = [(place, deferred) for place, deferred in self.waiting.items()
+                     if all_lanes or place[2] == lane_number]
+        for place, deferred in self._loaded_together(iter(looked_at), TAKE_IN_MOST):
+            if not is_waiting(deferred):
                 self.waiting.remove(place, deferred)
                 self.waiting.forget_undone(place)
                 self._file_if_ended(deferred, rotation_period)
-        for _, deferred in self.waiting.take_not_held_up():
-            self._add_waiting(deferred, now, deferred.not_before)
+        self.have_run_not_held_up(now)
 
     def _claim(self, waiting, boot, now, slots, rotation_period, offers, max_interruptions,
                may_reserve):
@@ -204,7 +209,7 @@ class Claiming:
         # As many of the ready ones as may be needed; they are looked at in order.
         candidates = self._loaded_together(
             merge(waiting, self._ready_items(offers and offers.place), key=_by_place), slots)
-        chosen, places, seen = [], [], 0
+        chosen, places, seen, any_undone = [], [], 0, False
         for place, deferred in candidates:
             if seen == slots + TAKE_IN_MOST:
                 break
@@ -216,6 +221,7 @@ class Claiming:
             else:
                 self.waiting.remove(place, deferred)
             if not is_waiting(deferred):
+                any_undone |= not is_there(deferred)
                 self._file_if_ended(deferred, rotation_period)
             elif deferred.is_expired(now):
                 self._expire(deferred, now, rotation_period)
@@ -243,6 +249,8 @@ class Claiming:
         for place, deferred in waiting:
             if place in waits_apart:
                 self.waiting.add_ready(place, deferred)
+        if any_undone:
+            self.have_run_not_held_up(now)
         # Their threads will ask for them.
         self._prefetch([deferred.big_arguments for deferred in chosen
                         if deferred.big_arguments is not None])
@@ -327,11 +335,7 @@ class Claiming:
             self.waiting.add_ready(place_of(deferred), deferred)
 
     def _file_if_ended(self, deferred, rotation_period):
-        try:
-            ended = deferred.ended
-        except POSKeyError:  # its put was undone
-            return
-        if ended:
+        if is_there(deferred) and deferred.ended:
             self.file(deferred, rotation_period)
 
 

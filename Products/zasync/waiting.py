@@ -21,6 +21,7 @@ from persistent import Persistent
 from ZODB.POSException import POSKeyError
 
 from .deferred import has_ended
+from .deferred import is_there
 from .trees import NarrowTree
 
 
@@ -125,23 +126,29 @@ class Waiting(Persistent):
 
         → [(place, Deferred)]
         """
-        found = []
+        found, any_undone = [], False
         for place in self._awaited.pop(id, ()):
             deferred = self.parked.get(place)
-            if deferred is None or has_ended(deferred):  # it will be taken out for that
+            if deferred is None:
                 continue
-            if deferred.is_held_up():
+            if not is_there(deferred):
+                any_undone = True
+            elif deferred.is_held_up():
                 self._await(place, deferred)
-            else:
+            elif not deferred.ended:  # else it will be taken out for that
                 self.remove(place, deferred)
                 found.append((place, deferred))
-        return found
+        return found + self.take_not_held_up() if any_undone else found
 
     def take_not_held_up(self):
         """Take out what waits for calls of which none is left: undone, or ended elsewhere.
 
-        → [(place, Deferred)]
+        → [(place, Deferred)], without what was undone itself.
         """
+        for place, deferred in list(self.parked.items()):
+            if not is_there(deferred):
+                self.remove(place, deferred)
+                self.forget_undone(place)
         left = [(place, deferred) for place, deferred in self.parked.items()
                 if not has_ended(deferred)]
         found = [(place, deferred) for place, deferred in left if not deferred.is_held_up()]

@@ -1,5 +1,8 @@
 """Transactions of a call that runs, or has ended, are undone in the ZMI."""
 
+from base64 import decodebytes
+from datetime import timedelta
+
 import pytest
 import transaction
 from AccessControl.SecurityManagement import newSecurityManager
@@ -12,6 +15,7 @@ from tests.client import jobs
 from tests.client.fate import Fate
 from tests.client.fate import Gate
 from zasync_client.beat import BEAT_SECONDS
+from zasync_client.beat import RECONCILE_SECONDS
 
 
 @pytest.fixture
@@ -90,3 +94,27 @@ def test_a_failed_call_whose_retry_is_undone_is_among_the_failed_ones_again(
     fate.do(fate.manager.resume)
     fate.go(worker)
     assert len(failed.attempts) == 2
+
+
+def test_a_put_that_is_undone_under_others_of_its_lane_keeps_nobody_waiting_for_long(
+        fate, monkeypatch):
+    """The lane does not tell of that. Nor does anything keep the database from being packed."""
+    monkeypatch.setattr(lanes, 'current', lambda: 3)
+    worker = fate.worker()
+    fate.call('zope_call', jobs.set_mark, 'first', 1)
+    fate.go(worker)
+    undone = fate.call('zope_call', jobs.set_mark, 'undone', 1, not_before=timedelta(hours=3))
+    put = fate.db.lastTransaction()
+    fate.go(worker)
+    fate.do(undone.addCallbacks, None, 'python: 1')
+    fate.call('zope_call', jobs.set_mark, 'other', 1)
+    fate.go(worker)
+    transaction.begin()
+    [entry] = [each for each in fate.db.undoLog(0, 50)
+               if decodebytes(each['id'] + b'\n') == put]
+    fate.db.undo(entry['id'])
+    transaction.commit()
+    fate.clock.advance(RECONCILE_SECONDS)
+    fate.go(worker)
+    assert fate.counts() == (0, 0)
+    fate.db.pack()

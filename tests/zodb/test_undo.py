@@ -210,6 +210,118 @@ def test_what_an_undone_put_leaves_behind_does_not_keep_the_database_from_being_
     assert caller.queue.find(follower).state == 'resolved'
 
 
+def put_after(client, awaited, lane=0, **options):
+    """Put a call that waits for the end of that one; → its id."""
+    queue = client.begin()
+    id = queue.put(make_call(50, **options), lane, after=[queue.find(awaited)]).id
+    client.commit()
+    return id
+
+
+def undo_under_others(file_store, caller, worker, put):
+    """Undo that transaction, which put a call that was taken in, as was one put after it there.
+
+    → the id of that one. An undo of the last put of a lane shows in that lane, this one does not.
+    """
+    other = caller.put(make_call(60))
+    worker.beat(LATE, 0)
+    undo(file_store, caller, put)
+    return other
+
+
+def end(worker, id):
+    """A call that runs ends, and is filed."""
+    worker.begin().find(id).succeed(None, LATE)
+    worker.queue.archive_ended(id, DAY)
+    worker.commit()
+
+
+def beats(worker, now=LATE):
+    """What two beats claim: the second what the first finds to be free."""
+    return worker.beat(now, 10) + worker.beat(now, 10)
+
+
+@pytest.fixture
+def begun(file_store):
+    """(caller, worker) of a queue in whose first lane a call was put that runs."""
+    caller, worker = file_store.client(), file_store.client()
+    caller.put(make_call(1))
+    assert len(worker.beat(LATE, 1)) == 1
+    return caller, worker
+
+
+def test_what_waits_for_a_call_whose_put_is_undone_runs(file_store, begun):
+    caller, worker = begun
+    undone = caller.put(make_call(2))
+    put = last_transaction_id(file_store)
+    worker.beat(LATE, 0)
+    waits, delayed = (put_after(caller, undone, 1, not_before=at) for at in (0.0, LATE + 50))
+    other = undo_under_others(file_store, caller, worker, put)
+    assert beats(worker) == [other, waits]
+    assert beats(worker, LATE + 60) == [delayed]
+    assert worker.begin().length_new() == 0
+
+
+def test_what_waits_for_a_call_that_was_kept_for_the_worker_and_is_undone_runs(
+        file_store, begun):
+    caller, worker = begun
+    undone = caller.put(make_call(2))
+    put = last_transaction_id(file_store)
+    worker.begin().take_in_and_claim('boot', LATE, 1, DAY, may_reserve=lambda deferred: True)
+    worker.commit()
+    waits = put_after(caller, undone, 1)
+    other = undo_under_others(file_store, caller, worker, put)
+    worker.begin().claim_reserved(undone, 'boot', LATE)
+    worker.commit()
+    assert beats(worker) == [waits, other]
+
+
+def test_what_waits_for_a_call_whose_put_is_undone_is_not_begun_before_its_time(file_store):
+    caller, worker = file_store.client(), file_store.client()
+    undone = caller.put(make_call(2))
+    put = last_transaction_id(file_store)
+    worker.beat(LATE, 0)
+    delayed = put_after(caller, undone, 1, not_before=LATE + 50)
+    worker.beat(LATE, 0)
+    undo(file_store, caller, put)
+    caller.put(make_call(3))
+    assert delayed not in beats(worker)
+    assert beats(worker, LATE + 60) == [delayed]
+
+
+def test_what_waits_for_the_end_of_a_call_and_is_undone_is_forgotten_at_that_end(
+        file_store, begun):
+    """And what waited for its end runs."""
+    caller, worker = begun
+    [running] = worker.begin().desk.running
+    undone = put_after(caller, running, expires_at=LATE + 10_000)
+    put = last_transaction_id(file_store)
+    waits = put_after(caller, undone, 1)
+    other = undo_under_others(file_store, caller, worker, put)
+    assert beats(worker) == [other]
+    end(worker, running)
+    assert beats(worker) == [waits]
+    assert worker.begin().length_new() == 0
+    end(worker, waits)
+    file_store.databases[0].pack()
+
+
+@pytest.mark.parametrize('options', [{'not_before': LATE + 5_000}, {'expires_at': LATE + 5_000}])
+def test_an_undone_put_that_no_lane_tells_of_is_forgotten_when_the_worker_compares_its_desk(
+        file_store, begun, options):
+    """Until it is due it would be counted, and no pack would get past it."""
+    caller, worker = begun
+    caller.put(make_call(2, **options))
+    put = last_transaction_id(file_store)
+    worker.beat(LATE, 0)
+    other = undo_under_others(file_store, caller, worker, put)
+    worker.begin().drop_undone(LATE, DAY)
+    worker.commit()
+    assert [deferred.id for _, deferred in worker.begin().waiting.items()] == [other]
+    assert worker.queue.length_new() == 1
+    file_store.databases[0].pack()
+
+
 def test_what_is_put_after_an_undo_is_not_trimmed_by_who_puts_next(file_store):
     """The new puts have the numbers of those that were taken in."""
     caller, worker = file_store.client(), file_store.client()
@@ -230,9 +342,7 @@ def file_one(caller, worker):
     """Put and end a call in lane 0."""
     id = caller.put(make_call(1))
     worker.beat(LATE, 1)
-    worker.begin().find(id).succeed(None, LATE)
-    worker.queue.archive_ended(id, DAY)
-    worker.commit()
+    end(worker, id)
 
 
 def undo_one_taken_in(file_store, caller, worker):
