@@ -114,6 +114,9 @@ class Claiming:
                     self._leave_ended(deferred.id)
                     if deferred.moved:
                         self._keep_moved(deferred)
+                    # The lane is looked at once more, and has an entry for each time it was put.
+                    if place in self.waiting:
+                        continue
                 if EXPIRES in facts:
                     self.waiting.note_expiry(facts[EXPIRES], place, deferred)
                 if AFTER in facts and deferred.is_held_up():

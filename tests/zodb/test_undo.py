@@ -3,6 +3,7 @@
 import pytest
 
 from Products.zasync import listing
+from Products.zasync.failure import Failure
 from Products.zasync.interfaces import ACCEPTED
 from Products.zasync.interfaces import NEW
 from Products.zasync.lanes import CHUNK
@@ -320,6 +321,31 @@ def test_an_undone_put_that_no_lane_tells_of_is_forgotten_when_the_worker_compar
     assert [deferred.id for _, deferred in worker.begin().waiting.items()] == [other]
     assert worker.queue.length_new() == 1
     file_store.databases[0].pack()
+
+
+def test_a_look_at_the_whole_lane_after_an_undo_takes_no_call_twice_that_is_to_run_once_more(
+        file_store, begun):
+    """The lane has two entries of it, of which the first one says that it waits for another."""
+    caller, worker = begun
+    awaited = caller.put(make_call(2))
+    worker.beat(LATE, 0)
+    waits = put_after(caller, awaited)
+    for id in (awaited, waits):
+        assert worker.beat(LATE, 10) == [id]
+        worker.begin().find(id).fail(Failure('ValueError', 'no'), LATE)
+        worker.queue.archive_ended(id, DAY)
+        worker.commit()
+    undo_one_taken_in(file_store, caller, worker)
+    queue = caller.begin()
+    for id in (awaited, waits):
+        queue.put_again(queue.find(id), 0)
+    caller.commit()
+    worker.beat(LATE, 0)
+    assert worker.begin().length_new() == len(list(worker.queue.waiting.items())) == 2
+    for id in (awaited, waits):
+        assert worker.beat(LATE, 10) == [id]
+        end(worker, id)
+    assert worker.begin().length_new() == 0
 
 
 def test_what_is_put_after_an_undo_is_not_trimmed_by_who_puts_next(file_store):
