@@ -11,7 +11,8 @@ waits for the end of the first and begins its chain with the value that one has.
 
 A callback runs as whoever added it, in a transaction of its own.
 
-Imports: deferred, expression, builtin, security, putting, payload, options, call, clock, errors.
+Imports: deferred, expression, builtin, security, running, putting, payload, options, call,
+clock, errors.
 """
 
 import transaction
@@ -30,6 +31,7 @@ from .errors import told
 from .errors import ZAsyncError
 from .failure import Failure
 from .options import bare
+from .running import is_own
 from .security import capture
 
 
@@ -163,3 +165,4 @@ def no_checkpoint(memo):
 
 Chain.add = staticmethod(add)
 Chain.follow = staticmethod(follow)
+Chain.is_own = staticmethod(is_own)

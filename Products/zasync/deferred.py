@@ -59,11 +59,13 @@ class Chain:
     """What `callbacks` does for deferreds; it knows who adds a callback, which we must not.
 
     add -- callable(deferred, success, failure). follow -- callable(deferred), which has
-    ended and has callbacks that nobody will run.
+    ended and has callbacks that nobody will run. is_own -- callable(deferred) → whether it
+    is the call whose code asks.
     """
 
     add: Any = None
     follow: Any = None
+    is_own: Callable[[Deferred], bool] = staticmethod(lambda deferred: False)
 
 
 class Attempt(NamedTuple):
@@ -278,7 +280,8 @@ class Deferred(Persistent):
 
     def cancel(self) -> bool:
         """See IDeferred."""
-        if self.ended:
+        # Its own commit, which a call that was cancelled may not make, would have to store that.
+        if self.ended or Chain.is_own(self):
             return False
         waited = self.is_waiting()
         self._advance(lifecycle.CANCEL)

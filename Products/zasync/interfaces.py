@@ -86,7 +86,8 @@ class IDeferred(Interface):
     def cancel():
         """End the call now, unless it has ended; → whether it did that.
 
-        A running one learns of it when it tells its progress, and can't commit any more.
+        A running one learns of it when it tells its progress, and can't commit any more. It can't
+        be cancelled by its own code, nor by that of its callbacks: False.
         Failure callbacks are given a Failure of Cancelled.
         """
 
@@ -166,7 +167,7 @@ class IAsynchronousCallManager(ITakesCalls):
         """
 
     def cancel(id):
-        """Cancel a call; → 1, or 0 if it had ended. Raises KeyError."""
+        """Cancel a call; → 1, or 0 if it had ended or is the one that asks. Raises KeyError."""
 
     def retry(id=None):
         """Have a call that failed for good run once more; without an id all such, 10,000 at most.

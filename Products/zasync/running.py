@@ -46,8 +46,13 @@ class Run:
         self.memo = deferred.memo
         self.awaited = deferred.after
         self.app: Any = None
+        self._deferred = deferred
         self._commit = commit
         self._report = report
+
+    def is_of(self, deferred: Deferred) -> bool:
+        """Whether it is the run of that call, seen through the same connection."""
+        return self._deferred is deferred
 
     def checkpoint(self, /, **memo: Any) -> None:
         """See IRun."""
@@ -81,19 +86,32 @@ def _plain(value: float) -> float:
 
 def current() -> Run | None:
     """The Run of the call that runs in this thread, or None."""
-    run: Run | None = getattr(_thread, 'run', None)
-    return run
+    runs = _runs()
+    return runs[-1] if runs else None
+
+
+def is_own(deferred: Deferred) -> bool:
+    """Whether that is the call whose code this is, in the transaction of its run.
+
+    Another call that it began may run inside it.
+    """
+    return any(run.is_of(deferred) for run in _runs())
+
+
+def _runs() -> tuple[Run, ...]:
+    runs: tuple[Run, ...] = getattr(_thread, 'runs', ())
+    return runs
 
 
 @contextmanager
 def running(run: Run) -> Iterator[Run]:
     """Make `run` the current one while the body runs."""
-    outer = current()
-    _thread.run = run
+    outer = _runs()
+    _thread.runs = (*outer, run)
     try:
         yield run
     finally:
-        _thread.run = outer
+        _thread.runs = outer
 
 
 def checkpoint(**memo: Any) -> None:

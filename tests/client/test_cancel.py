@@ -13,6 +13,7 @@ from Products.zasync.errors import Cancelled
 from tests.client import jobs
 from tests.client.fate import Gate
 from zasync_client import beat
+from zasync_client.config import Plugin
 
 
 HOUR = datetime.timedelta(hours=1)
@@ -316,6 +317,34 @@ def test_what_a_thread_left_is_not_remembered_for_ever(fate):
         worker._pool.held = real
     runs = worker._runs
     assert (runs._running, runs._stops, runs._changed, runs._deadlines) == (set(), {}, {}, {})
+
+
+@pytest.mark.parametrize('groupable', [False, True])
+def test_a_call_that_cancels_all_calls_goes_on_itself(fate, groupable):
+    """It would run again and again: a call that was cancelled can't commit."""
+    plugin = Plugin('cancel_all', lambda run: jobs.cancel_all(), '', zope_aware=True,
+                    groupable=groupable)
+    worker = fate.worker(plugins=[plugin], changes={'batch_seconds': 1.0 if groupable else 0.0})
+    worker._habits.note_alone(('cancel_all',), 0.0)
+    other = fate.call('zope_exec', '/', {}, 'python: 1', not_before=HOUR)
+    deferreds = [fate.put('cancel_all') for _ in range(2)]
+    fate.go(worker, rounds=6)
+    assert other.state == 'cancelled'
+    assert {deferred.state for deferred in deferreds} <= {'resolved', 'cancelled'}
+    ended = [deferred for deferred in deferreds if deferred.state == 'resolved']
+    assert sum(deferred.result for deferred in ended) == 3 - len(ended)
+    assert [deferred.attempt for deferred in ended] == [1] * len(ended)
+    assert fate.counts() == (0, 0)
+
+
+def test_a_callback_that_cancels_all_calls_goes_on_with_its_own(fate):
+    worker = fate.worker()
+    other = fate.call('zope_exec', '/', {}, 'python: 1', not_before=HOUR)
+    deferred = fate.call('zope_exec', '/', {}, 'python: 1', callbacks=[
+        (jobs.cancel_all,), ('python: result + 1',)])
+    fate.go(worker, rounds=6)
+    assert (deferred.state, deferred.result, other.state) == ('resolved', 2, 'cancelled')
+    assert len(deferred.attempts) == 1
 
 
 def test_a_real_running_call_that_tells_ends_within_a_second(site, tmp_path):
