@@ -55,22 +55,29 @@ class Database:
         db.setPoolSize(max(db.getPoolSize(), threads + 2))
 
     def connection(self):
-        """This thread's connection, opened when first asked for."""
+        """This thread's connection, opened when first asked for, or after a call has closed it."""
         if getattr(_thread, 'is_spoilt', False):
             _thread.is_spoilt = False
             self.close()
-        try:
-            return self._local.connection
-        except AttributeError:
-            self._local.connection = self._db.open()
-            return self._local.connection
+        connection = self._opened()
+        if connection is None:
+            connection = self._local.connection = self._db.open()
+            self._local.opened = connection.opened
+        return connection
 
     def close(self):
         """Close this thread's connection, its server there or not."""
-        connection = self._local.__dict__.pop('connection', None)
+        connection = self._opened()
         if connection is not None:
+            del self._local.connection
             abort()
             connection.close()
+
+    def _opened(self):
+        """This thread's connection, or None: what a call has closed may be another thread's."""
+        connection = getattr(self._local, 'connection', None)
+        ours = connection is not None and connection.opened == self._local.opened
+        return connection if ours else None
 
     def application(self):
         """The application root, unwrapped, in this thread's snapshot."""
@@ -143,7 +150,7 @@ class Database:
 
         What has run is not asked for again, and arguments may be big.
         """
-        connection = self._local.__dict__.get('connection')
+        connection = self._opened()
         if connection is not None:
             deferred = connection.get_connection(database_name)._cache.get(oid)
             if deferred is not None and deferred._p_state == UPTODATE:

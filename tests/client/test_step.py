@@ -441,6 +441,29 @@ def test_a_call_that_hides_a_failed_commit_each_time_fails_in_the_end(bench):
     assert len(runs) == 3
 
 
+@pytest.mark.parametrize('groupable', [False, True])
+@pytest.mark.parametrize('before', [lambda: None, transaction.abort, transaction.commit])
+def test_a_call_that_closes_the_connection_of_its_thread_does_it_to_no_other(
+        bench, before, groupable):
+    """As a function does that was written for a script, with the application it got."""
+    def closes(run):
+        before()
+        run.app._p_jar.close()
+        return 'closed'
+
+    worker = bench.worker(plugins=[('closes', closes)], changes={'batch_seconds': 1.0})
+    plugin = worker._config.plugins['closes']
+    worker._config.plugins['closes'] = replace(plugin, groupable=groupable)
+    worker._habits.note_alone(('closes',), 0.0)
+    deferreds = [bench.put('closes') for _ in range(2)]
+    deferreds += [bench.put('zope_exec', '/', {}, "python: 'closed'") for _ in range(2)]
+    for _ in range(6):
+        bench.step(worker)
+        bench.settle(worker)
+    transaction.begin()
+    assert [(each.state, each.result) for each in deferreds] == [('resolved', 'closed')] * 4
+
+
 def test_a_conflict_of_storing_a_failure_does_not_run_the_call_again(bench, monkeypatch):
     runs = []
 
