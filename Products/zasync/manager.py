@@ -216,18 +216,20 @@ class AsynchronousCallManager(ManagerPages, CallPages, PeriodicPages, SimpleItem
         failed = [deferred for deferred in chosen if deferred.state == FAILED]
         for deferred in failed:
             queue = deferred.queue
-            self._refuse_what_is_elsewhere(deferred)
             # It may have come along from another dispatcher, with the names of that one.
-            putting.put_again(queue, deferred, self.names())
+            putting.put_again(queue, deferred, self.names(), self._manager_id_of(deferred))
             putting.after_put(queue, self if queue is self.queue else None)
         return len(failed)
 
-    def _refuse_what_is_elsewhere(self, deferred):
-        """Raise KeyError for a call that was moved since, to a manager that has other names."""
-        if deferred.queue is not self.queue and not any(
-                deferred.is_in(queue) for queue in self.queues().values()):
-            raise KeyError(f'the call {deferred.id} was moved to a manager that is not here any '
-                           'more: only there it can be run again')
+    def _manager_id_of(self, deferred):
+        """The id of the manager that has it. Raises KeyError if that has other names than ours."""
+        if deferred.is_in(self.queue):
+            return self.id
+        for id, queue in self.queues().items():
+            if deferred.is_in(queue):
+                return id
+        raise KeyError(f'the call {deferred.id} was moved to a manager that is not here any more: '
+                       'only there it can be run again')
 
     @zpublish(False)
     @security.protected(permissions.ViewManagementScreens)

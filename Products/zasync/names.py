@@ -22,7 +22,7 @@ class Key(Persistent):
 
     Ids, not references: a name outlives its calls, and must not keep their results. The oid of
     the manager's queue tells it from a manager that has got its id since.
-    Written by puts only.
+    Written by puts, moves and retries only.
     """
 
     __zpublishable__ = False

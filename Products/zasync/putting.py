@@ -59,9 +59,19 @@ def put_after(queue, call, after, names=None):
     return deferred
 
 
-def put_again(queue, deferred, names):
-    """Have a call that failed for good run once more; names -- the Names that `queue` shares."""
+def put_again(queue, deferred, names, manager_id):
+    """Have a call that failed for good run once more.
+
+    names -- the Names that `queue` shares. manager_id -- of the queue's manager. It may have had
+    others when it failed.
+    """
     queue.put_again(deferred, lanes.current(), names)
+    if deferred.key is not None:
+        key, place = names.key(_own_key(deferred)), (manager_id, queue._p_oid)
+        if key.call_id is None:
+            key.take(deferred.id, *place)
+        elif place != (key.manager_id, key.queue_oid):
+            key.move(deferred.id, *place)
     # crash point 6: the request that has it run again is not committed; it stays failed.
     _watch_commit(deferred)
 

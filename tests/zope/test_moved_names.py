@@ -116,6 +116,34 @@ def test_a_failed_call_that_went_to_a_sibling_is_run_again_there(app, zad):  # n
     assert not zad.call_names.is_free('s', None)
 
 
+def test_a_key_joins_a_failed_call_that_came_along_and_is_run_again(app, zad):  # noqa: F811
+    app._setObject('zad2', ZAsyncDispatcher('zad2'))
+    call = failed(zad.zam1, key='k')
+    moved = cut_and_pasted(zad, 'zam1', app.zad2)
+    assert moved.retry(call.id) == 1
+    transaction.commit()
+    assert put(app.zad2, key='k') == ('zam1', call)
+
+
+def test_a_key_joins_a_failed_call_that_is_run_again_where_it_has_gone(app, zad):  # noqa: F811
+    """Also when the manager that it was put to stays, and tells of it no more."""
+    call = failed(zad.zam1, key='k')
+    gone_to(zad, 'zam2', call)
+    zad.zam1.queue.drop_old(clock.SYSTEM.now() + 10 * 86_400, 86_400)
+    transaction.commit()
+    assert zad.zam2.retry(call.id) == 1
+    transaction.commit()
+    assert put(zad, key='k') == ('zam2', call)
+
+
+def test_a_key_stays_with_the_newer_call_when_an_older_one_is_run_again(app, zad):  # noqa: F811
+    call = failed(zad.zam1, key='k')
+    newer = put(zad.zam2, key='k')
+    assert zad.zam1.retry(call.id) == 1
+    transaction.commit()
+    assert put(zad, key='k') == ('zam2', newer)
+
+
 @pytest.mark.parametrize('fate', ['moved', 'deleted'])
 def test_a_failed_call_whose_manager_is_elsewhere_by_now_is_not_run_again_from_here(
         site, app, zad, fate):  # noqa: F811
