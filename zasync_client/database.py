@@ -49,10 +49,14 @@ class Database:
     def __init__(self, db, target, threads):
         self._db = db
         self._target = target
-        #: The ZODB.DB in which the target was seen: another one if it is mounted.
-        self._seen_in = db
+        self._threads = threads
         self._local = threading.local()
-        db.setPoolSize(max(db.getPoolSize(), threads + 2))
+        self._see_in(db)
+
+    def _see_in(self, db):
+        """The target is in that ZODB.DB, in another one than the root if it is mounted."""
+        self._seen_in = db
+        db.setPoolSize(max(db.getPoolSize(), self._threads + 2))
 
     def connection(self):
         """This thread's connection, opened when first asked for, or after a call has closed it."""
@@ -97,8 +101,8 @@ class Database:
         if not IAsynchronousCallManager.providedBy(found):
             raise BadTarget(f'the target {path} is no asynchronous call manager but '
                             f'{getattr(found, "meta_type", type(found).__name__)!r}')
-        if target is self._target:
-            self._seen_in = found._p_jar.db()
+        if target is self._target and found._p_jar.db() is not self._seen_in:
+            self._see_in(found._p_jar.db())
         return found
 
     def reach(self, clock, stopping):

@@ -1,6 +1,8 @@
 """A dispatcher in a database of its own, mounted into the site: what is kept of a call outside."""
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import transaction
@@ -19,6 +21,7 @@ from Products.CPSMailAccess.mailtool import MailTool
 from Products.zasync.manager import AsynchronousCallManager
 from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
 from tests.zopeapp import started
+from zasync_client.database import Database
 
 
 DISPATCHER = 'asynchronous_call_dispatcher'
@@ -71,6 +74,27 @@ def mounted():
     made = Mounted()
     yield made
     made.close()
+
+
+def test_each_thread_of_a_worker_has_a_connection_to_the_database_of_its_target(mounted, caplog):
+    """ZODB warns of each connection above the size of a pool, which is 7 by default."""
+    threads = 18
+    database = Database(mounted._main, ('', DISPATCHER, 'zam'), threads)
+    all_at_once = threading.Barrier(threads, timeout=30)
+
+    def look():
+        try:
+            database.manager().lenNewCalls()
+            all_at_once.wait()
+        finally:
+            database.close()
+
+    database.manager()
+    database.close()
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(look) for _ in range(threads)]:
+            done.result()
+    assert 'open connections' not in caplog.text
 
 
 def test_an_object_of_the_site_keeps_a_deferred_in_the_transaction_of_its_put(mounted):
