@@ -7,6 +7,7 @@ Imports: interfaces, deferred, places, errors.
 """
 
 import math
+from operator import itemgetter
 
 from ZODB.POSException import POSKeyError
 
@@ -44,18 +45,13 @@ def search(queue, state=None, plugin=None, user=None, start=None, limit=100, mos
         raise ValueError(f'{told(state)} is no state of a call; they are {", ".join(STATES)}')
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST:
         raise ValueError(f'a page of calls holds 1 to {MOST:,} of them, not {told(limit)}')
-    found, shown = [], set()
-    before = None if start is None else _mark_of(
-        queue.find(start) if isinstance(start, str) else None)
-    looked = 0
-    for deferred in _all(queue, state):
+    found, shown, looked = [], set(), 0
+    items = _all(queue, state) if start is None else _after(queue, state, start, shown)
+    for _, deferred in items:
         mark = _mark_of(deferred)
         if mark in shown:
             continue
         shown.add(mark)
-        if before is not None:
-            before = None if mark == before else before
-            continue
         if _fits(deferred, state, plugin, user):
             found.append(deferred)
             if len(found) == limit:
@@ -64,6 +60,28 @@ def search(queue, state=None, plugin=None, user=None, start=None, limit=100, mos
         if looked >= most and is_there(deferred):
             return found, deferred
     return found, None
+
+
+def _after(queue, state, start, shown):
+    """What comes after the call of that id. shown -- gets the marks of what comes before.
+
+    If it is there no more, since it has another state by now, what was put before it.
+    """
+    mark, passed = _mark_of(queue.find(start) if isinstance(start, str) else None), set()
+    items = iter(_all(queue, state))
+    for _, deferred in items:
+        passed.add(_mark_of(deferred))
+        if mark in passed:
+            shown.update(passed)
+            yield from items
+            return
+    try:
+        lane_number, number, put_at = parse_id(start)
+    except (ValueError, AttributeError, TypeError, OverflowError):  # it is no id
+        return
+    for key, deferred in _all(queue, state):
+        if key < (put_at, (lane_number, number)):
+            yield key, deferred
 
 
 def _fits(deferred, state, plugin, user):
@@ -82,7 +100,7 @@ def _mark_of(deferred):
     return (deferred is not None and deferred._p_oid) or id(deferred)
 
 
-# where calls may be: each yields Deferreds and loads none
+# where calls may be: each yields ((put_at, (lane number, number)), Deferred), and loads none
 
 def _all(queue, state):
     """The calls that may be in `state` (None: all), some of them twice."""
@@ -99,14 +117,13 @@ def _running(queue):
 
 def _waiting(queue):
     """What was taken in and what is still in the lanes, newest first."""
-    found = [(place[1], place[2:], deferred) for place, deferred in queue.waiting.items()]
+    found = [((place[1], place[2:]), deferred) for place, deferred in queue.waiting.items()]
     for lane_number in range(len(queue.lanes)):
         for number, entry in queue.not_taken_in(lane_number):
             if entry.deferred is not None:
                 place = place_in_lane(entry, lane_number, number)
-                found.append((entry.put_at, place[2:], entry.deferred))
-    found.sort(key=lambda item: item[:2], reverse=True)
-    return (item[2] for item in found)
+                found.append(((entry.put_at, place[2:]), entry.deferred))
+    return sorted(found, key=itemgetter(0), reverse=True)
 
 
 def _cancelled(queue):
@@ -132,9 +149,11 @@ def _by_slice(slices):
 
 
 def _newest_first(calls, parse=parse_id):
-    parsed = sorted(((parse(key), key) for key in calls.keys()),
-                    key=lambda item: (item[0][2], item[0][:2]), reverse=True)
-    return (calls[key] for _, key in parsed)
+    found = []
+    for key in calls.keys():
+        lane_number, number, put_at = parse(key)
+        found.append(((put_at, (lane_number, number)), key))
+    return ((place, calls[key]) for place, key in sorted(found, reverse=True))
 
 
 # many at once

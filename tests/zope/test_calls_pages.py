@@ -105,6 +105,38 @@ def test_a_long_list_comes_in_pages_and_each_call_once(site, manager):
     assert len(seen) == 120 == len(set(seen))
 
 
+@pytest.mark.parametrize('fate', ['run again', 'dropped'])
+def test_the_next_page_is_there_when_the_last_call_of_the_page_is_in_the_list_no_more(
+        site, manager, now, fate):
+    """Whoever has that one run again, and then turns the page."""
+    site.login('bob')
+    ids = [put(manager).id for _ in range(callpages.PAGE + 10)]
+    for deferred in manager.queue.take_in_and_claim('boot', NOW, 99, 86_400):
+        deferred.fail(Failure('ValueError', 'no'), NOW)
+        manager.queue.archive_ended(deferred.id, 86_400)
+    transaction.commit()
+    site.logout()
+    admin = site.browser('admin')
+    first = admin.get('/zam/manage_calls?state=failed')
+    last = list(listed(first))[-1]
+    if fate == 'run again':
+        admin.post('/zam/manage_retryCall', {'id': last})
+        transaction.begin()
+        manager.queue.take_in_and_claim('boot', NOW, 0, 86_400)
+    else:
+        del manager.queue.failed[last]
+    transaction.commit()
+    second = first.click('Next page')
+    assert set(listed(first)) | set(listed(second)) == set(ids)
+    assert len(listed(second)) == 10
+
+
+@pytest.mark.parametrize('start', ['', 'x', '1-2-3', 'f-f-' + 400 * 'f' + '-f', '0-0-0-0'])
+def test_after_what_is_no_call_comes_nothing(site, calls, start):
+    found = listed(site.browser('admin').get('/zam/manage_calls', params={'start': start}))
+    assert len(found) == (0 if start else 5)
+
+
 def facts(answer):
     soup = BeautifulSoup(answer.text, 'html.parser')
     return {row.th.get_text(strip=True): row.td.get_text(strip=True)
