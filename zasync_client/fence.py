@@ -3,7 +3,7 @@
 Each commit made in a pool thread while a call runs writes the call's deferred, or
 is refused because the call is no longer ours. So of two workers that both believe
 they own a call the second meets a conflict, also when the call's code commits on
-its way, by a checkpoint or behind our back.
+its way, by a checkpoint or behind our back. Nor is a commit let through that would never end.
 
 Imports: zasync.errors.
 """
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import transaction
 from transaction._transaction import Status
+from ZODB.Connection import Connection
 from zope.interface import implementer
 
 from Products.zasync.errors import CommitRefused
@@ -33,10 +34,15 @@ class Fence:
 
     @contextmanager
     def around(self, deferred, boot, attempt):
-        """Guard the commits of the body, which runs that attempt of that call."""
+        """Guard the commits of the body, which runs that attempt of that call.
+
+        Raises CommitRefused at its end if what it has left can't be committed.
+        """
         self._call = deferred, boot, attempt
         try:
             yield
+            if second_connections(transaction.get(), deferred._p_jar):
+                raise _through_two(deferred)
         finally:
             self._call = None
 
@@ -68,10 +74,15 @@ class Fence:
         except Exception as error:  # the server is away: a commit can't succeed anyway
             current.join(_Refusal(error))
             return
-        if ours:
-            deferred._p_changed = True
-        else:
+        if not ours:
             current.join(_Refusal(NotOurs(f'the call {deferred.id} has gone to another run')))
+            return
+        deferred._p_changed = True
+        if second := second_connections(current, deferred._p_jar):
+            for connection in second:
+                connection.abort(current)
+                current._resources.remove(connection)
+            current.join(_Refusal(_through_two(deferred)))
 
     def afterCompletion(self, current):
         """Wake the beat."""
@@ -82,6 +93,30 @@ class Fence:
 
     def newTransaction(self, current):
         """Nothing to do."""
+
+
+def second_connections(current, connection):
+    """What takes part in that transaction though another connection to its database does.
+
+    connection -- that of the call, which does, and those that belong to it. A storage lets one
+    commit in at a time: the second would wait for the first, and with it all commits of the
+    process, for ever.
+    """
+    ours = list(connection.connections.values())
+    databases, found = [each.db() for each in ours], []
+    for each in current._resources:
+        if isinstance(each, Connection) and each not in ours:
+            if each.db() in databases:
+                found.append(each)
+            databases.append(each.db())
+    return found
+
+
+def _through_two(deferred):
+    return CommitRefused(
+        f'the call {deferred.id} has changed a database through two connections, which can not be '
+        'committed together: take objects from the application that the call has, or give the '
+        'other connection a transaction manager of its own')
 
 
 @implementer(transaction.interfaces.IDataManager)

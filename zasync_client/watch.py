@@ -1,6 +1,6 @@
 """The watch over a transaction that several calls share: what did one of them do to it?
 
-Imports: away, zasync.
+Imports: away, fence, zasync.
 """
 
 import transaction
@@ -11,6 +11,7 @@ from Products.zasync.failure import text_of
 from Products.zasync.putting import note_commit
 
 from .away import is_away
+from .fence import second_connections
 
 
 class Unfit(Exception):
@@ -54,6 +55,8 @@ class Watch:
             raise Unfit('it makes checkpoints')
         if self._count_hooks() != self._hooks:
             raise Unfit('it has something called at the end of its transaction')
+        if second_connections(current, self._connection):
+            raise Unfit('it changes a database through two connections')
         for resource in current._resources:
             if not hasattr(resource, 'savepoint'):
                 raise Unfit(f'its data manager {type(resource).__name__} has no savepoints')

@@ -37,6 +37,14 @@ def set_mark(name, value):
     return value
 
 
+def change_through_two_connections(name, commits=False):
+    """Effects, of which one is made through a connection that the call has opened."""
+    set_mark(name, 1)
+    current().app._p_jar.db().open().root()['others'] = name
+    if commits:
+        transaction.commit()
+
+
 def wait_for_file(path, limit=30.0):
     """Run until the file exists; tells that it runs by a file of its own."""
     with open(path + '.running', 'w', encoding='ascii') as file:

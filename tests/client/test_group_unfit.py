@@ -138,13 +138,18 @@ def savepoint_fails(run, sent):
         transaction.savepoint()
 
 
+def changes_through_another_connection(run, sent):
+    run.app._p_jar.db().open().root()['own'][19]['odd'] = 1
+
+
 ALONE = {
     commits_itself: 'resolved', commits_and_hides_it: 'resolved', aborts: 'resolved',
     begins: 'resolved', dooms: 'failed', makes_a_checkpoint: 'resolved',
     makes_a_checkpoint_and_hides_it: 'resolved', calls_before_commit: 'resolved',
     calls_after_commit: 'resolved', calls_before_abort: 'resolved',
     calls_after_abort: 'resolved', joins_without_savepoints: 'resolved',
-    stores_what_has_no_pickle: 'failed', savepoint_fails: 'failed'}
+    stores_what_has_no_pickle: 'failed', savepoint_fails: 'failed',
+    changes_through_another_connection: 'failed'}
 SENDS = (calls_before_commit, calls_after_commit, joins_without_savepoints)
 
 

@@ -128,6 +128,20 @@ def test_the_result_can_not_be_stored(site):
     assert 'unpicklable' not in site.root['marks']
 
 
+def test_a_call_changes_the_database_through_two_connections(site):
+    site.start_worker()
+    calls = [site.put('zope_call', jobs.change_through_two_connections, 'twice', commits=commits)
+             for commits in (False, True)]
+    site.ended(*calls)
+    for call in calls:
+        assert call.failure.type_name == 'Products.zasync.errors.CommitRefused'
+        assert 'through two connections' in call.failure.text
+    assert 'twice' not in site.root['marks'] and 'others' not in site.root
+    good = site.put('zope_call', jobs.set_mark, 'after', 1)
+    site.ended(good)
+    assert (good.state, site.root['marks']['after']) == ('resolved', 1)
+
+
 def test_a_call_that_raises_SystemExit_fails_and_its_worker_goes_on(site):
     site.start_worker()
     first = site.put('zope_call', jobs.exit_process)
