@@ -52,8 +52,8 @@ def add(deferred, success, failure):
     new = deferred._p_serial in (None, NO_SERIAL)
     if at_once or (new and _continuation(deferred) is not None):
         _call_at_once(deferred, success, failure, caller)
-    elif new and not deferred.ended:
-        # The call is not committed: nobody else has seen it.
+    elif new and not deferred.attempt and not deferred.ended:
+        # The call is not committed, nor does it run in its put: nobody else has seen it.
         deferred.append_callback(success, failure, None if caller == deferred.caller else caller)
     else:
         _follower(deferred, caller).append_callback(success, failure, caller)

@@ -219,6 +219,30 @@ def test_callbacks_go_on_after_one_and_after_another_call_have_failed(app, zam):
     assert zam.calls(plugin='follow') == []
 
 
+def add_to_itself():
+    from Products.zasync.running import current
+    current().app.zam.getDeferred(current().id).addCallbacks(mark_it)
+    return 'mine'
+
+
+def mark_it(value):
+    jobs.mark(value)
+
+
+def test_a_callback_that_a_call_adds_to_itself_follows_it_as_in_a_worker(app, zam):
+    with eager():
+        at_once = zam.putCall('zope_call', add_to_itself)
+        assert (at_once.result, marks(app)) == ('mine', 'mine')
+    transaction.commit()
+    app._marks = None
+    transaction.commit()
+    with make_worker(zam) as worker:
+        by_worker = zam.putCall('zope_call', add_to_itself)
+        transaction.commit()
+        worker.run_until_idle()
+        assert (by_worker.result, marks(app)) == ('mine', 'mine')
+
+
 def test_a_callback_added_to_a_committed_call_runs_at_once_too(app, zam):
     with eager():
         deferred = zam.putCall('echo', 'late')
