@@ -94,12 +94,13 @@ def _call_at_once(deferred, success, failure, caller):
 
 
 def follow(deferred):
-    """Have the callbacks of a call that was cancelled run by a follower."""
+    """Have the callbacks of a call that was cancelled run by a follower, if it has some."""
     left = deferred.take_callbacks()
-    follower = _new_follower(deferred, deferred.caller)
-    for success, failure, caller in left:
-        follower.append_callback(success, failure, caller)
-    putting.after_put(deferred._queue)
+    if left:
+        follower = _new_follower(deferred, deferred.caller)
+        for success, failure, caller in left:
+            follower.append_callback(success, failure, caller)
+    putting.after_put(deferred._queue)  # what waited for it may go on
 
 
 def _follower(deferred, caller):

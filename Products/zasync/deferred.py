@@ -58,13 +58,13 @@ OUTCOME_MOST = 200
 class Chain:
     """What `callbacks` does for deferreds; it knows who adds a callback, which we must not.
 
-    add -- callable(deferred, success, failure). follow -- callable(deferred), which has
-    ended and has callbacks that nobody will run. is_own -- callable(deferred) → whether it
+    add -- callable(deferred, success, failure). follow -- callable(deferred), which was
+    cancelled: nobody will run the callbacks it has. is_own -- callable(deferred) → whether it
     is the call whose code asks.
     """
 
     add: Any = None
-    follow: Any = None
+    follow: Any = staticmethod(lambda deferred: None)
     is_own: Callable[[Deferred], bool] = staticmethod(lambda deferred: False)
 
 
@@ -291,7 +291,7 @@ class Deferred(Persistent):
         if waited and self._queue is not None:
             self._queue.note_cancelled(self)
         # crash point 5: the request that cancels is not committed; the call goes on.
-        if self.has_callbacks():
+        if self._queue is not None:
             Chain.follow(self)
         return True
 

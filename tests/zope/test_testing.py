@@ -251,6 +251,18 @@ def test_a_callback_added_to_a_committed_call_runs_at_once_too(app, zam):
         assert marks(app) == 'late'
 
 
+@pytest.mark.parametrize('at_commit', [False, True])
+def test_an_aggregate_goes_on_when_its_last_member_is_cancelled(zam, at_commit):
+    with eager(at_commit=at_commit):
+        both = zam.putCall('aggregate', [('echo', (1,)), ('schedule', (60, 'echo', 2))])
+        transaction.commit()
+        assert both.state == 'new'
+        assert both.after[1].cancel()
+        transaction.commit()
+    assert both.result[0] == 1
+    assert both.result[1].type_name == 'Products.zasync.errors.Cancelled'
+
+
 def test_aggregates_series_and_keys_work(zam):
     calls = [('echo', (number,)) for number in range(3)]
     with eager():
