@@ -6,6 +6,8 @@ of all others.
 Imports: Zope, BTrees, mailbox, background, credentials, parameters, zmi, zasync.
 """
 
+import html
+
 from AccessControl.class_init import InitializeClass
 from AccessControl.SecurityInfo import ClassSecurityInfo
 from Acquisition import aq_base
@@ -313,7 +315,8 @@ def _id_problem(container, id):
     except UnicodeEncodeError:  # bytes that are no UTF-8 were sent
         return 'No id can be made of this: it is no text.'
     except BadRequest as error:
-        return 'No id can be made of this: %s' % error
+        # Zope's sentence has the id in it as HTML, and we return a text.
+        return 'No id can be made of this: %s' % html.unescape(str(error))
     return ''
 
 

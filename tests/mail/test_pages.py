@@ -87,7 +87,7 @@ BAD_INPUT = [
     ('user', '', 'A user id is needed.'),
     ('user', 'alice', 'There is a box_alice here already.'),
     ('user', 'a/b', 'No id can be made of this'),
-    ('user', '<b>x', 'No id can be made of this'),
+    ('user', '<b>x', 'No id can be made of this: The id "box_<b>x" contains'),
     ('HOST', 'a b', 'A host name or address is needed'),
     ('HOST', '', 'A host name or address is needed'),
     ('PORT', 'many', 'This must be a whole number.'),

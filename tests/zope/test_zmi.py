@@ -122,6 +122,12 @@ def test_a_wrong_add_form_comes_back_with_what_was_typed_and_a_sentence_a_field(
     assert list(app.objectIds()) == before
 
 
+@pytest.mark.parametrize('address', [MANAGER_ADD, DISPATCHER_ADD + 'WithManagers'])
+def test_an_id_that_zope_refuses_is_shown_as_it_was_typed(site, address):
+    page = site.browser('admin').post(address, {'id': 'R&D <zam>'})
+    assert 'The id "R&D <zam>" contains' in complaints(page)['id']
+
+
 def test_nothing_is_half_written_by_a_wrong_form(site, app):
     last = site.db.lastTransaction()
     site.browser('admin').post(MANAGER_ADD, {'id': 'zam', 'poll_interval': 'x'})

@@ -6,6 +6,7 @@ nothing is half-written.
 Imports: permissions, forgery.
 """
 
+import html
 from urllib.parse import quote
 
 from AccessControl.class_init import InitializeClass
@@ -80,7 +81,8 @@ def check_id(container, id):
 
 
 def _plain(reason):
-    return ' '.join(str(part) for part in reason.args) or type(reason).__name__
+    """Zope's sentence as text: it has the id in it as HTML."""
+    return html.unescape(' '.join(map(str, reason.args))) or type(reason).__name__
 
 
 def check_times(poll_interval, rotation_period):
