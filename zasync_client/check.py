@@ -2,8 +2,8 @@
 
 Nothing is written: neither a lock that stays, nor a log, nor into a database.
 
-Imports: config, database, datafile, holding, knock, memory, pidfile, zope, plaintext, errors,
-zasync.
+Imports: config, database, datafile, holding, knock, logs, memory, pidfile, zope, plaintext,
+errors, zasync.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ from Products.zasync.errors import BadKeyFile
 from . import config as configuration
 from . import datafile
 from . import holding
+from . import logs
 from . import memory
 from . import pidfile
 from . import zope
@@ -110,9 +111,12 @@ def findings(path, wait_seconds):
 
 
 def _of_logs(config):
-    """Files of logs that can't be opened."""
+    """Logs that can't be opened."""
     for logger in (config.zope.eventlog, *config.zope.loggers):
         for factory in logger.handler_factories if logger else ():
+            mistake = logs.mistake_in(factory)
+            if mistake:
+                yield Finding(ERROR, f'a log can not be opened: {mistake}', WRONG)
             path = getattr(factory.section, 'path', 'STDOUT')
             if path in ('STDOUT', 'STDERR'):
                 continue

@@ -3,6 +3,7 @@
 Imports: tracebacks, errors.
 """
 
+import codecs
 import logging
 import os
 import sys
@@ -25,7 +26,7 @@ def set_up(eventlog, loggers, verbose_traceback=False):
     """Start logging. eventlog, loggers -- ZConfig logger factories; None for the default.
 
     verbose_traceback -- show values with each traceback.
-    Raises ConfigurationError when a log file can't be opened.
+    Raises ConfigurationError when a log can't be opened, or is configured so that none can.
     """
     for level, name in LEVELS.items():
         logging.addLevelName(level, name)
@@ -42,13 +43,23 @@ def set_up(eventlog, loggers, verbose_traceback=False):
     for factory in factories:
         try:
             factory()
-        except OSError as reason:
+        except (OSError, ValueError, LookupError) as reason:
             raise ConfigurationError(f'a log can not be opened: {reason}') from reason
     if verbose_traceback:
         for logger in [logging.getLogger(), *(factory() for factory in factories)]:
             for handler in logger.handlers:
                 if handler.formatter is not None:
                     handler.formatter.formatException = text_of
+
+
+def mistake_in(handler):
+    """What is wrong with a ZConfig handler factory, wherever it writes to; None if nothing is."""
+    try:
+        handler.create_formatter()
+        codecs.lookup(getattr(handler.section, 'encoding', None) or 'utf-8')
+    except (ValueError, LookupError) as reason:
+        return str(reason)
+    return None
 
 
 def _works_here(handler):

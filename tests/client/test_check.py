@@ -4,6 +4,7 @@ import json
 import re
 import socket
 
+import pytest
 from ZODB.FileStorage import FileStorage
 
 from bench.processes import free_port
@@ -138,6 +139,17 @@ def test_a_log_that_can_not_be_opened_is_named(operator):
     code, output, errors = operator.does('check')
     assert code == 2
     assert 'the log /no/such/place/x.log can not be opened: there is no directory' in errors
+
+
+@pytest.mark.parametrize('line, mistake', [
+    ('format {message}', "Invalid format '{message}' for '%' style"),
+    ('encoding utf-9', 'unknown encoding: utf-9')])
+def test_a_log_whose_lines_can_not_be_written_so_is_wrong(operator, line, mistake):
+    operator.configure(more='<eventlog>\n <logfile>\n  path $INSTANCE/var/x.log\n'
+                            f'  {line}\n </logfile>\n</eventlog>\n')
+    code, output, errors = operator.does('check')
+    assert (code, errors) == (2, f'error: a log can not be opened: {mistake}\n')
+    assert operator.refused('run') == (2, f'a log can not be opened: {mistake}')
 
 
 def test_a_worker_of_the_file_that_serves_the_target_is_no_error(site, operator):
