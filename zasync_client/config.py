@@ -125,6 +125,8 @@ def _prepare(root):
     """
     # With it Zope refuses all that is protected; see the warning in `historic`.
     root.skip_authentication_checking = False
+    # No web server asks for them here, and the names of hosts in them may mean nothing here.
+    root.trusted_proxies = []
     os.environ.update(root.environment)
     remarks = []
     paths = _there(root.path, 'path', remarks)

@@ -322,6 +322,13 @@ def test_a_restart_whose_output_nobody_can_read_starts_the_worker(site, operator
     assert wait_until(lambda: pidfile.holder(str(operator.pid_path)).serving, 30)
 
 
+def test_a_proxy_of_the_web_server_whose_name_is_unknown_here_hinders_no_worker(site, operator):
+    """It comes in with the zope.conf of a host that knows the name."""
+    operator.configure(more='trusted-proxy proxy.invalid')
+    assert operator.gets('check').endswith(': no errors\n')
+    assert operator.gets('start').startswith('started: process ')
+
+
 @pytest.mark.parametrize('command', ['start', 'restart', 'check', 'drain', 'ping'])
 def test_a_wait_of_centuries_is_wrong_use_and_nothing_is_done(operator, command):
     """The system would refuse it, when the worker has been stopped or started already."""
