@@ -88,7 +88,18 @@ class Loader(ConfigLoader):
             matcher.addValue('instancehome', os.sep, (None, None, None))
         with _told('the file as a whole makes no sense'):  # Zope's type of it may raise anything
             root = matcher.finish()
+        if root.verbose_security and root.security_policy_implementation == 'C':
+            self._refuse_key('verbose-security', 'verbose-security on needs '
+                             'security-policy-implementation PYTHON, for Zope too: write that as '
+                             'well, or leave this line out')
         return root, CompositeHandler(matcher.handlers, self.schema)
+
+    def _refuse_key(self, key, message):
+        """What the top-level directive of that name says does not go with another one."""
+        url, line = next(place for place, name in self.names.items() if name == key)
+        reason = ZConfig.ConfigurationSyntaxError(message, url, line)
+        reason.blame = Blame(url, line, frozenset([(url, line)]), key)
+        raise reason
 
     def openResource(self, url):
         scheme, path = urllib.parse.urlsplit(url).scheme, path_of(url)

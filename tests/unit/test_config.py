@@ -285,6 +285,15 @@ def test_a_variable_that_is_there_is_not_taken_for_the_name_that_is_not_defined(
     assert 'NAMED is not defined' in refusal(conf('target $(NAMED)/$NAMED\n'))
 
 
+def test_verbose_security_is_refused_where_zope_does_not_have_it(conf):
+    path = conf('verbose-security on\n')
+    _, found = config.survey(path)
+    (problem,) = found.problems
+    assert problem.text.startswith('verbose-security on needs security-policy-implementation ')
+    assert 'verbose-security on' in path.read_text('utf-8').splitlines()[problem.line - 1]
+    config.load(conf('verbose-security on\nsecurity-policy-implementation python\n'))
+
+
 def test_the_environment_is_set_before_handlers_are_imported(conf, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, 'path', list(sys.path))
     monkeypatch.delenv('ZASYNC_TEST_NAME', raising=False)
