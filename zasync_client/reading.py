@@ -11,6 +11,7 @@ import os
 from typing import NamedTuple
 
 import ZConfig
+from ZConfig.matcher import SectionValue
 
 from .errors import ConfigurationError
 from .parsing import Blame
@@ -95,6 +96,9 @@ def _judge(reason, loader, path):
         if key is not None and key not in text:
             text = f'{key}{" " if text.startswith(("must be", "can not be")) else ": "}{text}'
         return Remark(text, path_of(blame.url), blame.line), blame.lines, blame.name
+    if isinstance(getattr(reason, 'value', None), SectionValue):  # ZConfig says no line of it
+        path, line = reason.value.getSectionMatcher().lines[None]
+        return Remark(_text(reason), path, line), frozenset(), ''
     if "'instancehome'" in str(reason):
         return (Remark('there is no line instancehome: it names the directory of the Zope '
                        'instance', path), frozenset(), 'instancehome')

@@ -294,6 +294,12 @@ def test_verbose_security_is_refused_where_zope_does_not_have_it(conf):
     config.load(conf('verbose-security on\nsecurity-policy-implementation python\n'))
 
 
+def test_a_logger_without_a_name_is_refused_with_the_line_it_begins_in(conf):
+    path = conf('<logger>\n</logger>\n')
+    line = path.read_text('utf-8').splitlines().index('<logger>') + 1
+    assert f'{path}, line {line}: a logger section needs a name' in refusal(path)
+
+
 def test_the_environment_is_set_before_handlers_are_imported(conf, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, 'path', list(sys.path))
     monkeypatch.delenv('ZASYNC_TEST_NAME', raising=False)
