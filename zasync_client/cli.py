@@ -50,6 +50,12 @@ def main(argv=None):
     except WorkerError as reason:
         print(f'zasync_client: {reason}', file=sys.stderr)
         return reason.exit_code
+    except FileNotFoundError as reason:
+        if reason.filename is not None:
+            raise
+        print('zasync_client: the directory that it was started in is gone: start it in one that '
+              'is there', file=sys.stderr)
+        return 2
     except OSError as reason:
         if reason.errno not in OUTPUT_LOST or reason.filename is not None:
             raise

@@ -322,6 +322,19 @@ def test_a_restart_whose_output_nobody_can_read_starts_the_worker(site, operator
     assert wait_until(lambda: pidfile.holder(str(operator.pid_path)).serving, 30)
 
 
+@pytest.mark.parametrize('words', [
+    ['-C', 'etc/zasync.conf', 'status'], ['run'], ['start'], ['key', 'secret.key']])
+def test_a_directory_that_is_gone_is_told_of_in_a_sentence(operator, tmp_path, words):
+    """A shell stays in it when a deployment has put another one into its place."""
+    gone = tmp_path / 'gone'
+    gone.mkdir()
+    done = subprocess.run(
+        ['sh', '-c', 'rmdir "$0" && exec "$@"', gone, *operator.argv(*words)], cwd=gone, text=True,
+        env=our_environment(), capture_output=True, timeout=60)
+    sentence = 'the directory that it was started in is gone: start it in one that is there'
+    assert (done.returncode, done.stderr) == (2, f'zasync_client: {sentence}\n')
+
+
 def test_a_proxy_of_the_web_server_whose_name_is_unknown_here_hinders_no_worker(site, operator):
     """It comes in with the zope.conf of a host that knows the name."""
     operator.configure(more='trusted-proxy proxy.invalid')
