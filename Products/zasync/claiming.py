@@ -198,7 +198,8 @@ class Claiming:
         looked_at = [(place, deferred) for place, deferred in self.waiting.items()
                      if all_lanes or place[2] == lane_number]
         for place, deferred in self._loaded_together(iter(looked_at), TAKE_IN_MOST):
-            if not is_waiting(deferred):
+            # With one that had ended others may have gone that waited for it.
+            if not is_waiting(deferred) and place in self.waiting:
                 self.waiting.remove(place, deferred)
                 self.waiting.forget_undone(place)
                 self._file_if_ended(deferred, rotation_period)

@@ -171,6 +171,8 @@ class _Move:
         return list(islice(tree.items(), max(0, self._most - self.count)))
 
     def _put(self, place, deferred, **waits):
+        if place not in self._queue.waiting:  # it was undone, as was found when another ended
+            return
         self._queue.waiting.remove(place, deferred)
         if is_waiting(deferred):
             target = self._target_of(deferred)

@@ -3,10 +3,12 @@
 import pytest
 
 from Products.zasync import listing
+from Products.zasync import moving
 from Products.zasync.failure import Failure
 from Products.zasync.interfaces import ACCEPTED
 from Products.zasync.interfaces import NEW
 from Products.zasync.lanes import CHUNK
+from Products.zasync.queue import Queue
 from tests.fakes import make_call
 from tests.fakes import NOW
 
@@ -305,6 +307,31 @@ def test_what_waits_for_the_end_of_a_call_and_is_undone_is_forgotten_at_that_end
     assert worker.begin().length_new() == 0
     end(worker, waits)
     file_store.databases[0].pack()
+
+
+@pytest.mark.parametrize('who', ['worker', 'move'])
+def test_what_waits_for_a_call_that_was_cancelled_and_is_undone_is_forgotten_once(
+        file_store, begun, who):
+    caller, worker = begun
+    [running] = worker.begin().desk.running
+    cancelled = put_after(caller, running)
+    worker.beat(LATE, 0)
+    put_after(caller, cancelled)
+    put = last_transaction_id(file_store)
+    undo_under_others(file_store, caller, worker, put)
+    caller.begin().find(cancelled).cancel()
+    caller.commit()
+    queue = worker.begin()
+    if who == 'worker':
+        queue.drop_undone(LATE, DAY)
+    else:
+        other = Queue()
+        worker.connection.add(other)
+        moving.move_some(queue, [moving.Target('other', other, {})], queue.names, LATE, DAY,
+                         served=False)
+    worker.commit()
+    assert not worker.begin().waiting.parked
+    assert worker.queue.desk.n_aside == 0
 
 
 @pytest.mark.parametrize('options', [{'not_before': LATE + 5_000}, {'expires_at': LATE + 5_000}])
