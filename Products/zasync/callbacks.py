@@ -31,6 +31,7 @@ from .errors import told
 from .errors import ZAsyncError
 from .failure import Failure
 from .options import bare
+from .running import current
 from .running import is_own
 from .security import capture
 
@@ -52,8 +53,9 @@ def add(deferred, success, failure):
     new = deferred._p_serial in (None, NO_SERIAL)
     if at_once or (new and _continuation(deferred) is not None):
         _call_at_once(deferred, success, failure, caller)
-    elif new and not deferred.attempt and not deferred.ended:
-        # The call is not committed, nor does it run in its put: nobody else has seen it.
+    elif new and not deferred.ended and (current() is None or current().has_put(deferred)):
+        # The call is not committed, nor was it put, or is it run, by another call of this
+        # transaction: nobody else has seen it.
         deferred.append_callback(success, failure, None if caller == deferred.caller else caller)
     else:
         _follower(deferred, caller).append_callback(success, failure, caller)
@@ -76,12 +78,12 @@ def _continuation(deferred):
 
 
 def _kept_continuations():
-    current = transaction.get()
+    shared = transaction.get()
     try:
-        kept = current.data(go_on_by)
+        kept = shared.data(go_on_by)
     except KeyError:
         kept = {}
-        current.set_data(go_on_by, kept)
+        shared.set_data(go_on_by, kept)
     return kept
 
 
@@ -104,18 +106,22 @@ def follow(deferred):
 
 
 def _follower(deferred, caller):
-    """The follower this transaction has put for `deferred`, else a new one."""
-    current = transaction.get()
+    """The follower this transaction has put for `deferred`, else a new one.
+
+    Calls that share the transaction have one each, as if it were their own.
+    """
+    shared = transaction.get()
     try:
-        ours = current.data(_follower)
+        ours = shared.data(_follower)
     except KeyError:
         ours = {}
-        current.set_data(_follower, ours)
-    id, found = ours.get(deferred.id, (None, None))
+        shared.set_data(_follower, ours)
+    key = deferred.id, current()
+    id, found = ours.get(key, (None, None))
     # A savepoint that was rolled back may have taken it out of its lane.
     if found is None or deferred._queue.find(id) is not found:
         found = _new_follower(deferred, caller)
-        ours[deferred.id] = found.id, found
+        ours[key] = found.id, found
     return found
 
 

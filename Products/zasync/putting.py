@@ -1,6 +1,6 @@
 """Putting a call into a queue, in the caller's transaction.
 
-Imports: lanes, staleoids, wakeup, clock, interfaces.
+Imports: running, lanes, staleoids, wakeup, clock, interfaces.
 """
 
 import sys
@@ -11,6 +11,7 @@ import transaction
 
 from . import clock
 from . import lanes
+from . import running
 from . import wakeup
 from .interfaces import NEW
 from .staleoids import forget_loaded
@@ -54,6 +55,9 @@ def put(queue, names, call, manager_id):
 def put_after(queue, call, after, names=None):
     """Queue `call`, to run after the ends of the Deferreds in `after`; → its Deferred."""
     deferred = queue.put(call, lanes.current(), names, after)
+    run = running.current()
+    if run is not None:
+        run.note_put(deferred)
     # crash point 1: the request that puts is not committed; there is no call.
     _watch_commit(deferred)
     return deferred

@@ -47,8 +47,17 @@ class Run:
         self.awaited = deferred.after
         self.app: Any = None
         self._deferred = deferred
+        self._put: set[str] = set()
         self._commit = commit
         self._report = report
+
+    def note_put(self, deferred: Deferred) -> None:
+        """It has put that call."""
+        self._put.add(deferred.id)
+
+    def has_put(self, deferred: Deferred) -> bool:
+        """Whether it has put that call."""
+        return deferred.id in self._put
 
     def is_of(self, deferred: Deferred) -> bool:
         """Whether it is the run of that call, seen through the same connection."""

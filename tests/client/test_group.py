@@ -2,6 +2,7 @@
 
 import logging
 import random
+from datetime import timedelta
 
 import pytest
 import transaction
@@ -17,7 +18,9 @@ from zope.globalrequest import getRequest
 from Products.zasync import groupable
 from Products.zasync import policy
 from Products.zasync import wakeup
+from Products.zasync.builtin import FOLLOW
 from Products.zasync.claiming import ALONE_SECONDS
+from Products.zasync.options import Options
 from Products.zasync.options import Retry
 from Products.zasync.running import progress
 from tests.client import jobs
@@ -189,6 +192,46 @@ def test_calls_put_calls_and_failed_ones_have_not(group):
     assert_together(*deferreds)
     found = [each.result for each in group.manager.calls('resolved') if each.plugin == 'echo']
     assert sorted(found) == [1, 3, 4]
+
+
+def test_callbacks_that_calls_of_a_group_add_to_one_call_are_a_chain_for_each(group):
+    """Each begins with the value of that call, as if it had been added by another transaction."""
+    group.actions['add'] = lambda run, id, text: run.app.zam.getDeferred(
+        id).addCallbacks(text).addCallbacks('python: [result]') and None
+    other = group.call('zope_exec', '/', {}, 'python: 5', not_before=timedelta(hours=1))
+    worker = group.worker()
+    deferreds = [group.put('do', 'add', other.id, f'python: result + {number}')
+                 for number in (1, 2)]
+    group.go(worker)
+    assert_together(*deferreds)
+    group.clock.advance(3_601)
+    group.go(worker, rounds=6)
+    assert other.result == 5
+    assert sorted(each.result for each in group.manager.calls('resolved')
+                  if each.plugin == FOLLOW) == [[6], [7]]
+
+
+def test_a_callback_that_a_call_adds_to_what_another_of_its_group_has_put_is_none_of_that(group):
+    """As if it had been committed: the result of that call stays as whoever put it wants it."""
+    def put(run, *callbacks):
+        found = run.app.zam.putCallWith(
+            Options(key='one', not_before=timedelta(hours=1)), 'zope_exec', '/', {}, 'python: 5')
+        for text in callbacks:
+            found.addCallbacks(text)
+        return found.id
+
+    group.actions['put'] = put
+    worker = group.worker()
+    deferreds = [group.put('do', 'put', 'python: result + 1'),
+                 group.put('do', 'put', 'python: result * 7', 'python: [result]')]
+    group.go(worker)
+    assert_together(*deferreds)
+    [id] = {each.result for each in deferreds}
+    group.clock.advance(3_601)
+    group.go(worker, rounds=6)
+    assert group.manager.getDeferred(id).result == 6
+    [follower] = [each for each in group.manager.calls('resolved') if each.plugin == FOLLOW]
+    assert follower.result == [42]
 
 
 def test_a_put_is_told_though_the_first_one_of_its_transaction_was_rolled_back(
