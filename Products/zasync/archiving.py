@@ -15,6 +15,7 @@ from .places import DESK_LANE
 from .places import filing_key
 from .places import holds
 from .places import make_id
+from .places import parse_id
 from .places import place_of
 from .trees import NarrowTree
 
@@ -50,6 +51,8 @@ class Archiving:
         """
         deferred = self.desk.remove_reserved(id)
         if not is_there(deferred):  # its put was undone
+            lane_number, number, put_at = parse_id(id)
+            self.waiting.forget_undone(put_at, lane_number, number)
             self.have_run_not_held_up(now)
             return
         if deferred.is_waiting() and deferred.attempt == 0:

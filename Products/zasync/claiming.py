@@ -201,7 +201,7 @@ class Claiming:
             # With one that had ended others may have gone that waited for it.
             if not is_waiting(deferred) and place in self.waiting:
                 self.waiting.remove(place, deferred)
-                self.waiting.forget_undone(place)
+                self.waiting.forget_undone(*place[1:])
                 self._file_if_ended(deferred, rotation_period)
         self.have_run_not_held_up(now)
 
@@ -225,7 +225,9 @@ class Claiming:
             else:
                 self.waiting.remove(place, deferred)
             if not is_waiting(deferred):
-                any_undone |= not is_there(deferred)
+                if not is_there(deferred):
+                    any_undone = True
+                    self.waiting.forget_undone(*place[1:])
                 self._file_if_ended(deferred, rotation_period)
             elif deferred.is_expired(now):
                 self._expire(deferred, now, rotation_period)

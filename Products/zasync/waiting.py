@@ -83,10 +83,10 @@ class Waiting(Persistent):
         if deferred.expires_at is not None:
             self._expiring.pop((deferred.expires_at, *place[2:]), None)
 
-    def forget_undone(self, place):
+    def forget_undone(self, put_at, lane, number):
         """Its put was undone: when it would have expired can't be read any more."""
-        for key, (noted, _) in list(self._expiring.items()):
-            if noted == place:
+        for key, (place, _) in list(self._expiring.items()):
+            if place[1:] == (put_at, lane, number):
                 del self._expiring[key]
 
     # taking out
@@ -148,7 +148,7 @@ class Waiting(Persistent):
         for place, deferred in list(self.parked.items()):
             if not is_there(deferred):
                 self.remove(place, deferred)
-                self.forget_undone(place)
+                self.forget_undone(*place[1:])
         left = [(place, deferred) for place, deferred in self.parked.items()
                 if not has_ended(deferred)]
         found = [(place, deferred) for place, deferred in left if not deferred.is_held_up()]

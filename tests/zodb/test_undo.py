@@ -350,6 +350,23 @@ def test_an_undone_put_that_no_lane_tells_of_is_forgotten_when_the_worker_compar
     file_store.databases[0].pack()
 
 
+@pytest.mark.parametrize('kept', [False, True])
+def test_when_an_undone_put_would_have_expired_is_forgotten_when_its_turn_comes(
+        file_store, begun, kept):
+    """Else no pack would get past it until then."""
+    caller, worker = begun
+    undone = caller.put(make_call(2, expires_at=LATE + 5_000))
+    put = last_transaction_id(file_store)
+    worker.begin().take_in_and_claim('boot', LATE, int(kept), DAY, may_reserve=lambda _: True)
+    worker.commit()
+    other = undo_under_others(file_store, caller, worker, put)
+    if kept:
+        worker.begin().claim_reserved(undone, 'boot', LATE)
+        worker.commit()
+    assert worker.beat(LATE, 10) == [other]
+    file_store.databases[0].pack()
+
+
 def test_a_look_at_the_whole_lane_after_an_undo_takes_no_call_twice_that_is_to_run_once_more(
         file_store, begun):
     """The lane has two entries of it, of which the first one says that it waits for another."""
