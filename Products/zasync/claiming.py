@@ -114,9 +114,10 @@ class Claiming:
                     self._leave_ended(deferred.id)
                     if deferred.moved:
                         self._keep_moved(deferred)
-                    # The lane is looked at once more, and has an entry for each time it was put.
-                    if place in self.waiting:
-                        continue
+                # It was put before, and lanes that are looked at once more have an entry for
+                # each time.
+                if place in found or (PLACE in facts and place in self.waiting):
+                    continue
                 if EXPIRES in facts:
                     self.waiting.note_expiry(facts[EXPIRES], place, deferred)
                 if AFTER in facts and deferred.is_held_up():

@@ -367,19 +367,23 @@ def test_when_an_undone_put_would_have_expired_is_forgotten_when_its_turn_comes(
     file_store.databases[0].pack()
 
 
+@pytest.mark.parametrize('lane', [0, 1])
 def test_a_look_at_the_whole_lane_after_an_undo_takes_no_call_twice_that_is_to_run_once_more(
-        file_store, begun):
-    """The lane has two entries of it, of which the first one says that it waits for another."""
+        file_store, begun, lane):
+    """There are two entries of it, and that of its put says that it waits for another call.
+
+    lane -- in which it was put at first; it is put once more in lane 0.
+    """
     caller, worker = begun
-    awaited = caller.put(make_call(2))
+    awaited = caller.put(make_call(2), lane)
     worker.beat(LATE, 0)
-    waits = put_after(caller, awaited)
+    waits = put_after(caller, awaited, lane)
     for id in (awaited, waits):
         assert worker.beat(LATE, 10) == [id]
         worker.begin().find(id).fail(Failure('ValueError', 'no'), LATE)
         worker.queue.archive_ended(id, DAY)
         worker.commit()
-    undo_one_taken_in(file_store, caller, worker)
+    undo_one_taken_in(file_store, caller, worker, lane)
     queue = caller.begin()
     for id in (awaited, waits):
         queue.put_again(queue.find(id), 0)
@@ -415,9 +419,9 @@ def file_one(caller, worker):
     end(worker, id)
 
 
-def undo_one_taken_in(file_store, caller, worker):
-    """Put one in lane 0 that is taken in and undone."""
-    caller.put(make_call(2))
+def undo_one_taken_in(file_store, caller, worker, lane=0):
+    """Put one in that lane that is taken in and undone."""
+    caller.put(make_call(2), lane)
     put = last_transaction_id(file_store)
     worker.beat(LATE, 0)
     undo(file_store, caller, put)
