@@ -39,9 +39,13 @@ class Fence:
         Raises CommitRefused at its end if what it has left can't be committed.
         """
         self._call = deferred, boot, attempt
+        connection = deferred._p_jar
+        opened = connection.opened
         try:
             yield
-            if second_connections(transaction.get(), deferred._p_jar):
+            # What was closed and is open again is not what the end of the call is written through.
+            is_ours = connection.opened == opened
+            if second_connections(transaction.get(), connection, is_ours):
                 raise _through_two(deferred)
         finally:
             self._call = None
@@ -95,17 +99,17 @@ class Fence:
         """Nothing to do."""
 
 
-def second_connections(current, connection):
+def second_connections(current, connection, is_ours=True):
     """What takes part in that transaction though another connection to its database does.
 
-    connection -- that of the call, which does, and those that belong to it. A storage lets one
-    commit in at a time: the second would wait for the first, and with it all commits of the
-    process, for ever.
+    connection -- that of the call, which does, and those that belong to it; is_ours -- or others
+    to these databases, if it has closed them. A storage lets one commit in at a time: the second
+    would wait for the first, and with it all commits of the process, for ever.
     """
     ours = list(connection.connections.values())
     databases, found = [each.db() for each in ours], []
     for each in current._resources:
-        if isinstance(each, Connection) and each not in ours:
+        if isinstance(each, Connection) and not (is_ours and each in ours):
             if each.db() in databases:
                 found.append(each)
             databases.append(each.db())

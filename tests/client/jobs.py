@@ -45,6 +45,16 @@ def change_through_two_connections(name, commits=False):
         transaction.commit()
 
 
+def change_through_a_later_connection(name):
+    """An effect through a connection that the call has opened after closing its own.
+
+    It may be the same object.
+    """
+    own = current().app._p_jar
+    own.close()
+    own.db().open().root()['others'] = name
+
+
 def wait_for_file(path, limit=30.0):
     """Run until the file exists; tells that it runs by a file of its own."""
     with open(path + '.running', 'w', encoding='ascii') as file:

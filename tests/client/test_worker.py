@@ -132,6 +132,7 @@ def test_a_call_changes_the_database_through_two_connections(site):
     site.start_worker()
     calls = [site.put('zope_call', jobs.change_through_two_connections, 'twice', commits=commits)
              for commits in (False, True)]
+    calls.append(site.put('zope_call', jobs.change_through_a_later_connection, 'later'))
     site.ended(*calls)
     for call in calls:
         assert call.failure.type_name == 'Products.zasync.errors.CommitRefused'
