@@ -67,7 +67,10 @@ def _after(queue, state, start, shown):
 
     If it is there no more, since it has another state by now, what was put before it.
     """
-    mark, passed = _mark_of(queue.find(start) if isinstance(start, str) else None), set()
+    last = queue.find(start) if isinstance(start, str) else None
+    if last is not None and start in _on_desk(queue) and not _fits(last, state, None, None):
+        last = None  # it runs, and is met there only because calls of any state are
+    mark, passed = _mark_of(last), set()
     items = iter(_all(queue, state))
     for _, deferred in items:
         passed.add(_mark_of(deferred))
@@ -112,7 +115,11 @@ def _all(queue, state):
 
 
 def _running(queue):
-    return _newest_first(queue.desk.running | queue.desk.reserved)
+    return _newest_first(_on_desk(queue))
+
+
+def _on_desk(queue):
+    return queue.desk.running | queue.desk.reserved
 
 
 def _waiting(queue):
