@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 
+from ZConfig.components.logger.handlers import HandlerFactory
 from ZConfig.components.logger.loghandler import reopenFiles
 
 from .errors import ConfigurationError
@@ -53,7 +54,12 @@ def set_up(eventlog, loggers, verbose_traceback=False):
 
 
 def mistake_in(handler):
-    """What is wrong with a ZConfig handler factory, wherever it writes to; None if nothing is."""
+    """What is wrong with a handler factory, wherever it writes to; None if nothing is known.
+
+    Only of ZConfig's own is it known how they make what they make.
+    """
+    if not isinstance(handler, HandlerFactory):
+        return None
     try:
         handler.create_formatter()
         codecs.lookup(getattr(handler.section, 'encoding', None) or 'utf-8')

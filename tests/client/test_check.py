@@ -152,6 +152,37 @@ def test_a_log_whose_lines_can_not_be_written_so_is_wrong(operator, line, mistak
     assert operator.refused('run') == (2, f'a log can not be opened: {mistake}')
 
 
+def test_a_log_of_a_package_that_makes_its_handlers_in_its_own_way_is_not_looked_into(
+        operator, tmp_path, monkeypatch):
+    """As that of raven, which sends what is logged to Sentry."""
+    package = tmp_path / 'ownlog'
+    package.mkdir()
+    (package / '__init__.py').write_text('''\
+import logging
+from ZConfig.components.logger.factory import Factory
+
+class OwnFactory(Factory):
+    def __init__(self, section):
+        super().__init__()
+        self.section = section
+
+    def getLevel(self):
+        return logging.INFO
+
+    def create(self):
+        return logging.NullHandler()
+''', 'utf-8')
+    (package / 'component.xml').write_text('''\
+<component prefix="ownlog">
+  <import package="ZConfig.components.logger" file="abstract.xml"/>
+  <sectiontype name="own" implements="ZConfig.logger.handler" datatype=".OwnFactory"/>
+</component>
+''', 'utf-8')
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    operator.configure(more='%import ownlog\n<eventlog>\n <own>\n </own>\n</eventlog>\n')
+    assert operator.does('check')[::2] == (0, '')
+
+
 def test_a_worker_of_the_file_that_serves_the_target_is_no_error(site, operator):
     operator.gets('start')
     code, output, errors = operator.does('check')
