@@ -9,6 +9,7 @@ Imports: zasync.errors.
 """
 
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import transaction
 from transaction._transaction import Status
@@ -17,6 +18,21 @@ from zope.interface import implementer
 
 from Products.zasync.errors import CommitRefused
 from Products.zasync.errors import NotOurs
+
+
+class _Call(NamedTuple):
+    """The call that runs. opened -- when its connection was opened: its code may close that."""
+
+    id: str
+    deferred: object
+    boot: str
+    attempt: int
+    opened: float
+
+    @property
+    def is_connected(self):
+        """Whether its connection is open as it was; else it may be another thread's by now."""
+        return self.deferred._p_jar.opened == self.opened
 
 
 class Fence:
@@ -38,15 +54,13 @@ class Fence:
 
         Raises CommitRefused at its end if what it has left can't be committed.
         """
-        self._call = deferred, boot, attempt
         connection = deferred._p_jar
-        opened = connection.opened
+        call = self._call = _Call(deferred.id, deferred, boot, attempt, connection.opened)
         try:
             yield
-            # What was closed and is open again is not what the end of the call is written through.
-            is_ours = connection.opened == opened
-            if second_connections(transaction.get(), connection, is_ours):
-                raise _through_two(deferred)
+            # The end of the call is written through another connection than one it has closed.
+            if second_connections(transaction.get(), connection, call.is_connected):
+                raise _through_two(call.id)
         finally:
             self._call = None
 
@@ -67,26 +81,29 @@ class Fence:
         """
         if current.status is not Status.ACTIVE:
             return
+        refused = self._why_refused(current)
+        if refused is not None:
+            # All connections are asked to begin the commit before anybody votes on it.
+            _keep_one_each(current)
+            current.join(_Refusal(refused))
+
+    def _why_refused(self, current):
+        """The error of a commit that may not be; None if it may, and then it is the owner's."""
         if self._closed:
-            current.join(_Refusal(CommitRefused(
-                'a call that shares a transaction with others can not commit')))
+            return CommitRefused('a call that shares a transaction with others can not commit')
         if self._call is None:
-            return
-        deferred, boot, attempt = self._call
+            return None
+        call, deferred = self._call, self._call.deferred
+        if not call.is_connected:
+            return CommitRefused(f'the call {call.id} has closed the connection that it was '
+                                 'given: it can not commit any more')
         try:
-            ours = deferred.is_owned_by(boot, attempt)
+            if not deferred.is_owned_by(call.boot, call.attempt):
+                return NotOurs(f'the call {call.id} has gone to another run')
         except Exception as error:  # the server is away: a commit can't succeed anyway
-            current.join(_Refusal(error))
-            return
-        if not ours:
-            current.join(_Refusal(NotOurs(f'the call {deferred.id} has gone to another run')))
-            return
+            return error
         deferred._p_changed = True
-        if second := second_connections(current, deferred._p_jar):
-            for connection in second:
-                connection.abort(current)
-                current._resources.remove(connection)
-            current.join(_Refusal(_through_two(deferred)))
+        return _through_two(call.id) if second_connections(current, deferred._p_jar) else None
 
     def afterCompletion(self, current):
         """Wake the beat."""
@@ -116,9 +133,19 @@ def second_connections(current, connection, is_ours=True):
     return found
 
 
-def _through_two(deferred):
+def _keep_one_each(current):
+    """Take out of a transaction what would wait for another connection to the same database."""
+    databases = []
+    for each in [each for each in current._resources if isinstance(each, Connection)]:
+        if each.db() in databases:
+            each.abort(current)
+            current._resources.remove(each)
+        databases.append(each.db())
+
+
+def _through_two(id):
     return CommitRefused(
-        f'the call {deferred.id} has changed a database through two connections, which can not be '
+        f'the call {id} has changed a database through two connections, which can not be '
         'committed together: take objects from the application that the call has, or give the '
         'other connection a transaction manager of its own')
 

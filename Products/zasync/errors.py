@@ -80,7 +80,7 @@ class NotOurs(ZAsyncError, TransientError):
 class CommitRefused(ZAsyncError):
     """A call tried to commit a transaction that is not its own, a request's or a group's; or it
     failed in a request, and what it did can't be undone alone; or it changed a database through
-    two connections.
+    two connections, or had closed its own.
     """
 
 

@@ -37,8 +37,11 @@ def set_mark(name, value):
     return value
 
 
-def change_through_two_connections(name, commits=False):
+def change_through_two_connections(name, commits=False, gate=None):
     """Effects, of which one is made through a connection that the call has opened."""
+    if gate is not None:
+        wait_for_file(gate)
+        transaction.begin()
     set_mark(name, 1)
     current().app._p_jar.db().open().root()['others'] = name
     if commits:

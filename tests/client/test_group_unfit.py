@@ -142,6 +142,11 @@ def changes_through_another_connection(run, sent):
     run.app._p_jar.db().open().root()['own'][19]['odd'] = 1
 
 
+def commits_through_another_connection(run, sent):
+    changes_through_another_connection(run, sent)
+    transaction.commit()
+
+
 ALONE = {
     commits_itself: 'resolved', commits_and_hides_it: 'resolved', aborts: 'resolved',
     begins: 'resolved', dooms: 'failed', makes_a_checkpoint: 'resolved',
@@ -149,7 +154,7 @@ ALONE = {
     calls_after_commit: 'resolved', calls_before_abort: 'resolved',
     calls_after_abort: 'resolved', joins_without_savepoints: 'resolved',
     stores_what_has_no_pickle: 'failed', savepoint_fails: 'failed',
-    changes_through_another_connection: 'failed'}
+    changes_through_another_connection: 'failed', commits_through_another_connection: 'failed'}
 SENDS = (calls_before_commit, calls_after_commit, joins_without_savepoints)
 
 

@@ -464,6 +464,27 @@ def test_a_call_that_closes_the_connection_of_its_thread_does_it_to_no_other(
     assert [(each.state, each.result) for each in deferreds] == [('resolved', 'closed')] * 4
 
 
+@pytest.mark.parametrize('after', [transaction.abort, transaction.begin, transaction.commit])
+def test_a_call_that_has_closed_the_connection_of_its_thread_may_abort_and_not_commit(
+        bench, after):
+    def closes(run):
+        run.app._p_jar.close()
+        after()
+        return 'closed'
+
+    worker = bench.worker(plugins=[('closes', closes)])
+    deferred = bench.put('closes')
+    for _ in range(3):
+        bench.step(worker)
+        bench.settle(worker)
+    transaction.begin()
+    if after is transaction.commit:
+        assert deferred.failure.type_name == 'Products.zasync.errors.CommitRefused'
+        assert 'has closed the connection' in deferred.failure.text
+    else:
+        assert deferred.result == 'closed'
+
+
 def test_a_conflict_of_storing_a_failure_does_not_run_the_call_again(bench, monkeypatch):
     runs = []
 

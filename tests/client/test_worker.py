@@ -143,6 +143,19 @@ def test_a_call_changes_the_database_through_two_connections(site):
     assert (good.state, site.root['marks']['after']) == ('resolved', 1)
 
 
+def test_a_call_that_was_cancelled_commits_through_two_connections(site, tmp_path):
+    site.start_worker(threads=1)
+    gate = tmp_path / 'gate'
+    call = site.put('zope_call', jobs.change_through_two_connections, 'twice', commits=True,
+                    gate=str(gate))
+    site.wait((tmp_path / 'gate.running').exists)
+    site.change(call.cancel)
+    gate.touch()
+    good = site.put('zope_call', jobs.set_mark, 'after', 1)
+    site.ended(good)
+    assert 'twice' not in site.root['marks'] and 'others' not in site.root
+
+
 def test_a_call_that_raises_SystemExit_fails_and_its_worker_goes_on(site):
     site.start_worker()
     first = site.put('zope_call', jobs.exit_process)
