@@ -79,6 +79,7 @@ def _key(pulse):
 
 
 def _storage_now(connection):
-    database = connection.db()
-    return clock.storage_clock(database.database_name).now(
-        clock.SYSTEM.monotonic(), database.lastTransaction())
+    # What a DB says its last transaction is stands still on RelStorage: only the storage that a
+    # connection has of its own follows.
+    return clock.storage_clock(connection.db().database_name).now(
+        clock.SYSTEM.monotonic(), connection._storage.lastTransaction())

@@ -19,6 +19,7 @@ from bench.stack import Stack
 from Products.zasync import clock
 from Products.zasync.manager import AsynchronousCallManager
 from Products.zasync.wakeup import Wakeup
+from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
 from tests.client import jobs
 from tests.postgres import postgres_or_skip
 
@@ -176,3 +177,31 @@ def test_a_put_does_not_fail_because_nobody_can_be_told(server, db, monkeypatch)
     transaction.begin()
     assert connection.root()['Application'].zam.queue.find(deferred.id) is deferred
     connection.close()
+
+
+def test_a_process_that_has_written_nothing_sees_that_a_worker_gives_no_sign_of_life(server, db):
+    with db.transaction() as connection:
+        app = connection.root()['Application']
+        app._setObject('zad', ZAsyncDispatcher('zad'))
+        app.zad.max_idle_time = 0.5
+        app.zad._setObject('zam1', AsynchronousCallManager('zam1'))
+    with db.transaction() as connection:
+        connection.root()['Application'].zad.zam1.queue.pulse.write(
+            new=0, accepted=0, rate=0.0, beat=1, accepting=1, pong_at=None, answered=0, pace=0.0)
+    there = open_db(server)
+    connection = there.open()
+    zad = connection.root()['Application'].zad
+
+    def is_seen():
+        with db.transaction() as other:  # the time of the storage goes on
+            other.root()['marks']['time'] = time.time()
+        transaction.begin()
+        return zad.load_of(zad.zam1).why.startswith('no sign of life')
+
+    try:
+        assert zad.load_of(zad.zam1).alive
+        assert wait_until(is_seen, 5)
+    finally:
+        transaction.abort()
+        connection.close()
+        there.close()
