@@ -14,7 +14,7 @@ call has made goes where that one has gone: only there a newer one lets it age.
 
 Kept results stay where they are.
 
-Imports: putting, queue, deferred, interfaces.
+Imports: putting, queue, deferred, periodic, interfaces.
 """
 
 from itertools import islice
@@ -26,6 +26,7 @@ from ZODB.POSException import POSKeyError
 from . import putting
 from .deferred import is_there
 from .interfaces import FAILED
+from .periodic import ID_MOST
 from .waiting import is_waiting
 
 
@@ -77,7 +78,7 @@ def move_some(queue, targets, names, now, rotation_period, served=True, most=Non
 def move_periodic(periodic, targets):
     """Move periodic calls, a mapping as each target has one; → how many.
 
-    Where the id of one is taken it gets a longer one.
+    Where the id of one is taken it gets another one, which begins as it did.
     """
     spread = _Spread(targets)
     moved = list(periodic.items())
@@ -94,7 +95,8 @@ def _free_id(id, mapping):
     free = id
     while free in mapping:
         number += 1
-        free = f'{id}-{number}'
+        end = f'-{number}'
+        free = id[:ID_MOST - len(end)] + end
     return free
 
 

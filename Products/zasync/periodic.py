@@ -23,6 +23,9 @@ from .interfaces import FAILED
 
 log = logging.getLogger('zasync')
 
+#: Longest id, in characters.
+ID_MOST = 100
+
 #: Ticks noted as served that lie this far ahead, in seconds, were served by a worker whose
 #: clock was wrong. They are forgotten, or the periodic call would stand still until then.
 AHEAD_SECONDS = 86_400.0

@@ -19,13 +19,14 @@ from .errors import BadCall
 from .errors import told
 from .interfaces import IPeriodicCalls
 from .options import Options
+from .periodic import ID_MOST
 from .periodic import PeriodicCall
 
 
 #: Longest title, in characters.
 TITLE_MOST = 200
 
-_ID = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.-]{0,99}')
+_ID = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.-]*')
 
 
 @implementer(IPeriodicCalls)
@@ -116,9 +117,9 @@ InitializeClass(PeriodicCalls)
 
 def check_id(id):
     """Raise BadCall if that can't be the id of a periodic call."""
-    if not isinstance(id, str) or not _ID.fullmatch(id):
-        raise BadCall('the id of a periodic call has 1 to 100 letters of a to z, digits, dots, '
-                      'dashes and underscores, and begins with a letter or a digit; not '
+    if not isinstance(id, str) or len(id) > ID_MOST or not _ID.fullmatch(id):
+        raise BadCall(f'the id of a periodic call has 1 to {ID_MOST} letters of a to z, digits, '
+                      'dots, dashes and underscores, and begins with a letter or a digit; not '
                       f'{told(id, 150)}')
 
 

@@ -40,6 +40,19 @@ def test_what_is_set_at_a_manager_that_leaves_goes_along(admin, zad):  # noqa: F
     assert len(places(zad)) == 1
 
 
+@pytest.mark.parametrize(('id', 'another'), [('tidy', 'tidy-2'), ('x' * 100, 'x' * 98 + '-2')])
+def test_one_whose_id_is_taken_where_it_goes_can_be_set_by_its_new_one(
+        site, zad, id, another):  # noqa: F811
+    site.login('admin')
+    for manager in zad.managers():
+        set_one(manager, id)
+    leaving.start(zad, zad.zam2)
+    goes = [each for each in zad.managers() if another in each.periodic]
+    assert len(goes) == 1
+    set_one(goes[0], another)
+    assert goes[0].periodic[another].id == another
+
+
 @pytest.mark.parametrize('had', [0, 1, 100])
 @pytest.mark.parametrize('first', ['the set', 'the last step'])
 def test_what_is_set_during_the_last_step_is_moved_or_refused(
