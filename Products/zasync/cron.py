@@ -101,7 +101,6 @@ def zones():
     return frozenset(zoneinfo.available_timezones())
 
 
-@functools.lru_cache(4096)
 def _next(expression, zone, moment):
     zone = zoneinfo.ZoneInfo(zone)
     start = datetime.datetime.fromtimestamp(moment, zone)

@@ -60,6 +60,8 @@ class PeriodicCall(Persistent):
 
     paused = False
     asked = 0
+    #: Timetable and moment that were asked about last, and the answer: it is asked at each look.
+    _v_next_after = None, None, None
 
     def __init__(self, id, title, timetable, call, now):
         self.id = id
@@ -132,11 +134,17 @@ class PeriodicCall(Persistent):
         served_at = self.state.served_at
         if served_at > now + AHEAD_SECONDS:
             served_at = 0.0
+        moment = max(self.since, served_at)
+        timetable, asked, tick = self._v_next_after
+        if timetable is self.timetable and asked == moment:
+            return tick
         try:
-            return self.timetable.next_after(max(self.since, served_at))
+            tick = self.timetable.next_after(moment)
         except ZoneInfoNotFoundError:  # the process that set it knows more time zones
             _tell_unknown_zone(self.timetable.zone)
             return None
+        self._v_next_after = self.timetable, moment, tick
+        return tick
 
     def wants_call(self, now):
         """Whether a call is to be made once the last has ended."""

@@ -9,6 +9,7 @@ from transaction import TransactionManager
 from ZODB.POSException import ConflictError
 
 from Products.zasync import clock
+from Products.zasync import cron
 from Products.zasync import periodic
 from Products.zasync.cron import Timetable
 from Products.zasync.options import Options
@@ -106,6 +107,21 @@ def test_between_ticks_nothing_is_written(bench):
     bench.clock.advance(BEAT_SECONDS / 2)
     assert bench.step(worker) is False
     assert bench.serial() == before
+
+
+def test_between_ticks_no_time_is_worked_out_anew_however_many_periodic_calls_there_are(
+        bench, monkeypatch):
+    for number in range(5_000):
+        bench.manager.setPeriodicCall(f'tick{number}', '0 0 * * *', 'UTC', 'zope_call',
+                                      (jobs.add, number, 1))
+        bench.clock.advance(0.001)
+    first = periodic.next_due(bench.manager, bench.clock.now())
+    worked_out = []
+    monkeypatch.setattr(cron, '_walls', lambda *args: worked_out.append(args) or iter(()))
+    assert periodic.next_due(bench.manager, bench.clock.now()) == first
+    assert not periodic.due(bench.manager, bench.clock.now())
+    assert not worked_out
+    transaction.abort()
 
 
 def test_a_settings_object_is_not_written_by_ticks(bench):
