@@ -4,6 +4,7 @@
         server.dsn            for libpq and RelStorage
         server.stop()         as `pg_ctl stop -m fast`: it ends all connections
         server.start()
+        server.start_as_standby(), server.promote()
 
 The packaged server and its clusters are left alone: programs alone are used. It refuses to run as
 root, so then it runs as the user that Debian's package made for it.
@@ -20,6 +21,7 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg2
 import pytest
 
 from bench.processes import free_port
@@ -69,6 +71,20 @@ class Postgres:
         """End it, and the connections there are with it."""
         os.kill(self.process.pid, signal.SIGINT)
         self.process.wait(30)
+
+    def start_as_standby(self):
+        """Start it, read-only until it is promoted; wait until it can be read."""
+        (self.base_dir / 'data' / 'standby.signal').touch()
+        self.process.is_ready = lambda process: 'accept read-only connections' in process.output()
+        self.start()
+
+    def promote(self):
+        """Make a primary of a standby, and wait until it is one."""
+        connection = psycopg2.connect(self.dsn)
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute('select pg_promote()')
+        connection.close()
 
     def _make(self, initdb, server):
         as_user = []

@@ -14,8 +14,9 @@ from ZEO.Exceptions import ClientDisconnected
 #: What RelStorage and the drivers beneath it raise when they have lost a connection, or get none.
 LOST = {'InterfaceError', 'OperationalError', 'ReplicaClosedException',
         'StorageDisconnectedDuringCommit'}
-#: What a driver raises when its server can't do now what it could: no space, no writes.
-UNABLE = {'InternalError', 'OperationalError'}
+#: What a driver raises when its server can't do now what it could: no space, no writes, and no
+#: transactions that may write where it is a standby and not promoted yet.
+UNABLE = {'InternalError', 'NotSupportedError', 'OperationalError'}
 
 #: Codes of PostgreSQL: the server shuts down, has crashed, or does not take connections yet; and
 #: the class of those about connections. An error with another code was answered by a server.

@@ -23,6 +23,7 @@ from Products.zasync.failure import Relayed
 from Products.zasync.failure import text_of
 
 from .away import is_away
+from .away import is_unable
 from .claims import ALONE
 from .claims import End
 from .claims import ENDED
@@ -213,7 +214,8 @@ class _Group:
         except Unfit:
             raise
         except BaseException as error:
-            spoils = isinstance(error, (TransientError, TransactionFailedError)) or is_away(error)
+            spoils = (isinstance(error, (TransientError, TransactionFailedError))
+                      or is_away(error) or is_unable(error))
             if spoils and not self._runs.is_stopped(claim):
                 self._watch.check()
                 raise

@@ -24,6 +24,7 @@ from Products.zasync.running import running
 from Products.zasync.security import restored
 
 from .away import check_away
+from .away import is_unable
 from .database import commit as commit_to_storage
 from .database import is_storage_trouble
 from .rules import retry_of
@@ -34,7 +35,7 @@ plugin_log = logging.getLogger('plugins')
 
 
 class CommitFailed(ZAsyncError, TransientError):
-    """The storage did not take a commit, for a reason that may pass."""
+    """The storage did not take a commit, or what led to it, for a reason that may pass."""
 
 
 class NoPlugin(ZAsyncError, TransientError):
@@ -99,11 +100,13 @@ class Work:
 
     def check_blame(self, claim, error):
         """What a run has raised is no failure of its call if it was told to stop, or the server of
-        the database went away; raises NotOurs, ServerAway.
+        the database went away or can't do it now; raises NotOurs, ServerAway, CommitFailed.
         """
         if self._runs.is_stopped(claim):
             raise NotOurs(text_of(error)) from error
         check_away(error)
+        if is_unable(error):
+            raise CommitFailed(text_of(error)) from error
 
     # run
 
@@ -141,7 +144,7 @@ class Work:
     # its end
 
     def outcome_of_error(self, claim, error, asked, failures, plugin):
-        """The Outcome of a run that raised `error`; raises NotOurs, ServerAway, LaterAgain.
+        """The Outcome of a run that raised `error`; raises LaterAgain, and as check_blame does.
 
         asked -- what is stored of the call's options. failures -- its failures, this one included.
         """

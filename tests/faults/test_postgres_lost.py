@@ -10,6 +10,7 @@ import threading
 import psycopg2
 import pytest
 import transaction
+from persistent.mapping import PersistentMapping
 from relstorage.adapters.postgresql import PostgreSQLAdapter
 
 from bench.processes import wait_until
@@ -125,6 +126,31 @@ def test_postgresql_goes_away_and_comes_back(server, place):
     place.stop()
 
 
+#: What a standby says, as it is after a failover until it is promoted: RelStorage can only read.
+STANDBY = 'cannot set transaction read-write mode during recovery'
+
+
+def test_a_worker_starts_while_postgresql_is_a_standby(server, place):
+    server.stop()
+    server.start_as_standby()
+    place.start(STANDBY)
+    assert 'Traceback' not in place.worker.output()
+    server.promote()
+    assert place.says(BACK)
+    assert place.runs_calls()
+    place.stop()
+
+
+def test_postgresql_is_a_standby_for_a_while(server, place):
+    place.start(' serves ')
+    server.stop()
+    server.start_as_standby()
+    assert wait_until(lambda: f'takes no beat: {STANDBY}' in place.worker.output(), 60)
+    server.promote()
+    assert place.runs_calls()
+    place.stop()
+
+
 def test_a_worker_is_told_to_stop_while_postgresql_is_away(server, place):
     place.start(' serves ')
     server.stop()
@@ -158,6 +184,39 @@ def test_postgresql_goes_away_while_calls_run(server, bench, caplog):
     server.start()
     bench.settle(worker)
     assert (deferred.state, deferred.attempt) == ('resolved', 1)
+    assert bench.marks['effect'] == 1
+
+
+def test_postgresql_is_a_standby_while_a_call_makes_objects(server, bench, caplog):
+    """More than there are ids ready for, which RelStorage gets by a transaction of its own."""
+    caplog.set_level('WARNING', 'zasync')
+    gate = Gate()
+
+    def make_objects(run):
+        effect(run)
+        gate.wait()
+        for _ in range(100):
+            run.app._p_jar.add(PersistentMapping())
+
+    worker = bench.worker(plugins=[('makes', make_objects)])
+    deferred = bench.put('makes')
+    bench.step(worker)
+    gate.reached()
+    id = deferred.id
+    transaction.abort()
+    server.stop()
+    server.start_as_standby()
+    gate.open()
+    back = f'call {id} goes back to the queue'
+    assert wait_until(lambda: back in caplog.text, 30), caplog.text
+    server.promote()
+    bench.settle(worker)
+    bench.clock.advance(60)
+    bench.step(worker)
+    bench.clock.advance(60)
+    bench.step(worker)
+    bench.settle(worker)
+    bench.wait(lambda: deferred.state == 'resolved')
     assert bench.marks['effect'] == 1
 
 

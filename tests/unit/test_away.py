@@ -39,10 +39,10 @@ def test_the_server_is_away(reason):
 
 
 @pytest.mark.parametrize('reason', [
-    raised(error('OperationalError', '53100')), raised(error('InternalError', '25006'))],
-    ids=repr)
+    raised(error('OperationalError', '53100')), raised(error('InternalError', '25006')),
+    raised(error('NotSupportedError', '0A000'))], ids=repr)
 def test_the_server_is_there_and_can_not_do_it_now(reason):
-    """Its disk is full, or it takes no writes."""
+    """Its disk is full, it takes no writes, or it is a standby."""
     assert is_unable(reason) and not is_away(reason)
 
 
