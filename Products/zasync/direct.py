@@ -68,8 +68,8 @@ def inside(root, deferred, caller, work, commit=None):
     root -- the application root of this connection. step -- an IRun. commit -- see running.Run;
     a savepoint, if none is given, after which the deferred has the memo.
     Raises what the work raises, and then nothing of it is left. After a TransientError, and
-    after CommitRefused (it tried to commit or to abort, or can't be undone alone), the transaction
-    must not go on.
+    after CommitRefused (it tried to commit, to abort or to doom, or can't be undone alone), the
+    transaction must not go on.
     """
     current, memo = transaction.get(), deferred._memo
     savepoint = transaction.savepoint(optimistic=True)
@@ -81,6 +81,7 @@ def inside(root, deferred, caller, work, commit=None):
             result = work(step)
             if result is not None and not isinstance(result, Failure):
                 result = payload.dumps(result, BadResult, 'the result')
+        _check_stored(current, root)
         # crash point 4: the call has run in a request that is not committed; it never ran.
         guard.check()
     except TransientError:
@@ -111,6 +112,16 @@ def _roll_back(savepoint, error):
         ) from error
 
 
+def _check_stored(current, root):
+    """Raise what the commit of `current` would, if something in it can't be stored.
+
+    A savepoint of `current` would end it with that.
+    """
+    for connection in aq_base(root)._p_jar.connections.values():
+        if connection in current._resources:
+            connection.savepoint()
+
+
 def _checkpoint(deferred, memo):
     """Nothing is sure before the transaction is committed."""
     kept = payload.dumps(memo, BadResult, 'the memo')
@@ -127,6 +138,7 @@ class _CommitGuard:
 
     def __init__(self, current):
         self._transaction = current
+        self._doomed = current.isDoomed()
         self._up = True
         self._refused = False
         current.addBeforeCommitHook(self._refuse)
@@ -137,7 +149,7 @@ class _CommitGuard:
             raise CommitRefused('a call that runs inside a request can not commit: use checkpoint')
 
     def check(self):
-        """Raise CommitRefused if the transaction was committed, or aborted, meanwhile.
+        """Raise CommitRefused if the transaction was committed, aborted or doomed meanwhile.
 
         What is left of it is half of what the request did: it can't be committed either.
         """
@@ -145,6 +157,8 @@ class _CommitGuard:
             transaction.get().doom()
             raise CommitRefused(
                 'a call that ran inside a request has committed or aborted its transaction')
+        if self._transaction.isDoomed() and not self._doomed:
+            raise CommitRefused('a call that ran inside a request has doomed its transaction')
 
     def lift(self):
         """Let the request commit."""

@@ -121,3 +121,15 @@ def put_in_series(series):
 def give_lambda(result):
     """A callback that returns what can't be kept."""
     return lambda: result
+
+
+def store_lambda(text):
+    """Leave a mark, then store what has no pickle."""
+    mark(text)
+    getRequest()['PARENTS'][-1]._lambda = lambda: text
+
+
+def doom(text):
+    """Leave a mark, then have the transaction fail."""
+    mark(text)
+    transaction.doom()

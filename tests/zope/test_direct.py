@@ -57,6 +57,27 @@ def test_a_call_that_runs_in_a_request_fails(app, zad, error):
     assert (app._before, app._after, marks(app)) == ('of the request', 'the request goes on', None)
 
 
+def test_what_a_call_stores_that_has_no_pickle_fails_it_and_not_the_request(app, zad):
+    app._before = 'of the request'
+    _, deferred = zad.putCall('zope_call', jobs.store_lambda, 'half')
+    assert deferred.state == 'failed'
+    assert 'pickle' in deferred.failure.text
+    assert (marks(app), getattr(app.aq_base, '_lambda', None)) == (None, None)
+    transaction.commit()
+    assert (app._before, marks(app)) == ('of the request', None)
+
+
+def test_the_request_fails_with_a_call_that_dooms_its_transaction(app, zad):
+    """Else the publisher would leave out the commit, and the page would tell of success."""
+    with pytest.raises(CommitRefused, match='has doomed its transaction'):
+        zad.putCall('zope_call', jobs.doom, 'half')
+    transaction.abort()
+    transaction.doom()
+    _, deferred = zad.putCall('zope_call', jobs.mark, 'of a request that dooms its own')
+    assert deferred.state == 'resolved'
+    transaction.abort()
+
+
 class WithoutSavepoints:
     """What takes part in a transaction as an SQL connection of Zope does."""
 

@@ -314,6 +314,21 @@ def test_a_call_can_not_commit_the_transaction_of_the_put(zam):
     transaction.abort()
 
 
+def test_a_call_that_stores_what_has_no_pickle_fails(app, zam):
+    with eager():
+        deferred = zam.putCall('zope_call', jobs.store_lambda, 'half')
+    assert (deferred.state, marks(app)) == ('failed', None)
+    assert 'pickle' in deferred.failure.text
+    transaction.commit()
+    assert list(zam.queue.failed) == [deferred.id]
+
+
+def test_a_call_can_not_doom_the_transaction_of_the_put(zam):
+    with eager(), pytest.raises(CommitRefused, match='doomed'):
+        zam.putCall('zope_call', jobs.doom, 'half')
+    transaction.abort()
+
+
 def test_a_keyboard_interrupt_ends_the_test_and_not_the_call(zam):
     with eager(), pytest.raises(KeyboardInterrupt):
         zam.putCall('zope_call', jobs.fail, 'KeyboardInterrupt')
