@@ -25,6 +25,7 @@ from .failure import Failure
 from .failure import Relayed
 from .failure import text_of
 from .interfaces import CALLBACK
+from .interfaces import IAsynchronousCallManager
 from .options import class_names
 
 
@@ -53,10 +54,12 @@ class AtOnce(threading.local):
 
     def serve(self, queue: Any, manager: Any = None) -> None:
         """See StandIn. Inside a call: what it puts has its turn later."""
+        if manager is None and queue not in self._managers:
+            manager = manager_of(queue)
+            if manager is None:
+                return
         if manager is not None:
             self._managers[queue] = manager
-        if queue not in self._managers:
-            return
         of_transaction(self)[queue] = self._managers[queue]
         if self._busy:
             return
@@ -151,6 +154,19 @@ class AtOnce(threading.local):
 def _handle(found: Any, deferred: Deferred, step: Run) -> Any:
     args, kwargs = deferred.arguments()
     return found.handler(*((step,) if found.zope_aware else ()), *args, **kwargs)
+
+
+def manager_of(queue: Any) -> Any:
+    """The manager that has that Queue, looked for in the whole application; or None."""
+    if queue._p_jar is None:
+        return None
+    for connection in queue._p_jar.connections.values():
+        app = connection.root().get('Application')
+        if app is not None:
+            for _, found in app.ZopeFind(app, search_sub=1):
+                if IAsynchronousCallManager.providedBy(found) and found.queue is queue:
+                    return found
+    return None
 
 
 def of_transaction(owner: object) -> dict[Any, Any]:

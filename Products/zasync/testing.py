@@ -29,6 +29,7 @@ from transaction._transaction import Status
 from . import clock
 from .clock import ManualClock
 from .eager import AtOnce
+from .eager import manager_of
 from .eager import of_transaction
 from .interfaces import IAsynchronousCallManager
 from .putting import StandIn
@@ -101,10 +102,12 @@ class _AtCommit:
 
     def serve(self, queue: Any, manager: Any = None) -> None:
         """See StandIn."""
+        if manager is None and queue not in self._places:
+            manager = manager_of(queue)
+            if manager is None:
+                return
         if manager is not None:
             self._places[queue] = manager.getPhysicalRoot(), manager.getPhysicalPath()
-        if queue not in self._places:
-            return
         touched = of_transaction(self)
         if not touched:
             transaction.get().addAfterCommitHook(self._after_commit, (touched,))

@@ -15,6 +15,7 @@ import transaction
 import ZODB
 from AccessControl import getSecurityManager
 from OFS.Application import Application
+from OFS.Folder import Folder
 from transaction.interfaces import TransientError
 from ZODB.DemoStorage import DemoStorage
 
@@ -249,6 +250,39 @@ def test_a_callback_added_to_a_committed_call_runs_at_once_too(app, zam):
         transaction.commit()
         deferred.addCallbacks(jobs.mark)
         assert marks(app) == 'late'
+
+
+@pytest.mark.parametrize('at_commit', [False, True])
+def test_a_callback_added_to_a_call_that_an_earlier_eager_ran_runs_too(app, zam, at_commit):
+    with eager():
+        deferred = zam.putCall('echo', 'late')
+    transaction.commit()
+    with eager(at_commit=at_commit):
+        deferred.addCallbacks(jobs.mark)
+        transaction.commit()
+    assert marks(app) == 'late'
+
+
+@pytest.mark.parametrize('at_commit', [False, True])
+def test_a_callback_has_a_call_run_that_waits_wherever_its_manager_lies(app, site, at_commit):
+    app._setObject('folder', Folder('folder'))
+    app.folder._setObject('zad', ZAsyncDispatcher('zad'))
+    app.folder.zad._setObject('one', AsynchronousCallManager('one'))
+    site.login('bob')
+    deferred = app.folder.zad.one.putCall('echo', 'late')
+    transaction.commit()
+    with eager(at_commit=at_commit):
+        deferred.addCallbacks(jobs.mark)
+        transaction.commit()
+    assert (deferred.result, marks(app)) == ('late', 'late')
+
+
+def test_a_call_of_a_manager_that_is_not_stored_can_be_cancelled(app, site):
+    app._setObject('fresh', AsynchronousCallManager('fresh'))
+    site.login('bob')
+    deferred = app.fresh.putCall('echo', 1).addCallbacks(jobs.mark, tell)
+    with eager():
+        assert deferred.cancel()
 
 
 @pytest.mark.parametrize('at_commit', [False, True])
