@@ -239,8 +239,14 @@ class Stepper:
         return worked
 
     def close(self) -> None:
-        """Leave the desk, and give the process its clock back."""
+        """Leave the desk, and give the process its clock back.
+
+        A new transaction begins, unless there are changes that are not committed.
+        """
         self._exits.close()
+        current = transaction.get()
+        if current.status is Status.ACTIVE and not current._resources:
+            transaction.begin()
 
     def _in_thread(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return self._beats.submit(action, *args, **kwargs).result()

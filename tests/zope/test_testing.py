@@ -672,6 +672,23 @@ def test_changes_that_are_not_committed_are_not_lost_but_told(zam):
         assert deferred.result == 1
 
 
+def test_the_test_sees_what_a_worker_has_left_behind_when_it_is_closed(zam):
+    with make_worker(zam) as worker:
+        deferred = put(zam, 'echo', 1)
+        worker.step()
+    assert zam.queue.desk.running == {}
+    with eager():
+        assert zam.putCall('echo', deferred.result + 1).result == 2
+    transaction.commit()
+
+
+def test_a_worker_that_is_closed_leaves_changes_that_are_not_committed(app, zam):
+    with make_worker(zam):
+        app._marks = 'mine'
+    transaction.commit()
+    assert marks(app) == 'mine'
+
+
 def test_calls_that_put_each_other_without_end_are_told(zam, monkeypatch):
     from Products.zasync import testing
     monkeypatch.setattr(testing, 'BEATS_MOST', 20)
