@@ -180,20 +180,7 @@ class Execution:
         asked, failures = deferred.retry, deferred.failures + 1
         try:
             if plugin.zope_aware:
-                with self._fence.around(deferred, self._boot, call.claim.attempt):
-                    began = self._clock.monotonic()
-                    outcome = self._run_aware(call, deferred, plugin)
-                    call.own_seconds = self._clock.monotonic() - began
-                # A plugin may have committed behind our back: look again, in the
-                # snapshot this transaction has now.
-                # crash point 15: the plugin has run, effects and result are not committed; it runs
-                # again.
-                deferred = self._work.ours(call.claim)
-                self._work.store(deferred, outcome)
-                # A data manager of the plugin may refuse the commit: its failure, too.
-                # crash point 16, at the vote: as 15; the servers drop what was voted for.
-                commit()
-                return deferred
+                return self._run_aware(call, deferred, plugin)
             call.outcome = self._run_apart(call, deferred, plugin)
         except (TransientError, TransactionFailedError):
             raise
@@ -204,7 +191,7 @@ class Execution:
         return None
 
     def _run_aware(self, call, deferred, plugin):
-        """Run a plugin as the caller, in the current transaction; → its Outcome."""
+        """Run a plugin as the caller, in the current transaction; → the deferred, committed."""
         def checkpoint(memo):
             self._work.check(call.claim, deferred)
             deferred.checkpoint(payload.dumps(memo, BadResult, 'the memo'))
@@ -214,10 +201,23 @@ class Execution:
             # crash point 13: the checkpoint is committed; the call starts again with its memo.
             transaction.begin()
 
+        began = self._clock.monotonic()
         step = self._work.make_run(call.claim, deferred, checkpoint)
         args, kwargs = deferred.arguments()
-        return self._work.run_as(deferred.caller, step, call.begins(plugin.handler), *args,
-                                 **kwargs)
+        with self._work.acting_as(deferred.caller, step):
+            with self._fence.around(deferred, self._boot, call.claim.attempt):
+                outcome = self._work.run(step, call.begins(plugin.handler), *args, **kwargs)
+            call.own_seconds = self._clock.monotonic() - began
+            # A plugin may have committed behind our back: look again, in the snapshot this
+            # transaction has now.
+            # crash point 15: the plugin has run, effects and result are not committed; it runs
+            # again.
+            deferred = self._work.ours(call.claim)
+            self._work.store(deferred, outcome)
+            # A data manager of the plugin may refuse the commit: its failure, too.
+            # crash point 16, at the vote: as 15; the servers drop what was voted for.
+            commit()
+        return deferred
 
     def _run_apart(self, call, deferred, plugin):
         """Run a plugin that knows nothing of Zope, no connection open; → its Outcome."""
@@ -244,13 +244,15 @@ class Execution:
             return callbacks.run(step, chosen, deferred.result if value is None else value)
 
         try:
-            with self._fence.around(deferred, self._boot, call.claim.attempt):
-                step = self._work.make_run(call.claim, deferred, callbacks.no_checkpoint)
-                outcome = self._work.run_as(caller, step, run)
-            # crash point 19: a callback has run and is not committed; it runs again, and no other.
-            deferred = self._work.ours(call.claim)
-            self._work.store(deferred, outcome)
-            commit()
+            step = self._work.make_run(call.claim, deferred, callbacks.no_checkpoint)
+            with self._work.acting_as(caller, step):
+                with self._fence.around(deferred, self._boot, call.claim.attempt):
+                    outcome = self._work.run(step, run)
+                # crash point 19: a callback has run and is not committed; it runs again, and no
+                # other.
+                deferred = self._work.ours(call.claim)
+                self._work.store(deferred, outcome)
+                commit()
         except (TransientError, TransactionFailedError):
             raise
         except BaseException as error:

@@ -208,8 +208,8 @@ class _Group:
             with self._fence.closed():
                 self._work.take(claim, deferred, began)
                 step = self._work.make_run(claim, deferred, self._watch.refuse_checkpoint)
-                outcome = self._work.run_as(deferred.caller, step, plugin.handler, *args,
-                                            **kwargs)
+                with self._work.acting_as(deferred.caller, step):
+                    outcome = self._work.run(step, plugin.handler, *args, **kwargs)
             self._watch.check()
         except Unfit:
             raise

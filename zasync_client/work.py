@@ -4,6 +4,7 @@ Imports: away, claims, database, rules, runs, zasync.
 """
 
 import logging
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from transaction.interfaces import TransientError
@@ -121,10 +122,20 @@ class Work:
         """What its code sees of the call; commit -- see Run."""
         return Run(deferred, commit, lambda progress: self._runs.report(claim, progress))
 
-    def run_as(self, caller, step, handler, /, *args, **kwargs):
-        """Run handler(step, …) as that Caller, step.app being the application; → its Outcome."""
-        with restored(caller, self._database.application()) as app, running(step):
+    @contextmanager
+    def acting_as(self, caller, step):
+        """Let the body act as that Caller, step.app being the application.
+
+        The commit belongs into it: what code has left to a hook before it, as indexing in Plone
+        is, asks for the user, the site and the request as well.
+        """
+        with restored(caller, self._database.application()) as app:
             step.app = app
+            yield
+
+    def run(self, step, handler, /, *args, **kwargs):
+        """Run handler(step, …); → its Outcome."""
+        with running(step):
             return self.outcome_of(handler(step, *args, **kwargs))
 
     def run_apart(self, step, handler, /, *args, **kwargs):

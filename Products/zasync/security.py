@@ -8,6 +8,7 @@ Imports: call, errors.
 """
 
 import io
+import logging
 from contextlib import contextmanager
 
 from AccessControl import SpecialUsers
@@ -35,6 +36,8 @@ from .errors import BadCall
 from .errors import CallerGone
 from .paths import at
 
+
+log = logging.getLogger('zasync')
 
 #: Characters of an Accept-Language header that are kept with a call.
 LANGUAGES_MOST = 200
@@ -163,6 +166,8 @@ def restored(caller, app):
         # Closing first: somebody may listen to it, and clear the request of the thread.
         try:
             request.close()
+        except Exception:  # what the body did is committed, it may be, and its end is known
+            log.exception('what listens to the end of requests has failed')
         finally:
             manager, old_request, site = before
             setSecurityManager(manager)

@@ -6,6 +6,8 @@ import time
 
 import transaction
 from AccessControl import getSecurityManager
+from zope.component.hooks import getSite
+from zope.globalrequest import getRequest
 
 from Products.zasync import allow_value
 from Products.zasync.failure import Failure
@@ -58,11 +60,23 @@ def boom_again(failure):
     raise LookupError(f'after {failure.text}')
 
 
-def keep(result):
-    """An effect, and the value handed on."""
-    marks = root()['marks']
+def keep(result, app=None):
+    """An effect, and the value handed on; app -- the application, where no call runs."""
+    marks = root()['marks'] if app is None else app._p_jar.root()['marks']
     marks['kept'] = (*marks.get('kept', ()), result)
     return result
+
+
+def keep_at_commit(result=None):
+    """An effect that a hook before the commit makes: (user, path of the site, a URL)."""
+    def at_commit():
+        request = getRequest()
+        url = request and request['PARENTS'][0].absolute_url()
+        keep((getSecurityManager().getUser().getId(), getSite() and getSite().getPhysicalPath(),
+              url), app)
+
+    app = current().app
+    transaction.get().addBeforeCommitHook(at_commit)
 
 
 def keep_and_raise(result):

@@ -2,11 +2,17 @@
 
 import pytest
 import transaction
+import zope.event
 from AccessControl import getSecurityManager
 from AccessControl.SecurityManagement import newSecurityManager
 from AccessControl.SecurityManagement import noSecurityManager
 from AccessControl.userfolder import UserFolder
 from Acquisition import Implicit
+from OFS.Folder import Folder
+from Products.Five.component import enableSite
+from zope.component.hooks import setSite
+from zope.component.persistentregistry import PersistentComponents
+from zope.publisher.interfaces import IEndRequestEvent
 
 from tests.client import chains
 from tests.client.test_callbacks import at_rest
@@ -127,6 +133,44 @@ def test_the_user_who_added_a_callback_was_deleted(bench):
     transaction.commit()
     run(bench, worker, deferred)
     assert kept(bench) == ('Products.zasync.errors.CallerGone',)
+
+
+def test_what_a_call_and_its_callback_leave_to_the_commit_is_done_as_they_were(bench):
+    """As in a request: the indexing of Plone asks for the site and the request."""
+    bench.app._setObject('place', Folder('place'))
+    enableSite(bench.app.place)
+    bench.app.place.setSiteManager(PersistentComponents())
+    transaction.commit()
+    worker = bench.worker()
+    setSite(bench.app.place)
+    try:
+        deferred = put(bench, 'bob', chains.keep_at_commit)
+        become(bench, 'boss')
+        deferred.addCallbacks(chains.keep_at_commit)
+        transaction.commit()
+    finally:
+        setSite(None)
+    run(bench, worker, deferred)
+    assert deferred.state == 'resolved'
+    assert kept(bench) == tuple((user, ('', 'place'), 'http://localhost')
+                                for user in ('bob', 'boss'))
+
+
+def test_a_listener_to_the_end_of_requests_that_fails_fails_no_call(bench, caplog):
+    def fail(event):
+        if IEndRequestEvent.providedBy(event):
+            raise ValueError('of the listener')
+
+    worker = bench.worker()
+    zope.event.subscribers.append(fail)
+    try:
+        deferred = put(bench, 'bob', chains.value, 1).addCallbacks(chains.double)
+        transaction.commit()
+        run(bench, worker, deferred)
+    finally:
+        zope.event.subscribers.remove(fail)
+    assert (deferred.state, deferred.result) == ('resolved', 2)
+    assert 'what listens to the end of requests has failed' in caplog.text
 
 
 class Script(Implicit):
