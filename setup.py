@@ -99,6 +99,7 @@ setup(
         'zope.container',
         'zope.event',
         'zope.globalrequest',
+        'zope.i18n',
         'zope.i18nmessageid',
         'zope.interface',
         'zope.lifecycleevent',

@@ -25,7 +25,7 @@ class Caller(NamedTuple):
     put the call, or None: such code may do no more than its owner, when queued too.
     site -- path of the component site, or None.
     server_url, script, virtual_root -- what absolute URLs were made of, or None.
-    languages -- the browser's Accept-Language, or None.
+    languages -- those of the request, as an Accept-Language header, or None.
     """
 
     user_id: str | None

@@ -26,6 +26,8 @@ from zope.component.interfaces import ISite
 from zope.globalrequest import clearRequest
 from zope.globalrequest import getRequest
 from zope.globalrequest import setRequest
+from zope.i18n.interfaces import IUserPreferredLanguages
+from zope.publisher.browser import BrowserLanguages
 from zope.publisher.browser import setDefaultSkin
 from ZPublisher.BaseRequest import RequestContainer
 from ZPublisher.HTTPRequest import HTTPRequest
@@ -39,7 +41,7 @@ from .paths import at
 
 log = logging.getLogger('zasync')
 
-#: Characters of an Accept-Language header that are kept with a call.
+#: Characters of the languages that are kept with a call.
 LANGUAGES_MOST = 200
 
 
@@ -85,15 +87,26 @@ def may_act_as(caller, context):
 
 
 def _url_facts(request):
-    """What absolute URLs are made of in that request; never what its form says."""
+    """What absolute URLs are made of in that request, and its languages; never what its form says.
+    """
     if request is None:
         return {}
     root = request.other.get('VirtualRootPhysicalPath') or ()
-    languages = request.environ.get('HTTP_ACCEPT_LANGUAGE') or ''
     return {'server_url': request.other.get('SERVER_URL'),
             'script': tuple(request._script) or None,
             'virtual_root': tuple(root) or None,
-            'languages': languages[:LANGUAGES_MOST] or None}
+            'languages': _languages(request)[:LANGUAGES_MOST] or None}
+
+
+def _languages(request):
+    """The languages that texts are translated to in that request, as a browser asks for them.
+
+    In Zope they are the browser's; in Plone the site, a cookie or the URL may decide.
+    """
+    preferred = IUserPreferredLanguages(request, None)
+    if preferred is None or isinstance(preferred, BrowserLanguages):
+        return request.environ.get('HTTP_ACCEPT_LANGUAGE') or ''
+    return ','.join(dict.fromkeys(filter(None, preferred.getPreferredLanguages())))
 
 
 def _executable_owner():

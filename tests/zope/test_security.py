@@ -18,8 +18,11 @@ from zope.component.interfaces import ISite
 from zope.globalrequest import clearRequest
 from zope.globalrequest import getRequest
 from zope.globalrequest import setRequest
+from zope.i18n.interfaces import IUserPreferredLanguages
 from zope.interface import alsoProvides
 from zope.interface.registry import Components as PersistentComponents
+from zope.publisher.browser import BrowserLanguages
+from zope.publisher.interfaces.http import IHTTPRequest
 
 from Products.zasync import lanes
 from Products.zasync.call import Caller
@@ -99,6 +102,31 @@ def test_what_the_request_looked_like_is_recorded(site, app):
     assert caller.server_url == 'https://www.example.org'
     assert caller.virtual_root == ('', 'sub')
     assert caller.languages == 'fr,en;q=0.5'
+
+
+def test_the_languages_are_those_of_the_site_where_the_site_decides(bare, app):
+    """As in Plone, which does not ask the browser unless it is told to."""
+    class Decided:
+        def __init__(self, request):
+            """See IUserPreferredLanguages."""
+
+        def getPreferredLanguages(self):
+            return ['de-at', 'de', 'de', None, 'fr']
+
+    app.REQUEST.environ['HTTP_ACCEPT_LANGUAGE'] = 'en'
+    setRequest(app.REQUEST)
+    components = getGlobalSiteManager()
+    components.registerAdapter(Decided, (IHTTPRequest,), IUserPreferredLanguages, event=False)
+    try:
+        caller = capture()
+    finally:
+        components.registerAdapter(BrowserLanguages, (IHTTPRequest,), IUserPreferredLanguages,
+                                   event=False)
+        clearRequest()
+    assert caller.languages == 'de-at,de,fr'
+    with restored(caller, bare) as root:
+        assert IUserPreferredLanguages(root.REQUEST).getPreferredLanguages() == [
+            'de-at', 'de', 'fr']
 
 
 def test_without_a_request_nothing_of_it_is_recorded(site):
