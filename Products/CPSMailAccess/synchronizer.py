@@ -160,6 +160,8 @@ class Synchronizer:
             self._drop(folder, messages)
         for folder, state, _messages in finished:
             folder.remember(state)
+        for server_name in plan.empty:
+            self._empty(server_name)
         for server_name in plan.remove:
             self._remove(server_name)
         if not light:
@@ -203,7 +205,7 @@ class Synchronizer:
                             % folder.shown_path())
         messages = syncplan.plan_messages(folder.snapshot(), snapshot, self.batch_size)
         if messages.rebuild:
-            self._rebuild(folder)
+            self._drop_all(folder, 'rebuilt, its UIDVALIDITY changed')
         folder.begin(state.uidvalidity)
         self._update_flags(session, folder, messages)
         return folder, state, messages
@@ -212,11 +214,11 @@ class Synchronizer:
         self.skipped[folder.server_name] = folder.shown_path(), error
         self.log.append('%s: skipped, %s' % (folder.shown_path(), error))
 
-    def _rebuild(self, folder):
+    def _drop_all(self, folder, why):
         count = folder.drop_all()
         self.box.body_index.went()
         self.counts['deleted'] += count
-        self.log.append('%s: rebuilt, its UIDVALIDITY changed' % folder.shown_path())
+        self.log.append('%s: %s' % (folder.shown_path(), why))
 
     def _update_flags(self, session, folder, messages):
         if messages.flags == syncplan.FLAGS_NONE:
@@ -310,6 +312,11 @@ class Synchronizer:
             self.box.body_index.went()
             self.counts['deleted'] += dropped
             self.log.append('%s: %s gone' % (folder.shown_path(), plural(dropped, 'message')))
+
+    def _empty(self, server_name):
+        folder = self.box.folder(server_name)
+        if folder.message_count():
+            self._drop_all(folder, 'emptied, it was deleted and has folders below it')
 
     def _remove(self, server_name):
         folder = self.box.folder(server_name)

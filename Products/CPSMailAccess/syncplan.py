@@ -10,6 +10,8 @@ The rules, each with a reason:
 - Something is deleted only when a *complete* listing does not have it. No listing, half a
   listing or an error deletes nothing.
 - A light run looks at INBOX; only a full run creates the other folders and removes any.
+- A folder that is a name only has no messages: its server deleted it, and kept the name for what
+  is below it (RFC 3501 6.3.4). INBOX is always a folder.
 
 Imports: dataclasses, re, unicodedata, values.
 """
@@ -55,12 +57,14 @@ FLAGS_NONE, FLAGS_SINCE, FLAGS_ALL = 'none', 'since', 'all'
 @dataclass(frozen=True)
 class FolderPlan:
     """create -- RemoteFolders to make, parents first. keep -- those there are, likewise.
-    scan -- RemoteFolders to look into. remove -- server names to drop, children first."""
+    scan -- RemoteFolders to look into. remove -- server names to drop, children first.
+    empty -- server names of those kept that are names only."""
 
     create: tuple = ()
     keep: tuple = ()
     scan: tuple = ()
     remove: tuple = ()
+    empty: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,8 @@ def plan_folders(listed, local_names, light):
         for parent in _implied_parents(folder):
             wanted.setdefault(parent.server_name, parent)
         wanted[folder.server_name] = folder
-    # INBOX always exists (RFC 3501 5.1), listed or not.
-    wanted.setdefault(INBOX, RemoteFolder(INBOX, (INBOX,)))
+    # INBOX always exists (RFC 3501 5.1), listed or not, or only as what is above others.
+    wanted[INBOX] = RemoteFolder(INBOX, (INBOX,))
     if light:
         wanted = {INBOX: wanted[INBOX]}
     local_names = set(local_names)
@@ -107,7 +111,8 @@ def plan_folders(listed, local_names, light):
     gone = () if light or not listed else local_names - set(wanted)
     # A child's name is its parent's and more, so longest first is children first.
     remove = tuple(sorted(gone, key=lambda name: (-len(name), name)))
-    return FolderPlan(create, keep, tuple(scan), remove)
+    empty = tuple(folder.server_name for folder in keep if not folder.selectable)
+    return FolderPlan(create, keep, tuple(scan), remove, empty)
 
 
 def _implied_parents(folder):

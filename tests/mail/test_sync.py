@@ -6,6 +6,7 @@ import transaction
 from Products.CPSMailAccess import errors
 from Products.CPSMailAccess.synchronizer import Synchronizer
 
+from .conftest import empty
 from .conftest import fill
 from .conftest import in_call
 from .conftest import message
@@ -232,6 +233,31 @@ def test_folder_tree_and_its_removal(box, server):
     synchronize(box)
     assert box.server_names() == {'INBOX', 'A', 'A-B'}
     assert [child.id for child in box.A.child_folders()] == []
+
+
+def test_a_deleted_folder_whose_name_stays_for_those_below_it_loses_its_messages(site, pymap):
+    # Dovecot lists such a folder as if it could be opened.
+    empty(pymap)
+    box = site.add_box(pymap.port)
+    with pymap.client() as client:
+        client.create_folder('Work')
+        client.create_folder('Work/Old')
+    fill(pymap, 2, 'Work')
+    fill(pymap, 1, 'Work/Old')
+    synchronize(box)
+    box.fetch_body(box.Work, box.Work.messages()[0])
+    transaction.commit()
+    with pymap.client() as client:
+        client.delete_folder('Work')
+    assert 'Work: emptied' in synchronize(box)
+    same_as_server(box, pymap)
+    assert not box.Work.selectable and not box.Work.uids() and not len(box.body_index)
+    assert box.sync_report()['counts']['deleted'] == 2
+    with pymap.client() as client:
+        client.create_folder('Work')
+    fill(pymap, 1, 'Work')
+    assert 'emptied' not in synchronize(box)
+    same_as_server(box, pymap)
 
 
 def test_names_outside_ascii_are_shown_decoded_and_matched_as_they_are(box, server):

@@ -59,6 +59,20 @@ def test_listed_parent_stays_selectable_whatever_the_order():
     assert names(plan.scan) == ['INBOX', 'A', 'A/B']
 
 
+def test_a_name_only_is_emptied_whether_it_is_listed_or_not():
+    listed = [RemoteFolder('A', ('A',), selectable=False), *remote('A/B', 'C/D', 'INBOX')]
+    plan = syncplan.plan_folders(listed, ('A', 'A/B', 'C', 'INBOX'), light=0)
+    assert plan.empty == ('A', 'C') and plan.remove == ()
+
+
+@pytest.mark.parametrize('listed', [
+    remote('INBOX.A', separator='.'),
+    [RemoteFolder('INBOX', ('INBOX',), selectable=False)]])
+def test_inbox_is_looked_into_whatever_is_listed(listed):
+    plan = syncplan.plan_folders(listed, ('INBOX',), light=0)
+    assert names(plan.scan)[0] == 'INBOX' and plan.empty == ()
+
+
 def test_renamed_folder_is_created_and_removed():
     plan = syncplan.plan_folders(remote('INBOX', 'New'), ('INBOX', 'Old'), light=0)
     assert names(plan.create) == ['New'] and plan.remove == ('Old',)
