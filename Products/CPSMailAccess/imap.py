@@ -198,7 +198,9 @@ class ImapSession:
                                              'followed.' % (self._trouble.server, len(listed),
                                                             FOLDERS_MOST))
             folders = [remote_folder(*item) for item in listed]
-        return tuple({folder.server_name: folder for folder in folders if folder}.values())
+        # One that is listed twice, once as what is above others, can be opened.
+        known = sorted(filter(None, folders), key=lambda folder: folder.selectable)
+        return tuple({folder.server_name: folder for folder in known}.values())
 
     def examine(self, server_name):
         """Open a folder for reading, RFC 3501 6.3.2; its FolderState.

@@ -170,6 +170,16 @@ def test_folder_names(line, name, path, parents):
     assert (folder.server_name, folder.path, folder.parents) == (name, path, parents)
 
 
+@pytest.mark.parametrize('flags', [(b'\\HasNoChildren', b'\\Noselect'),
+                                   (b'\\Noselect', b'\\HasNoChildren')])
+def test_folder_listed_twice_can_be_opened_if_one_answer_says_so(flags):
+    answer = b''.join(b'* LIST (' + flag + b') "/" Work\r\n' for flag in flags)
+    with ScriptedServer([(rb'LIST', answer + b'%(tag)s OK done\r\n')]) as server, \
+            session(server.port) as opened:
+        folder, = opened.folders()
+    assert folder.server_name == 'Work' and folder.selectable
+
+
 def test_folder_name_with_a_line_break_is_left_out():
     answer = b'* LIST () "/" {9}\r\na\r\nLOGOUT\r\n' + LISTED[1]
     with ScriptedServer([(rb'LIST', answer)]) as server, session(server.port) as opened:
