@@ -114,6 +114,9 @@ def internal_at(value):
 
 def remote_folder(flags, delimiter, name):
     """The RemoteFolder of an answer to LIST; None for a name that can't be used."""
+    if name is None:
+        # RFC 3501 9: a mailbox is an astring, so this is one of that name, and not a nil.
+        name = b'NIL'
     if not isinstance(name, (bytes, str)) or not isinstance(flags, tuple):
         raise ProtocolError('bad LIST answer')
     raw = name if isinstance(name, bytes) else str(name).encode('utf-8')

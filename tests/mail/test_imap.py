@@ -158,6 +158,7 @@ def test_answers_to_list(answer, error):
     (b'() NIL "A/B"', 'A/B', ('A/B',), ()),
     (b'() "\\\\" "A\\\\B"', 'A\\B', ('A', 'B'), ('A',)),
     (b'() "/" 2005', '2005', ('2005',), ()),
+    (b'() "/" NIL', 'NIL', ('NIL',), ()),
     (b'() "/" "&AOk-t&AOk-"', '&AOk-t&AOk-', ('\xe9t\xe9',), ()),
     (b'() "/" "broken &"', 'broken &', ('broken &',), ()),
     (b'() "/" "/odd//"', '/odd//', ('/odd//',), ()),

@@ -273,6 +273,22 @@ def test_names_outside_ascii_are_shown_decoded_and_matched_as_they_are(box, serv
     assert box.sync_report()['counts']['deleted'] == 0
 
 
+def test_a_folder_may_be_called_nil(box, server):
+    with server.client() as client:
+        for name in ('NIL', 'NIL/NIL', 'nil'):
+            client.create_folder(name)
+    fill(server, 1, 'NIL')
+    synchronize(box)
+    # Not same_as_server: IMAPClient can't tell that name, which pymap writes without quotes.
+    assert box.server_names() == {'INBOX', 'NIL', 'NIL/NIL', 'nil'}
+    assert subjects(box.folder('NIL')) == ['Mail 1']
+    synchronize(box)
+    assert box.message_count() == 1
+    with server.client() as client:
+        for name in ('NIL/NIL', 'NIL', 'nil'):
+            client.delete_folder(name)
+
+
 def test_folder_names_never_hide_what_zope_looks_for(box, server):
     names = ['manage_main', 'synchronize', 'index_html', 'title', 'acl_users', 'REQUEST',
              'aq_parent', 'asynchronous_call_dispatcher', '123', 'a folder']
