@@ -67,8 +67,8 @@ class _Part(email.message.Message):
 def readable_text(raw):
     """(text, names of attachments) of a whole message, for showing.
 
-    The first text/plain part; else the first text/html part without its tags; else ''. It ends
-    with `REST` if there is more.
+    The first text/plain part with anything in it; else the first text/html part without its tags;
+    else the text of the first attached message; else ''. It ends with `REST` if there is more.
     """
     try:
         message, is_all = _parsed(raw)
@@ -105,26 +105,51 @@ def _parsed(raw):
 
 
 def _chosen(message):
-    """(the _Part to read, or None; the names of attachments)"""
-    plain = markup = None
+    """(the _Part to read, or None; the names of attachments)
+
+    What is in an attached message is that one's, not this one's.
+    """
+    plain = markup = attached = None
     names = []
-    for part in message.walk():
-        if part.is_multipart():
-            continue
-        name = _file_name(part)
-        if name or part.get_content_disposition() == 'attachment':
-            if len(names) < NAMES_MOST:
-                names.append(name or part.get_content_type())
-        elif part.get_content_type() == 'text/plain' and plain is None:
+    for part in _own_parts(message):
+        name, kind = _file_name(part), part.get_content_type()
+        is_attachment = (part.get_content_disposition() == 'attachment'
+                         or (part is not message and (bool(name) or part.is_multipart())))
+        if attached is None and part.is_multipart() and kind == 'message/rfc822':
+            attached = part.get_payload(0)
+        if is_attachment:
+            names.append(name or kind)
+        elif kind == 'text/plain' and plain is None:
             plain = part
-        elif part.get_content_type() == 'text/html' and markup is None:
+        elif kind == 'text/html' and markup is None:
             markup = part
-    return markup if plain is None else plain, names
+        elif name:
+            names.append(name)
+    if markup is not None and plain is not None and not _payload(plain).strip():
+        plain = None
+    chosen = markup if plain is None else plain
+    if chosen is None and attached is not None:
+        chosen, more = _chosen(attached)
+        names += more
+    return chosen, names[:NAMES_MOST]
+
+
+def _own_parts(part):
+    """The parts of a message that are no `multipart`; a message in it is one of them."""
+    if part.is_multipart() and part.get_content_maintype() != 'message':
+        for each in part.get_payload():
+            yield from _own_parts(each)
+    else:
+        yield part
+
+
+def _payload(part):
+    return part.get_payload(decode=True) or b''
 
 
 def _part_text(part):
     """(its text, whether that is all of it)"""
-    raw = part.get_payload(decode=True) or b''
+    raw = _payload(part)
     charset = part.get_param('charset')
     if isinstance(charset, tuple):
         charset = charset[2]

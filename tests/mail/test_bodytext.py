@@ -40,6 +40,47 @@ def test_html_alone_is_shown_without_tags_and_scripts():
     assert 'Hello you' in text and 'bye & go' in text and 'alert' not in text
 
 
+def mixed(*parts):
+    """A message of those parts, each with a header of its own."""
+    return MIXED + b''.join(b'--x\r\n%s\r\n' % part for part in parts) + b'--x--\r\n'
+
+
+ATTACHED = (b'Content-Type: message/rfc822\r\nContent-Disposition: attachment; filename=a.eml\r\n'
+            b'\r\nSubject: theirs\r\n\r\nTheir words.')
+
+
+def test_what_an_attached_message_says_is_not_taken_for_what_this_one_says():
+    raw = mixed(ATTACHED, b'Content-Type: text/html\r\n\r\n<p>My words.</p>')
+    assert bodytext.readable_text(raw) == ('My words.', ['a.eml'])
+
+
+def test_an_attached_message_is_read_where_there_is_nothing_else():
+    inner = mixed(b'\r\nHello.', b'Content-Type: image/png; name=b.png\r\n\r\nx')
+    for raw in (mixed(ATTACHED), ATTACHED):
+        assert bodytext.readable_text(raw)[0].strip() == 'Their words.'
+    text, names = bodytext.readable_text(mixed(b'Content-Type: message/rfc822\r\n\r\n' + inner))
+    assert (text.strip(), names) == ('Hello.', ['message/rfc822', 'b.png'])
+
+
+@pytest.mark.parametrize('header', [
+    b'Content-Type: text/plain; name="note.txt"',
+    b'Content-Disposition: inline; filename=note.txt'])
+def test_a_message_that_is_a_text_is_read_though_it_has_the_name_of_a_file(header):
+    assert bodytext.readable_text(header + b'\r\n\r\nHello.')[0] == 'Hello.'
+    assert bodytext.readable_text(mixed(header + b'\r\n\r\nHello.')) == ('', ['note.txt'])
+
+
+def test_a_message_that_is_a_file_is_named():
+    raw = b'Content-Type: application/pdf; name=a.pdf\r\n\r\n%PDF'
+    assert bodytext.readable_text(raw) == ('', ['a.pdf'])
+
+
+def test_markup_is_read_where_the_plain_text_is_empty():
+    raw = mixed(b'Content-Type: text/plain\r\n\r\n \r\n',
+                b'Content-Type: text/html\r\n\r\n<p>Hello.</p>')
+    assert bodytext.readable_text(raw)[0] == 'Hello.'
+
+
 @pytest.mark.parametrize('markup, words', [
     ('a<br>b<div>c</div>', 'a\nb\nc'), ('a < b <3 c>', 'a < b <3 c>'), ('a<', 'a<'),
     ('<!DOCTYPE html><html><head><title>no</title></head><body>yes</body>', 'yes'),
