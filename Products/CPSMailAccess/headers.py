@@ -13,6 +13,7 @@ import email.errors
 import email.header
 import email.utils
 import hashlib
+import itertools
 import re
 
 from .values import Envelope
@@ -33,6 +34,7 @@ _CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+')
 #: Characters that turn the reading direction of what follows: a sender could fake a name.
 _DIRECTION = re.compile('[\u200e\u200f\u202a-\u202e\u2066-\u2069]')
 _WORD = re.compile(r'=\?[^?\s]+\?[bBqQ]\?[^?]*\?=')
+_WORDS = re.compile('(?:%s)+' % _WORD.pattern)
 _BETWEEN_WORDS = re.compile(r'(\?=)\s+(?==\?[^?\s]+\?[bBqQ]\?)')
 
 
@@ -84,7 +86,7 @@ def decode_text(raw):
     text = decode_bytes(raw)
     if '=?' in text:
         text = _BETWEEN_WORDS.sub(r'\1', text)
-        text = _WORD.sub(lambda match: _decode_word(match.group(0)), text)
+        text = _WORDS.sub(lambda match: _decode_words(_WORD.findall(match.group(0))), text)
     return clean(text)
 
 
@@ -110,16 +112,29 @@ def decode_bytes(raw):
         return bytes(raw).decode('latin-1')
 
 
-def _decode_word(word):
+def _decode_words(words):
+    """The text of encoded words that follow each other.
+
+    The bytes of those in one charset are put together first: many programs cut a character in
+    two, which RFC 2047 5 forbids.
+    """
+    decoded = (_word_bytes(word) for word in words)
+    return ''.join(
+        decode_charset(b''.join(raw for raw, _charset in group), charset) if charset
+        else ''.join(raw for raw, _charset in group)
+        for charset, group in itertools.groupby(decoded, lambda item: item[1]))
+
+
+def _word_bytes(word):
+    """(the bytes in an encoded word, their charset), or (the word as it came, None)."""
     try:
         (raw, charset), = email.header.decode_header(word)
     except (email.errors.HeaderParseError, ValueError):
-        return word
-    if isinstance(raw, str):
-        return raw
-    text = decode_charset(raw, charset)
+        return word, None
     # Broken base64 decodes to nothing; what came says more.
-    return text if text or not word.split('?')[3] else word
+    if isinstance(raw, str) or not charset or (not raw and word.split('?')[3]):
+        return word, None
+    return raw, charset
 
 
 def decode_charset(raw, charset):
