@@ -220,7 +220,8 @@ class ImapSession:
                 uidnext=number(answer.get(b'UIDNEXT')),
                 # Required (RFC 3501 7.3.1): an answer without it is garbage, not an empty folder.
                 exists=max(map(int, told['EXISTS'])),
-                modseq=within(number(answer.get(b'HIGHESTMODSEQ')), MODSEQ_MOST))
+                modseq=within(number(answer.get(b'HIGHESTMODSEQ')), MODSEQ_MOST),
+                whose=self.account.whose)
         if state.uidvalidity is None:
             raise errors.FolderUnreadable('The folder came without UIDVALIDITY.')
         return state

@@ -32,6 +32,8 @@ from .permissions import ChangeMailbox
 from .permissions import SynchronizeMailbox
 from .permissions import ViewMailbox
 from .synchronizer import Synchronizer
+from .syncplan import is_of_another
+from .syncplan import is_renumbered
 from .syncplan import is_reserved
 from .syncstatus import QUEUED
 from .syncstatus import read_current
@@ -257,7 +259,10 @@ class MailBox(BoxPages, MailFolder):
             return
         with self._connect() as session:
             state = session.examine(folder.server_name)
-            if state.uidvalidity != folder.uidvalidity:
+            if is_of_another(folder.state(), state):
+                raise errors.MessageGone('The mailbox follows another account now; '
+                                         'get messages first.')
+            if is_renumbered(folder.state(), state):
                 raise errors.MessageGone('The folder was rebuilt on the mail server; '
                                          'get messages first.')
             raw, is_whole = session.body(message.uid)

@@ -24,6 +24,7 @@ from .interfaces import IMailFolder
 from .mailmessage import MailMessage
 from .permissions import ViewMailbox
 from .syncplan import folder_id
+from .syncplan import is_renumbered
 from .values import FolderState
 from .values import Snapshot
 
@@ -45,7 +46,7 @@ class MailFolder(SimpleItem):
     manage_options = ({'label': 'Messages', 'action': 'manage_main'},)
 
     #: See values.FolderState, as of the last run that finished this folder.
-    uidvalidity = uidnext = modseq = exists = None
+    uidvalidity = uidnext = modseq = exists = _whose = None
     server_name = name = ''
     path = ()
     selectable = True
@@ -175,7 +176,8 @@ class MailFolder(SimpleItem):
     @security.private
     def state(self):
         """The FolderState of the last finished run."""
-        return FolderState(self.uidvalidity, self.uidnext, self.exists or 0, self.modseq)
+        return FolderState(self.uidvalidity, self.uidnext, self.exists or 0, self.modseq,
+                           self._whose)
 
     @zpublish(False)
     @security.private
@@ -184,15 +186,18 @@ class MailFolder(SimpleItem):
         if self.state() != state or self.exists is None:
             self.uidvalidity, self.uidnext = state.uidvalidity, state.uidnext
             self.exists, self.modseq = state.exists, state.modseq
+            self._whose = state.whose
 
     @zpublish(False)
     @security.private
-    def begin(self, uidvalidity):
-        """From now on UIDs are of this UIDVALIDITY; nothing else is known of the server."""
-        if self.uidvalidity != uidvalidity:
-            self.uidvalidity = uidvalidity
+    def begin(self, state):
+        """From now on UIDs are as in `state`; if others were, nothing else is known."""
+        if is_renumbered(self.state(), state):
+            self.uidvalidity = state.uidvalidity
             self.uidnext = self.exists = self.modseq = None
             self._refused = ()
+        if self._whose != state.whose:
+            self._whose = state.whose
 
     @zpublish(False)
     @security.private

@@ -205,8 +205,10 @@ class Synchronizer:
                             % folder.shown_path())
         messages = syncplan.plan_messages(folder.snapshot(), snapshot, self.batch_size)
         if messages.rebuild:
-            self._drop_all(folder, 'rebuilt, its UIDVALIDITY changed')
-        folder.begin(state.uidvalidity)
+            self._drop_all(folder, 'rebuilt, the mailbox follows another account now'
+                           if syncplan.is_of_another(folder.state(), state)
+                           else 'rebuilt, its UIDVALIDITY changed')
+        folder.begin(state)
         self._update_flags(session, folder, messages)
         return folder, state, messages
 

@@ -3,8 +3,9 @@
 The rules, each with a reason:
 
 - A folder is matched by its server name and nothing else.
-- UIDs mean something only under the UIDVALIDITY they were seen with; under another one the
-  folder's messages are dropped and fetched anew, and no other folder is touched.
+- UIDs mean something only in the account and under the UIDVALIDITY they were seen with; under
+  another one the folder's messages are dropped and fetched anew, and no other folder is touched.
+  Folders of two accounts may have the same UIDVALIDITY.
 - Only unknown UIDs are fetched, those that were refused before apart from the others: one that
   can't be read keeps others away. Flags of known ones are compared.
 - Something is deleted only when a *complete* listing does not have it. No listing, half a
@@ -69,7 +70,7 @@ class FolderPlan:
 
 @dataclass(frozen=True)
 class MessagePlan:
-    """rebuild -- drop what is stored first: the UIDVALIDITY is another one.
+    """rebuild -- drop what is stored first: its UIDs mean nothing any more.
     batches -- tuples of UIDs to fetch, newest first. vanished -- UIDs to drop.
     flags -- how to learn the flags of `known`. complete -- whether the listing was.
     again -- UIDs to fetch after the batches, for the server refused to read them before."""
@@ -134,7 +135,7 @@ def is_unchanged(stored, count, remote):
 
 def plan_messages(local, remote, batch_size=BATCH_SIZE):
     """The MessagePlan that makes the `local` Snapshot like the `remote` one."""
-    renumbered = local.state.uidvalidity != remote.state.uidvalidity
+    renumbered = is_renumbered(local.state, remote.state)
     rebuild = bool(local.uids) and renumbered
     stored = frozenset() if rebuild else local.uids
     known = stored & remote.uids
@@ -144,6 +145,16 @@ def plan_messages(local, remote, batch_size=BATCH_SIZE):
     batches = split(sorted(remote.uids - stored - set(again), reverse=True), batch_size)
     flags = _how_flags(local.state, remote.state) if known else FLAGS_NONE
     return MessagePlan(rebuild, batches, known, vanished, flags, remote.complete, again)
+
+
+def is_renumbered(stored, remote):
+    """Whether UIDs seen with the FolderState `stored` mean nothing with `remote`."""
+    return stored.uidvalidity != remote.uidvalidity or is_of_another(stored, remote)
+
+
+def is_of_another(stored, remote):
+    """Whether the two are folders of different accounts."""
+    return stored.whose is not None and stored.whose != remote.whose
 
 
 def _how_flags(stored, remote):

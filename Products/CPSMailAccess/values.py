@@ -32,6 +32,11 @@ class Account:
     connect_seconds: float = 10.0
     read_seconds: float = 30.0
 
+    @property
+    def whose(self):
+        """Whose mail it is; the same over another port."""
+        return '%s@%s' % (self.login, self.host.lower())
+
 
 @dataclass(frozen=True)
 class RemoteFolder:
@@ -83,12 +88,14 @@ class FolderState:
     """What EXAMINE says of a folder (RFC 3501 6.3.2; HIGHESTMODSEQ: RFC 7162 3.1.2).
 
     modseq -- None: the server keeps no modification sequences here.
+    whose -- the account that the folder is of, as text; None when an earlier version stored it.
     """
 
     uidvalidity: int | None
     uidnext: int | None = None
     exists: int = 0
     modseq: int | None = None
+    whose: str | None = None
 
 
 @dataclass(frozen=True)

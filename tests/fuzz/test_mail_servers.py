@@ -18,6 +18,7 @@ from Products.CPSMailAccess import mailtool
 from Products.CPSMailAccess.imap import ImapSession
 from Products.CPSMailAccess.synchronizer import Synchronizer
 from Products.CPSMailAccess.values import Account as Where
+from Products.CPSMailAccess.values import FolderState
 from Products.CPSMailAccess.values import TLS_STARTTLS
 from tests.fuzz import examples
 from tests.fuzz.distortions import distort_by
@@ -96,7 +97,7 @@ class Box:
         if self.stored() != self.on_server():
             for folder in self.box.folders():
                 folder.drop_all()
-                folder.begin(None)
+                folder.begin(FolderState(None))
             assert self.synchronize() is None
             self.check_even()
 

@@ -3,16 +3,19 @@
 import pytest
 import transaction
 
+from bench import imapservers
 from Products.CPSMailAccess import errors
 from Products.CPSMailAccess import imap
 from Products.CPSMailAccess.synchronizer import Synchronizer
 
 from .conftest import fill
 from .conftest import in_call
+from .conftest import message
 from .conftest import needs_dovecot
 from .conftest import subjects
 from .servers import DovecotServer
 from .servers import free_port
+from .servers import PASSWORD
 from .servers import Proxy
 from .servers import ScriptedServer
 from .servers import USER
@@ -58,6 +61,30 @@ def test_uidvalidity_change_is_no_reason_to_lose_bodies(site, fresh_dovecot):
     synchronize(box)
     assert [one.has_body() for one in box.INBOX.messages()].count(True) == 1
     assert len(box.body_index) == 1
+
+
+def test_mailbox_that_follows_another_account_keeps_nothing_of_the_first(site):
+    # Dovecot's UIDVALIDITY is the second in which a folder is made; others give each the same.
+    with imapservers.DovecotServer({'bob': PASSWORD, USER: PASSWORD}) as server:
+        for user in server.users:
+            imapservers.deliver(server, user, 'INBOX', message('For %s' % user, '<1@x>'))
+            numbers = server.maildir(user) / 'dovecot-uidlist'
+            numbers.write_text('3 V1121083500 N1\n')
+            server.own(numbers)
+        box = site.add_box(server.port, login='bob')
+        synchronize(box)
+        box.fetch_body(box.INBOX, box.INBOX.messages()[0])
+        assert (box.INBOX.uidvalidity, subjects(box.INBOX)) == (1121083500, ['For bob'])
+        box.set_parameters({'login': USER})
+        synchronize(box)
+        one, = box.INBOX.messages()
+        assert one.subject == 'For alice' and not one.has_body()
+        box.set_parameters({'login': 'bob'})
+        with pytest.raises(errors.MessageGone, match='another account'):
+            box.fetch_body(box.INBOX, one)
+        assert 'follows another account' in synchronize(box, light=1)
+        assert 'another account' not in synchronize(box, light=1)
+        assert subjects(box.INBOX) == ['For bob']
 
 
 def test_message_of_no_bytes(site, fresh_dovecot):

@@ -59,6 +59,16 @@ def test_listed_parent_stays_selectable_whatever_the_order():
     assert names(plan.scan) == ['INBOX', 'A', 'A/B']
 
 
+@pytest.mark.parametrize('before, now, rebuild', [
+    ('a@x', 'a@x', False), ('a@x', 'b@x', True), (None, 'a@x', False)])
+def test_uids_of_another_account_mean_nothing(before, now, rebuild):
+    here, there = (Snapshot(FolderState(1, 3, 2, 9, whose), frozenset([1, 2]))
+                   for whose in (before, now))
+    plan = syncplan.plan_messages(here, there)
+    assert (plan.rebuild, plan.to_fetch) == (rebuild, 2 if rebuild else 0)
+    assert syncplan.is_unchanged(here.state, 2, there.state) is (before == now)
+
+
 def test_a_name_only_is_emptied_whether_it_is_listed_or_not():
     listed = [RemoteFolder('A', ('A',), selectable=False), *remote('A/B', 'C/D', 'INBOX')]
     plan = syncplan.plan_folders(listed, ('A', 'A/B', 'C', 'INBOX'), light=0)
