@@ -82,4 +82,4 @@ def _storage_now(connection):
     # What a DB says its last transaction is stands still on RelStorage: only the storage that a
     # connection has of its own follows.
     return clock.storage_clock(connection.db().database_name).now(
-        clock.SYSTEM.monotonic(), connection._storage.lastTransaction())
+        clock.SYSTEM.monotonic(), connection._normal_storage.lastTransaction())

@@ -65,6 +65,12 @@ def test_the_least_loaded_manager_gets_the_call(zad):
     assert zad.putCall(*CALL)[0] == 'zam2'
 
 
+def test_a_put_after_a_savepoint_goes_to_a_manager_that_lives(zad):
+    zad.title = 'changed'
+    transaction.savepoint()
+    assert zad.putCall(*CALL)[0] in ('zam1', 'zam2', 'zam3')
+
+
 def test_accepted_calls_count_as_new_ones_do(zad):
     beat(zad.zam1, new=2, accepted=0)
     beat(zad.zam2, new=0, accepted=1)
