@@ -81,6 +81,11 @@ class Database:
         """This thread's connection, or None: what a call has closed may be another thread's."""
         connection = getattr(self._local, 'connection', None)
         ours = connection is not None and connection.opened == self._local.opened
+        told = getattr(transaction.manager.manager, '_synchs', (connection,))
+        if ours and connection not in told:
+            # A call has cleared them: it would never see again what others commit.
+            for each in connection.connections.values():
+                transaction.manager.registerSynch(each)
         return connection if ours else None
 
     def application(self):

@@ -46,7 +46,6 @@ class Fence:
         self._wake = wake
         self._call = None
         self._closed = False
-        transaction.manager.registerSynch(self)
 
     @contextmanager
     def around(self, deferred, boot, attempt):
@@ -56,6 +55,7 @@ class Fence:
         """
         connection = deferred._p_jar
         call = self._call = _Call(deferred.id, deferred, boot, attempt, connection.opened)
+        transaction.manager.registerSynch(self)  # each time: a call may have cleared them
         try:
             yield
             # The end of the call is written through another connection than one it has closed.
@@ -68,6 +68,7 @@ class Fence:
     def closed(self):
         """Refuse all commits of the body: its transaction is not its own."""
         self._closed = True
+        transaction.manager.registerSynch(self)
         try:
             yield
         finally:

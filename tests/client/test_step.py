@@ -485,6 +485,50 @@ def test_a_call_that_has_closed_the_connection_of_its_thread_may_abort_and_not_c
         assert deferred.result == 'closed'
 
 
+def test_a_call_that_ends_the_synchronisation_of_its_thread_does_it_to_no_other(bench):
+    """As the code of tests does, to be alone with its transactions."""
+    def clears(run):
+        transaction.manager.clearSynchs()
+        return 'cleared'
+
+    worker = bench.worker(plugins=[('clears', clears)], changes={'threads': 1})
+    deferreds = [bench.put('clears') for _ in range(2)]
+    deferreds += [bench.put('zope_exec', '/', {}, "python: 'cleared'") for _ in range(2)]
+    for _ in range(6):
+        bench.step(worker)
+        bench.settle(worker)
+    transaction.begin()
+    assert [(each.state, each.result) for each in deferreds] == [('resolved', 'cleared')] * 4
+
+
+def test_after_such_a_call_no_commit_of_another_succeeds_but_its_owners(bench):
+    there, goes_on = threading.Event(), threading.Event()
+
+    def commits_late(run):
+        there.set()
+        assert goes_on.wait(30)
+        run.app._p_jar.root()['marks']['late'] = True
+        transaction.commit()
+
+    worker = bench.worker(plugins=[
+        ('clears', lambda run: transaction.manager.clearSynchs()), ('late', commits_late)],
+        changes={'threads': 1})
+    cleared = bench.put('clears')
+    bench.step(worker)
+    bench.settle(worker)
+    deferred = bench.put('late')
+    bench.step(worker)
+    assert there.wait(30)
+    transaction.begin()
+    assert cleared.ended
+    deferred.cancel()
+    transaction.commit()
+    goes_on.set()
+    bench.settle(worker)
+    transaction.begin()
+    assert 'late' not in bench.marks
+
+
 def test_a_conflict_of_storing_a_failure_does_not_run_the_call_again(bench, monkeypatch):
     runs = []
 
