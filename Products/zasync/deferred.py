@@ -285,6 +285,7 @@ class Deferred(Persistent):
             return False
         waited = self.is_waiting()
         self._advance(lifecycle.CANCEL)
+        self._forget_undone()
         failure = Failure.from_exception(Cancelled('the call was cancelled'))
         self._failure = payload.stored(payload.dumps(failure))
         self._end(clock.SYSTEM.now())

@@ -334,6 +334,22 @@ def test_what_waits_for_a_call_that_was_cancelled_and_is_undone_is_forgotten_onc
     assert worker.queue.desk.n_aside == 0
 
 
+def test_a_cancelled_call_that_waited_for_an_undone_one_lets_the_database_be_packed(
+        file_store, begun):
+    """As while its manager is paused; what was cancelled is kept for long."""
+    caller, worker = begun
+    undone = caller.put(make_call(2))
+    put = last_transaction_id(file_store)
+    worker.beat(LATE, 0)
+    waits = put_after(caller, undone, 1)
+    undo_under_others(file_store, caller, worker, put)
+    caller.begin().find(waits).cancel()
+    caller.commit()
+    assert len(beats(worker)) == 1
+    assert caller.begin().find(waits).state == 'cancelled'
+    file_store.databases[0].pack()
+
+
 @pytest.mark.parametrize('options', [{'not_before': LATE + 5_000}, {'expires_at': LATE + 5_000}])
 def test_an_undone_put_that_no_lane_tells_of_is_forgotten_when_the_worker_compares_its_desk(
         file_store, begun, options):
