@@ -19,6 +19,7 @@ from imapclient.exceptions import CapabilityError
 from imapclient.exceptions import IMAPClientError
 from imapclient.exceptions import LoginError
 from imapclient.exceptions import ProtocolError
+from imapclient.response_parser import parse_message_list
 
 from . import errors
 from .headers import FIELDS
@@ -235,7 +236,10 @@ class ImapSession:
         with self._errors('list the messages'):
             if not state.exists:
                 return Snapshot(state)
-            uids = frozenset(self._client.search(['ALL']))
+            typ, data = self._client._imap.uid('SEARCH', 'ALL')
+            self._check(typ, data)
+            # Some servers answer in several lines, which IMAPClient takes for none.
+            uids = frozenset(uid for line in data for uid in parse_message_list([line]))
             if not all(1 <= uid <= NUMBER_MOST for uid in uids):
                 raise ProtocolError('no UIDs')
             told = self._client._imap.untagged_responses

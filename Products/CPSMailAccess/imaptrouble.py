@@ -83,7 +83,7 @@ class Wire(imaplib.IMAP4):
         return line
 
     def _command(self, name, *args):
-        # What was told before is of no use to who begins with this one (which a SEARCH does not);
+        # What was told before is of no use to who begins with this one (which an ENABLE does not);
         # kept, what nobody asks for would fill the memory.
         self.untagged_responses.clear()
         return super()._command(name, *args)

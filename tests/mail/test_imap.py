@@ -237,6 +237,14 @@ def test_listing_without_one_of_those_announced_meanwhile_is_incomplete():
     assert listing(b'* 4 EXISTS\r\n* SEARCH 1 5 9 10\r\n%(tag)s OK done\r\n').complete
 
 
+@pytest.mark.parametrize('search', [
+    b'* SEARCH 1 5\r\n* SEARCH 9\r\n', b'* SEARCH 1 5 (MODSEQ 7)\r\n* SEARCH 9 (MODSEQ 8)\r\n',
+    b'* SEARCH 1 5 9\r\n* SEARCH\r\n'])
+def test_listing_in_several_lines(search):
+    found = listing(search + b'%(tag)s OK done\r\n')
+    assert found.uids == {1, 5, 9} and found.complete
+
+
 def test_listing_of_a_very_large_folder():
     # Python's imaplib gives up at lines of 1,000,000 bytes.
     uids = range(1_000_000, 1_200_000)
