@@ -81,7 +81,6 @@ def inside(root, deferred, caller, work, commit=None):
             result = work(step)
             if result is not None and not isinstance(result, Failure):
                 result = payload.dumps(result, BadResult, 'the result')
-        _check_stored(current, root)
         # crash point 4: the call has run in a request that is not committed; it never ran.
         guard.check()
     except TransientError:
@@ -110,16 +109,6 @@ def _roll_back(savepoint, error):
             f'a call that ran inside a request has failed ({type(error).__name__}: '
             f'{text_of(error)}), and what it did can not be undone alone: {text_of(reason)}'
         ) from error
-
-
-def _check_stored(current, root):
-    """Raise what the commit of `current` would, if something in it can't be stored.
-
-    A savepoint of `current` would end it with that.
-    """
-    for connection in aq_base(root)._p_jar.connections.values():
-        if connection in current._resources:
-            connection.savepoint()
 
 
 def _checkpoint(deferred, memo):

@@ -135,7 +135,8 @@ class AtOnce(threading.local):
             return None
 
         def work(step: Run) -> Any:
-            return callbacks.run(step, chosen, deferred.result if value is None else value)
+            return _storable(step, callbacks.run(
+                step, chosen, deferred.result if value is None else value))
 
         try:
             result = inside(root, deferred, caller, work, callbacks.no_checkpoint)
@@ -153,7 +154,19 @@ class AtOnce(threading.local):
 
 def _handle(found: Any, deferred: Deferred, step: Run) -> Any:
     args, kwargs = deferred.arguments()
-    return found.handler(*((step,) if found.zope_aware else ()), *args, **kwargs)
+    return _storable(step, found.handler(*((step,) if found.zope_aware else ()), *args, **kwargs))
+
+
+def _storable(step: Run, result: Any) -> Any:
+    """That result; raises what the commit would, if something that was changed can't be stored.
+
+    A savepoint of the transaction would end it with that. In a request there is no such look:
+    plone.protect would not see any more what the call has changed.
+    """
+    for connection in step.app._p_jar.connections.values():
+        if connection in transaction.get()._resources:
+            connection.savepoint()
+    return result
 
 
 def manager_of(queue: Any) -> Any:

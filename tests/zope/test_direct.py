@@ -57,14 +57,18 @@ def test_a_call_that_runs_in_a_request_fails(app, zad, error):
     assert (app._before, app._after, marks(app)) == ('of the request', 'the request goes on', None)
 
 
-def test_what_a_call_stores_that_has_no_pickle_fails_it_and_not_the_request(app, zad):
-    app._before = 'of the request'
-    _, deferred = zad.putCall('zope_call', jobs.store_lambda, 'half')
-    assert deferred.state == 'failed'
-    assert 'pickle' in deferred.failure.text
-    assert (marks(app), getattr(app.aq_base, '_lambda', None)) == (None, None)
-    transaction.commit()
-    assert (app._before, marks(app)) == ('of the request', None)
+def test_what_a_call_stores_that_has_no_pickle_fails_the_commit_of_the_request(app, zad):
+    zad.putCall('zope_call', jobs.store_lambda, 'half')
+    with pytest.raises(Exception, match='pickle'):
+        transaction.commit()
+    transaction.abort()
+    assert marks(app) is None
+
+
+def test_plone_protect_sees_what_a_call_has_changed(app, zad):
+    """It looks at what is registered with the connections, to refuse a page that writes."""
+    zad.putCall('zope_call', jobs.mark, 'done')
+    assert app.aq_base in app._p_jar._registered_objects
 
 
 def test_the_request_fails_with_a_call_that_dooms_its_transaction(app, zad):
