@@ -10,19 +10,24 @@ from AccessControl.SecurityManagement import noSecurityManager
 from Acquisition import aq_base
 from Acquisition import aq_parent
 from Acquisition import Implicit
+from zope.component import adapter
 from zope.component import getGlobalSiteManager
 from zope.component import getSiteManager
 from zope.component.hooks import getSite
 from zope.component.hooks import setSite
 from zope.component.interfaces import ISite
+from zope.event import notify
 from zope.globalrequest import clearRequest
 from zope.globalrequest import getRequest
 from zope.globalrequest import setRequest
 from zope.i18n.interfaces import IUserPreferredLanguages
 from zope.interface import alsoProvides
+from zope.interface import Interface
 from zope.interface.registry import Components as PersistentComponents
 from zope.publisher.browser import BrowserLanguages
 from zope.publisher.interfaces.http import IHTTPRequest
+from zope.traversing.interfaces import BeforeTraverseEvent
+from zope.traversing.interfaces import IBeforeTraverseEvent
 
 from Products.zasync import lanes
 from Products.zasync.call import Caller
@@ -288,6 +293,28 @@ def test_the_component_site_of_the_caller_is_restored_and_the_old_one_put_back(s
         assert getSite() is None
     finally:
         setSite(None)
+
+
+def test_the_request_of_a_call_is_prepared_by_the_site_when_the_call_asks_for_it(sub, bare):
+    """As Plone marks it with the layers of add-ons: docs/plugins.rst has these lines."""
+    class ILayer(Interface):
+        pass
+
+    @adapter(ISite, IBeforeTraverseEvent)
+    def mark(site, event):
+        alsoProvides(event.request, ILayer)
+
+    sub.setSiteManager(PersistentComponents(bases=(getGlobalSiteManager(),)))
+    alsoProvides(sub, ISite)
+    caller = Caller('bob', ('', 'acl_users'), site=('', 'sub'))
+    getGlobalSiteManager().registerHandler(mark)
+    try:
+        with restored(caller, bare):
+            assert not ILayer.providedBy(getRequest())
+            notify(BeforeTraverseEvent(getSite(), getRequest()))
+            assert ILayer.providedBy(getRequest())
+    finally:
+        getGlobalSiteManager().unregisterHandler(mark)
 
 
 @pytest.mark.parametrize('path', [('', 'gone'), ('', 'sub')])
