@@ -3,6 +3,8 @@
 Imports: imapclient's parsers, values, headers.
 """
 
+import re
+
 from imapclient.datetime_util import parse_to_datetime
 from imapclient.exceptions import ProtocolError
 from imapclient.imap_utf7 import decode as decode_utf7
@@ -59,6 +61,34 @@ def _runs(uids):
 def _written(runs):
     return ','.join(str(first) if first == last else '%d:%d' % (first, last)
                     for first, last in runs)
+
+
+def parsable(kind, line):
+    """A line of an untagged answer as IMAPClient's parser takes it.
+
+    It looks for the end of each bracket, also in the name of a folder or in a keyword, where one
+    may be alone (RFC 3501 9: atom). Those atoms are put into quotes.
+    """
+    if b'[' not in line:
+        return line
+    if kind == 'LIST':
+        return _LAST_ATOM.sub(_in_quotes, line)
+    if kind in ('FLAGS', 'PERMANENTFLAGS'):
+        return _ATOM.sub(_in_quotes, line)
+    return _FLAGS_ITEM.sub(lambda item: item[1] + _ATOM.sub(_in_quotes, item[2]), line)
+
+
+#: Atoms, whether there is a bracket or not, which takes no time to find; the flags among the items
+#: of a FETCH.
+_ATOM = re.compile(rb'[^ ()"]+')
+_LAST_ATOM = re.compile(rb'(?<= )[^ ()"]+$')
+_FLAGS_ITEM = re.compile(rb'(\bFLAGS )(\([^()"]*\))', re.IGNORECASE)
+
+
+def _in_quotes(atom):
+    if b'[' not in atom[0]:
+        return atom[0]
+    return b'"%s"' % atom[0].replace(b'\\', b'\\\\')
 
 
 def by_uid(data):

@@ -3,7 +3,7 @@
 A server that says a byte now and then is never silent, so a limit of silence alone would let it
 hold a thread for ever. `Wire` bounds each answer as a whole, in time and in bytes.
 
-Imports: imaplib, imapclient's errors, clock, errors, headers.
+Imports: imaplib, imapclient's errors, clock, errors, headers, imapanswers.
 """
 
 import base64
@@ -22,6 +22,7 @@ from imapclient.exceptions import ProtocolError
 from . import clock
 from . import errors
 from .headers import clean
+from .imapanswers import parsable
 
 
 #: The server is told the password here, and may say it again: see zasync_client.tracebacks.
@@ -87,6 +88,14 @@ class Wire(imaplib.IMAP4):
         # kept, what nobody asks for would fill the memory.
         self.untagged_responses.clear()
         return super()._command(name, *args)
+
+    def _append_untagged(self, typ, dat):
+        if isinstance(dat, tuple):
+            line, literal = dat
+            dat = parsable(typ, line), literal
+        elif dat:
+            dat = parsable(typ, dat)
+        super()._append_untagged(typ, dat)
 
     def shutdown(self):
         self.sock.close()

@@ -10,7 +10,9 @@ from .conftest import empty
 from .conftest import fill
 from .conftest import in_call
 from .conftest import message
+from .conftest import needs_dovecot
 from .conftest import subjects
+from .servers import DovecotServer
 
 
 def synchronize(box, light=0):
@@ -287,6 +289,27 @@ def test_a_folder_may_be_called_nil(box, server):
     with server.client() as client:
         for name in ('NIL/NIL', 'NIL', 'nil'):
             client.delete_folder(name)
+
+
+@needs_dovecot
+def test_a_bracket_may_be_alone_in_a_name_and_in_a_keyword(site):
+    with DovecotServer() as server:
+        with server.client() as client:
+            client.create_folder('a[b')
+        fill(server, 2)
+        box = site.add_box(server.port)
+        synchronize(box)
+        with server.folder() as client:
+            assert client._imap.uid('STORE', '1', '+FLAGS', '(\\Seen c[d $f)')[0] == 'OK'
+        synchronize(box)
+        assert box.server_names() == {'INBOX', 'a[b'}
+        assert box.INBOX.message(1).flags() == {'\\Seen', 'c[d', '$f'}
+        box.fetch_body(box.INBOX, box.INBOX.message(1))
+        # A mailbox that is new gets flags and headers in one answer.
+        box.INBOX.drop_all()
+        synchronize(box)
+        assert box.INBOX.message(1).flags() == {'\\Seen', 'c[d', '$f'}
+        assert subjects(box.INBOX) == ['Mail 1', 'Mail 2']
 
 
 def test_folder_names_never_hide_what_zope_looks_for(box, server):
