@@ -199,8 +199,10 @@ class Claiming:
         looked_at = [(place, deferred) for place, deferred in self.waiting.items()
                      if all_lanes or place[2] == lane_number]
         for place, deferred in self._loaded_together(iter(looked_at), TAKE_IN_MOST):
+            if is_waiting(deferred) or self._is_cancelled(deferred):
+                continue
             # With one that had ended others may have gone that waited for it.
-            if not is_waiting(deferred) and place in self.waiting:
+            if place in self.waiting:
                 self.waiting.remove(place, deferred)
                 self.waiting.forget_undone(*place[1:])
                 self._file_if_ended(deferred, rotation_period)
@@ -319,6 +321,10 @@ class Claiming:
             # crash point 24: a waiting call was cancelled and is not filed; the next beat files
             # it.
             del self.cancelled[id]
+
+    def _is_cancelled(self, deferred):
+        """Whether it was cancelled where it waited, so that the beat takes it out for that."""
+        return is_there(deferred) and deferred.id in self.cancelled
 
     def _is_in_lane(self, deferred):
         """Whether a call that does not wait anywhere else, and is not filed, was not taken in."""

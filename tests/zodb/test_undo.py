@@ -324,6 +324,7 @@ def test_what_waits_for_a_call_that_was_cancelled_and_is_undone_is_forgotten_onc
     queue = worker.begin()
     if who == 'worker':
         queue.drop_undone(LATE, DAY)
+        queue.take_in_and_claim('boot', LATE, 0, DAY)
     else:
         other = Queue()
         worker.connection.add(other)
