@@ -6,6 +6,7 @@ import transaction
 
 from Products.CPSMailAccess.mailmessage import MessageBody
 from Products.CPSMailAccess.values import Envelope
+from Products.CPSMailAccess.values import FolderState
 from Products.CPSMailAccess.values import RemoteFolder
 from Products.CPSMailAccess.values import RemoteMessage
 from Products.zasync import payload
@@ -93,7 +94,7 @@ class HostileTown(Town):
         box.set_parameters({'login': hostile('login'), 'HOST': '127.0.0.1', 'PORT': 1})
         tool.set_parameter_pairs({'CA_FILE': (hostile('certificates'), 0)})
         folder = box.create_folder(RemoteFolder(hostile('server-name'), (hostile('folder'),)))
-        folder.begin(1)
+        folder.begin(FolderState(1))
         fields = ('subject', 'sender', 'to', 'cc', 'date', 'message_id')
         folder.add(RemoteMessage(8, flags=frozenset([hostile('flag')]), envelope=Envelope(
             **{name: hostile(name.replace('_', '-')) for name in fields})))

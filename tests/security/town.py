@@ -12,6 +12,7 @@ import transaction
 from Products.CPSMailAccess.mailtool import add_mail_box
 from Products.CPSMailAccess.mailtool import MailTool
 from Products.CPSMailAccess.values import Envelope
+from Products.CPSMailAccess.values import FolderState
 from Products.CPSMailAccess.values import RemoteFolder
 from Products.CPSMailAccess.values import RemoteMessage
 from Products.zasync import payload
@@ -127,7 +128,7 @@ class _Founded(Site):
             port = one.getsockname()[1]
         box = add_mail_box(tool, ALICE, '127.0.0.1', port, password='secret password')
         folder = box.create_folder(RemoteFolder('Work', ('Work',)))
-        folder.begin(1)
+        folder.begin(FolderState(1))
         folder.add(RemoteMessage(7, size=10, envelope=Envelope(
             subject='secret subject', sender='Bob <bob@example.org>')))
 
