@@ -15,6 +15,8 @@ Imports: deferred, expression, builtin, security, running, putting, payload, opt
 clock, errors.
 """
 
+from typing import Any
+
 import transaction
 
 from . import clock
@@ -69,22 +71,12 @@ def go_on_by(deferred, continuation):
     deferred that is stored forgets it when a savepoint is rolled back.
     """
     deferred._v_continue = continuation
-    _kept_continuations()[deferred] = continuation
+    of_transaction(go_on_by)[deferred] = continuation
 
 
 def _continuation(deferred):
     kept = getattr(deferred, '_v_continue', None)
-    return _kept_continuations().get(deferred) if kept is None else kept
-
-
-def _kept_continuations():
-    shared = transaction.get()
-    try:
-        kept = shared.data(go_on_by)
-    except KeyError:
-        kept = {}
-        shared.set_data(go_on_by, kept)
-    return kept
+    return of_transaction(go_on_by).get(deferred) if kept is None else kept
 
 
 def _call_at_once(deferred, success, failure, caller):
@@ -110,12 +102,7 @@ def _follower(deferred, caller):
 
     Calls that share the transaction have one each, as if it were their own.
     """
-    shared = transaction.get()
-    try:
-        ours = shared.data(_follower)
-    except KeyError:
-        ours = {}
-        shared.set_data(_follower, ours)
+    ours = of_transaction(_follower)
     key = deferred.id, current()
     id, found = ours.get(key, (None, None))
     # A savepoint that was rolled back may have taken it out of its lane.
@@ -123,6 +110,17 @@ def _follower(deferred, caller):
         found = _new_follower(deferred, caller)
         ours[key] = found.id, found
     return found
+
+
+def of_transaction(owner: object) -> dict[Any, Any]:
+    """A mapping that `owner` keeps for the current transaction, empty at first."""
+    shared = transaction.get()
+    try:
+        kept: dict[Any, Any] = shared.data(owner)
+    except KeyError:
+        kept = {}
+        shared.set_data(owner, kept)
+    return kept
 
 
 def _new_follower(deferred, caller):

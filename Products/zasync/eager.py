@@ -18,6 +18,7 @@ import transaction
 from . import callbacks
 from . import clock
 from . import policy
+from .callbacks import of_transaction
 from .direct import FATAL
 from .direct import go_on
 from .direct import inside
@@ -180,14 +181,3 @@ def manager_of(queue: Any) -> Any:
                 if IAsynchronousCallManager.providedBy(found) and found.queue is queue:
                     return found
     return None
-
-
-def of_transaction(owner: object) -> dict[Any, Any]:
-    """A mapping that `owner` keeps for the current transaction, empty at first."""
-    current = transaction.get()
-    try:
-        kept: dict[Any, Any] = current.data(owner)
-    except KeyError:
-        kept = {}
-        current.set_data(owner, kept)
-    return kept

@@ -3,8 +3,8 @@
 `eager` runs calls in the put, or right after the commit; `make_worker` makes a worker whose
 beats the test makes, with a clock it moves. docs/testing.rst shows both.
 
-Imports: eager, putting, clock, interfaces; zasync_client, which is above us, inside functions
-only.
+Imports: eager, callbacks, putting, clock, interfaces; zasync_client, which is above us, inside
+functions only.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from Acquisition import aq_base
 from transaction._transaction import Status
 
 from . import clock
+from .callbacks import of_transaction
 from .clock import ManualClock
 from .eager import AtOnce
 from .eager import manager_of
-from .eager import of_transaction
 from .interfaces import IAsynchronousCallManager
 from .putting import StandIn
 

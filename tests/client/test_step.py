@@ -441,6 +441,17 @@ def test_a_call_that_hides_a_failed_commit_each_time_fails_in_the_end(bench):
     assert len(runs) == 3
 
 
+def run_with_others(bench, worker, plugin, result):
+    """Two calls of that plugin, which have that result, and two harmless ones after them."""
+    deferreds = [bench.put(plugin) for _ in range(2)]
+    deferreds += [bench.put('zope_exec', '/', {}, f'python: {result!r}') for _ in range(2)]
+    for _ in range(6):
+        bench.step(worker)
+        bench.settle(worker)
+    transaction.begin()
+    assert [(each.state, each.result) for each in deferreds] == [('resolved', result)] * 4
+
+
 @pytest.mark.parametrize('groupable', [False, True])
 @pytest.mark.parametrize('before', [lambda: None, transaction.abort, transaction.commit])
 def test_a_call_that_closes_the_connection_of_its_thread_does_it_to_no_other(
@@ -455,13 +466,7 @@ def test_a_call_that_closes_the_connection_of_its_thread_does_it_to_no_other(
     plugin = worker._config.plugins['closes']
     worker._config.plugins['closes'] = replace(plugin, groupable=groupable)
     worker._habits.note_alone(('closes',), 0.0)
-    deferreds = [bench.put('closes') for _ in range(2)]
-    deferreds += [bench.put('zope_exec', '/', {}, "python: 'closed'") for _ in range(2)]
-    for _ in range(6):
-        bench.step(worker)
-        bench.settle(worker)
-    transaction.begin()
-    assert [(each.state, each.result) for each in deferreds] == [('resolved', 'closed')] * 4
+    run_with_others(bench, worker, 'closes', 'closed')
 
 
 @pytest.mark.parametrize('after', [transaction.abort, transaction.begin, transaction.commit])
@@ -492,13 +497,7 @@ def test_a_call_that_ends_the_synchronisation_of_its_thread_does_it_to_no_other(
         return 'cleared'
 
     worker = bench.worker(plugins=[('clears', clears)], changes={'threads': 1})
-    deferreds = [bench.put('clears') for _ in range(2)]
-    deferreds += [bench.put('zope_exec', '/', {}, "python: 'cleared'") for _ in range(2)]
-    for _ in range(6):
-        bench.step(worker)
-        bench.settle(worker)
-    transaction.begin()
-    assert [(each.state, each.result) for each in deferreds] == [('resolved', 'cleared')] * 4
+    run_with_others(bench, worker, 'clears', 'cleared')
 
 
 def test_after_such_a_call_no_commit_of_another_succeeds_but_its_owners(bench):
