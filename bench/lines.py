@@ -21,4 +21,4 @@ LINES = {
     'conflicts': putting.conflicts, 'waiting': putting.waiting, 'drain': draining.drain,
     'group': draining.group, 'two': draining.two, 'idle': idling.idle, 'growth': growth.growth,
     'dispatch': dispatching.dispatch, 'pace': dispatching.pace, 'front': front.front,
-    'stores': storing.stores, 'profile': parts.profile}
+    'stores': storing.stores, 'cache': storing.cache, 'profile': parts.profile}

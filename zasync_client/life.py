@@ -1,7 +1,7 @@
 """One life of a worker's process: configured, Zope started, calls served; and the next one.
 
-Imports: worker, config, database, sending, zope, memory, succession, logs, signals, threaddump,
-pidfile, errors, zasync.
+Imports: worker, config, database, sending, inmemory, zope, memory, succession, logs, signals,
+threaddump, pidfile, errors, zasync.
 """
 
 import logging
@@ -20,6 +20,7 @@ from . import memory
 from . import zope
 from .database import Database
 from .errors import WorkerError
+from .inmemory import keep_in_memory
 from .pidfile import PidFile
 from .sending import send_together
 from .signals import Signals
@@ -57,6 +58,7 @@ def live(path, succession, serving=None, output=None):
             db = zope.start(config, SYSTEM, stopping)
             for each in db.databases.values():
                 send_together(each.storage)
+                keep_in_memory(each.storage)
             database = Database(db, config.target, config.threads)
             worker = Worker(config, database, wakeup, SYSTEM, stopping)
             ceiling = _ceiling(config, worker, pid_file, succession)
