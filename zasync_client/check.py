@@ -2,8 +2,8 @@
 
 Nothing is written: neither a lock that stays, nor a log, nor into a database.
 
-Imports: config, database, datafile, holding, knock, logs, memory, pidfile, zope, plaintext,
-errors, zasync.
+Imports: affinity, config, database, datafile, holding, knock, logs, memory, pidfile, zope,
+plaintext, errors, zasync.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ from Products.zasync import sealing
 from Products.zasync.clock import SYSTEM
 from Products.zasync.errors import BadKeyFile
 
+from . import affinity
 from . import config as configuration
 from . import datafile
 from . import holding
@@ -107,6 +108,7 @@ def findings(path, wait_seconds):
     if not away and 'target' not in reading.lost:
         found += _of_target(config, ours, wait_seconds)
     found += _of_memory(config)
+    found += _of_processors(config)
     return found
 
 
@@ -180,6 +182,13 @@ def _of_memory(config):
         yield Finding(ERROR, f'max-memory is {memory.megabytes(most)}, and this check has '
                              f'{memory.megabytes(used)}, which is less than a worker has before '
                              'its first call: give it twice of that, or more', WRONG)
+
+
+def _of_processors(config):
+    """Processors that are not there."""
+    mistake = affinity.mistake_in(config.cpu_affinity)
+    if mistake:
+        yield Finding(ERROR, mistake, WRONG)
 
 
 # databases

@@ -35,7 +35,8 @@ class Config:
     max_hung_threads, max_memory_bytes -- with so many or so much the worker replaces itself;
     None: half the threads; any amount. max_result_bytes -- of a pickled result.
     verbose_traceback -- whether the log shows values with tracebacks. batch_seconds -- how long
-    groups of calls run that share a transaction; 0: no calls do. warnings -- sentences for the
+    groups of calls run that share a transaction; 0: no calls do. cpu_affinity -- the processors
+    it runs on, frozenset; None: all. warnings -- sentences for the
     log.
     """
 
@@ -57,6 +58,7 @@ class Config:
     max_result_bytes: int = LARGEST_BYTES
     verbose_traceback: bool = False
     batch_seconds: float = 0.05
+    cpu_affinity: frozenset | None = None
     warnings: tuple = ()
 
 
@@ -103,6 +105,7 @@ def _config(path, found, plugins):
         max_hung_threads=root.max_hung_threads, max_memory_bytes=root.max_memory,
         max_result_bytes=root.max_result_size,
         verbose_traceback=root.verbose_traceback, batch_seconds=root.batch_seconds,
+        cpu_affinity=root.cpu_affinity,
         warnings=tuple(str(warning) for warning in found.warnings))
 
 

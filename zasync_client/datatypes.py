@@ -51,6 +51,21 @@ def _whole(text, most):
     return int(text)
 
 
+def processors(text):
+    """numbers of processors, and ranges, with commas: ``0`` or ``0-2,5``"""
+    found = set()
+    for part in text.split(','):
+        first, dash, last = (piece.strip() for piece in part.partition('-'))
+        numbers = [first, last] if dash else [first]
+        if not all(re.fullmatch('[0-9]{1,4}', number, re.A) for number in numbers):
+            raise ValueError('must be numbers of processors, and ranges of them, with commas, '
+                             f'like 0 or 0-2,5, not {text!r:.50}')
+        if int(numbers[0]) > int(numbers[-1]):
+            raise ValueError(f'the range {part.strip()} ends before it begins')
+        found.update(range(int(numbers[0]), int(numbers[-1]) + 1))
+    return frozenset(found)
+
+
 def few(text):
     """whole number, 1 to 10"""
     try:

@@ -1,7 +1,7 @@
 """One life of a worker's process: configured, Zope started, calls served; and the next one.
 
-Imports: worker, config, database, sending, inmemory, zope, memory, succession, logs, signals,
-threaddump, pidfile, errors, zasync.
+Imports: worker, config, affinity, database, sending, inmemory, zope, memory, succession, logs,
+signals, threaddump, pidfile, errors, zasync.
 """
 
 import logging
@@ -14,6 +14,7 @@ from Products.zasync import policy
 from Products.zasync.clock import SYSTEM
 from Products.zasync.wakeup import Wakeup
 
+from . import affinity
 from . import config as configuration
 from . import logs
 from . import memory
@@ -55,6 +56,7 @@ def live(path, succession, serving=None, output=None):
                       drain_seconds=config.drain_seconds, replaced=succession.times,
                       replaced_because=succession.reason)
         try:
+            affinity.keep_to(config.cpu_affinity)
             db = zope.start(config, SYSTEM, stopping)
             for each in db.databases.values():
                 send_together(each.storage)

@@ -5,7 +5,7 @@ that was never given back; whoever supervises it sees nothing of that. The next 
 by a variable of the environment how many there were, why, and which file descriptor holds the
 lock on the PID file: a moment without the lock would let another worker in.
 
-Imports: nothing of ours.
+Imports: affinity.
 """
 
 import contextlib
@@ -13,6 +13,8 @@ import json
 import os
 import signal
 import sys
+
+from . import affinity
 
 
 #: What the next life is told, as JSON; taken out at once, so no child inherits it.
@@ -37,6 +39,7 @@ class Succession:
         self.lock_fd = told.get('lock_fd')
         self._environment = dict(os.environ)
         self._directory = os.getcwd()
+        self._processors = affinity.given()
         # What a supervisor has given to this process is for all its lives.
         self._handed_on = _inheritable_fds() - {self.lock_fd, report_fd}
 
@@ -60,6 +63,7 @@ class Succession:
                 with contextlib.suppress(AttributeError, OSError, ValueError):
                     stream.flush()
             os.chdir(self._directory)
+            affinity.give_back(self._processors)
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]],
                       {**self._environment, VARIABLE: json.dumps(told)})
         finally:

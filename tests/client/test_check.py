@@ -248,6 +248,15 @@ def test_less_memory_than_a_worker_takes_is_wrong(operator):
                         r'more\n', errors)
 
 
+def test_a_processor_that_is_not_there_is_wrong(operator):
+    operator.configure(more='cpu-affinity 0,9999')
+    sentence = (r'error: cpu-affinity names processor 9999, and this process may run on '
+                r'processors? [0-9, ]+: name one of these, or leave the line out\n')
+    code, _output, errors = operator.does('check')
+    assert code == 2
+    assert re.fullmatch(sentence, errors), errors
+
+
 def test_a_worker_that_was_killed_is_told(site, operator):
     worker = site.start_worker('zam1')
     site.stack.kill(worker)

@@ -17,6 +17,7 @@ from zasync_client.succession import Succession
 
 SCRIPT = '''
 import json, os, signal, sys, threading
+from zasync_client import affinity
 from zasync_client.signals import Signals
 from zasync_client.succession import Succession, VARIABLE
 
@@ -27,6 +28,7 @@ if lives.times < 2:
     os.set_inheritable(stray, True)
     lock = lives.lock_fd or os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
     os.chdir('/')
+    affinity.keep_to({min(os.sched_getaffinity(0))})
 
     def ask():
         if lives.times == 1:
@@ -40,6 +42,7 @@ open_files = [os.readlink('/proc/self/fd/%s' % fd) for fd in os.listdir('/proc/s
 print(json.dumps({
     'pid': os.getpid(), 'times': lives.times, 'reason': lives.reason, 'argv': sys.argv[1:],
     'files': sorted(open_files), 'directory': os.getcwd(), 'told': told.wait(10),
+    'processors': sorted(os.sched_getaffinity(0)),
     'environment': [os.environ.get(name) for name in ('CHANGED', 'KEPT', VARIABLE)]}))
 '''
 
@@ -57,6 +60,7 @@ def test_the_next_life_has_what_the_first_was_given_and_the_lock_and_nothing_els
     assert json.loads(output) == {
         'pid': process.pid, 'times': 2, 'reason': 'reason 1', 'argv': ['lock', 'a word'],
         'files': [str(given), str(tmp_path / 'lock')], 'directory': str(tmp_path),
+        'processors': sorted(os.sched_getaffinity(0)),
         # The signal came when nobody could take it.
         'told': True, 'environment': [None, 'yes', None]}
 

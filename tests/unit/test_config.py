@@ -108,6 +108,7 @@ def test_a_file_that_says_nothing_has_the_historic_defaults(conf):
     assert (loaded.threads, loaded.drain_seconds) == (4, 20.0)
     assert loaded.max_interruptions == 5
     assert (loaded.max_hung_threads, loaded.max_memory_bytes) == (None, None)
+    assert loaded.cpu_affinity is None
     assert {name: plugin.handler for name, plugin in loaded.plugins.items()} == {
         name: plugin.run or HANDLERS[name] for name, plugin in {**BUILTIN, **INTERNAL}.items()}
     assert {name for name, plugin in loaded.plugins.items() if not plugin.zope_aware} == set(
@@ -118,6 +119,7 @@ def test_every_directive_reaches_the_configuration(conf, tmp_path):
     path = conf('''
 target /zad/zam1
 threads 2
+cpu-affinity 0-2, 5
 max-conflict-resolution-attempts 7
 batch-seconds 0.2
 max-result-size 500KB
@@ -139,6 +141,7 @@ verbose-traceback on
     assert dataclasses.asdict(dataclasses.replace(
         loaded, zope=None, handlers=None, plugins={})) == {
             'path': str(path), 'target': ('', 'zad', 'zam1'), 'threads': 2,
+            'cpu_affinity': frozenset({0, 1, 2, 5}),
             'max_conflict_attempts': 7, 'initial_retry_seconds': 0.5, 'retry_growth': 2.0,
             'max_total_retry_seconds': 0.0, 'drain_seconds': 3.5, 'plugins': {}, 'zope': None,
             'handlers': None, 'max_interruptions': 3, 'max_hung_threads': 2,
@@ -183,6 +186,11 @@ def test_a_directory_is_no_configuration_file(tmp_path):
     ('target /', 'target'),
     ('threads 0', '1 or more'),
     ('threads many', 'many'),
+    ('cpu-affinity', 'like 0 or 0-2,5'),
+    ('cpu-affinity all', 'like 0 or 0-2,5'),
+    ('cpu-affinity 0,,2', 'like 0 or 0-2,5'),
+    ('cpu-affinity -1', 'like 0 or 0-2,5'),
+    ('cpu-affinity 3-1', 'the range 3-1 ends before it begins'),
     ('max-conflict-resolution-attempts 0', '1 or more'),
     ('initial-retry-delay 0', 'more than 0'),
     ('initial-retry-delay soon', 'soon'),
