@@ -43,7 +43,7 @@ def group():
 def _drain(function):
     ratios, rates = [], []
     for _ in range(RUNS):
-        with Site() as site:
+        with Site(apart=True) as site:
             raw = site.raw_seconds(RAW_COMMITS)
             site.fill(CALLS, function, numbered=True)
             site.start_worker()

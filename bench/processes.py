@@ -196,6 +196,12 @@ def wait_until(is_so, seconds, look_seconds=0.05):
     return value
 
 
+def keep_on(pid, processor):
+    """Have all threads that a process has now, and those that they start, run on one processor."""
+    for thread in os.listdir(f'/proc/{pid}/task'):
+        os.sched_setaffinity(int(thread), {processor})
+
+
 def processor_seconds(pid, thread=None):
     """Processor time that a process, or one thread of it, has used so far; seconds."""
     path = f'/proc/{pid}/stat' if thread is None else f'/proc/{pid}/task/{thread}/stat'
