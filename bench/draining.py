@@ -10,9 +10,12 @@ from bench.site import Site
 
 
 CALLS = 10_000
+#: Where the system chooses the processors of server and worker.
+CALLS_ANYWHERE = 3_000
 #: Of a run with two workers, and of the one beside it: each of two has half of them.
 CALLS_OF_TWO = 10_000
-RAW_COMMITS = 2_000
+#: Before a run, and as many after it.
+RAW_COMMITS = 1_000
 RUNS = 3
 
 #: Those of other queues that keep their jobs when the machine stops, calls/s with one worker,
@@ -36,19 +39,24 @@ def drain():
 def group():
     """The same with calls that may be committed together."""
     ratios, rates = _drain(append_record_together)
+    anywhere, _ = _drain(append_record_together, CALLS_ANYWHERE, apart=False)
     return [row('drain by 1 worker, group commit ÷ raw', ratios, 'ratio', least=4),
-            row('  calls', rates, '1/s', above=max(PEERS.values()))]
+            row('  calls', rates, '1/s', above=max(PEERS.values())),
+            row('  ÷ raw, without cpu-affinity', anywhere, 'ratio')]
 
 
-def _drain(function):
+def _drain(function, calls=CALLS, apart=True):
+    """(ratios to raw, calls/s) of the runs; apart -- see Site."""
     ratios, rates = [], []
     for _ in range(RUNS):
-        with Site(apart=True) as site:
-            raw = site.raw_seconds(RAW_COMMITS)
-            site.fill(CALLS, function, numbered=True)
-            site.start_worker()
+        with Site(apart=apart) as site:
+            before = site.raw_seconds(RAW_COMMITS)
+            site.fill(calls, function, numbered=True)
+            worker = site.start_worker()
             seconds = site.drain(300)
-            site.check_effects(CALLS)
+            site.check_effects(calls)
+            worker.stop()
+            raw = (before + site.raw_seconds(RAW_COMMITS)) / 2
         ratios.append(round(raw / seconds, 2))
         rates.append(round(1 / seconds))
     return ratios, rates
