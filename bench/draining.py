@@ -11,7 +11,7 @@ from bench.site import Site
 
 CALLS = 10_000
 #: Where the system chooses the processors of server and worker.
-CALLS_ANYWHERE = 3_000
+CALLS_ANYWHERE = 2_000
 #: Of a run with two workers, and of the one beside it: each of two has half of them.
 CALLS_OF_TWO = 10_000
 #: Before a run, and as many after it.

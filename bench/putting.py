@@ -32,7 +32,7 @@ WAITING_PUTS = 400
 #: So many of them are put in a transaction, and in one lane.
 FILL = 2_000
 #: How long a worker takes in, and runs, what waits. Seconds.
-WORKER_SECONDS = 30
+WORKER_SECONDS = 20
 
 
 def puts():

@@ -150,7 +150,8 @@ class Site:
                 raise RuntimeError(f'{left} calls are still open after {limit_seconds} s')
             time.sleep(0.02)
             left = self._open_calls(managers)
-        left, began = self._exactly_open(managers), time.monotonic()
+        began = time.monotonic()
+        left = self._exactly_open(managers)
         self.wait_until_done(until - began, *managers)
         return (time.monotonic() - began) / left
 

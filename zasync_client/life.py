@@ -56,7 +56,8 @@ def live(path, succession, serving=None, output=None):
                       drain_seconds=config.drain_seconds, replaced=succession.times,
                       replaced_because=succession.reason)
         try:
-            affinity.keep_to(config.cpu_affinity)
+            succession.processors = affinity.keep_to(config.cpu_affinity,
+                                                     is_first=not succession.times)
             db = zope.start(config, SYSTEM, stopping)
             for each in db.databases.values():
                 send_together(each.storage)

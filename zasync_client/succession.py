@@ -30,6 +30,7 @@ class Succession:
     times -- how often it has begun anew. reason -- why, the last time. lock_fd -- of the PID
     file, from the life before; None in the first life.
     report_fd -- of the pipe to whoever started the first life; no other life gets it.
+    processors -- those that the next life is to have again, see affinity.keep_to.
     """
 
     def __init__(self, report_fd=None):
@@ -39,7 +40,7 @@ class Succession:
         self.lock_fd = told.get('lock_fd')
         self._environment = dict(os.environ)
         self._directory = os.getcwd()
-        self._processors = affinity.given()
+        self.processors = None
         # What a supervisor has given to this process is for all its lives.
         self._handed_on = _inheritable_fds() - {self.lock_fd, report_fd}
 
@@ -63,7 +64,7 @@ class Succession:
                 with contextlib.suppress(AttributeError, OSError, ValueError):
                     stream.flush()
             os.chdir(self._directory)
-            affinity.give_back(self._processors)
+            affinity.give_back(self.processors)
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]],
                       {**self._environment, VARIABLE: json.dumps(told)})
         finally:

@@ -371,3 +371,9 @@ def cancel_all(value=None):
     zam = current().app.zam
     return sum(zam.cancel(each.id) for state in ('new', 'accepted', 'callback')
                for each in zam.calls(state))
+
+
+def ways_of_storage():
+    """What keeps the cache of the worker's ZEO client, and what sends for it: names of classes."""
+    storage = root()._p_jar.db().storage
+    return [type(storage._cache.f).__name__, type(storage._async.__self__).__name__]

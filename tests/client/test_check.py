@@ -250,8 +250,8 @@ def test_less_memory_than_a_worker_takes_is_wrong(operator):
 
 def test_a_processor_that_is_not_there_is_wrong(operator):
     operator.configure(more='cpu-affinity 0,9999')
-    sentence = (r'error: cpu-affinity names processor 9999, and this process may run on '
-                r'processors? [0-9, ]+: name one of these, or leave the line out\n')
+    sentence = (r'error: cpu-affinity names processor 9999, and this process may not run there, '
+                r'but on processors? [0-9,-]+: name what is there, or leave the line out\n')
     code, _output, errors = operator.does('check')
     assert code == 2
     assert re.fullmatch(sentence, errors), errors

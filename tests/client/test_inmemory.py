@@ -10,6 +10,7 @@ import ZODB
 from persistent.mapping import PersistentMapping
 from ZODB.MappingStorage import MappingStorage
 
+from tests.client import jobs
 from zasync_client import inmemory
 from zasync_client.inmemory import keep_in_memory
 
@@ -165,6 +166,13 @@ def test_with_no_memory_left_it_stays_in_its_file(clients, monkeypatch):
     keep_in_memory(client.storage)
     assert client.cache.f is file
     assert client.values() == written(range(MANY))
+
+
+def test_a_worker_has_its_cache_there_and_sends_together(site):
+    site.start_worker()
+    deferred = site.put('zope_call', jobs.ways_of_storage)
+    site.ended(deferred)
+    assert deferred.result == ['_Memory', '_Together']
 
 
 def test_another_storage_is_left_alone():

@@ -28,7 +28,7 @@ if lives.times < 2:
     os.set_inheritable(stray, True)
     lock = lives.lock_fd or os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
     os.chdir('/')
-    affinity.keep_to({min(os.sched_getaffinity(0))})
+    lives.processors = affinity.keep_to({min(os.sched_getaffinity(0))})
 
     def ask():
         if lives.times == 1:
