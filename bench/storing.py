@@ -72,7 +72,7 @@ def cache():
             connection.close()
             db.close()
     in_file, in_memory = took
-    return [row('a load from the cache of a client, two threads, in a file', in_file, 'µs'),
+    return [row("a load by two threads from a client's cache in a file", in_file, 'µs'),
             row('  in memory ÷ in a file',
                 [round(after / before, 2)
                  for before, after in zip(in_file, in_memory, strict=True)], 'ratio')]
