@@ -36,8 +36,7 @@ class Config:
     None: half the threads; any amount. max_result_bytes -- of a pickled result.
     verbose_traceback -- whether the log shows values with tracebacks. batch_seconds -- how long
     groups of calls run that share a transaction; 0: no calls do. cpu_affinity -- the processors
-    it runs on, frozenset; None: all. warnings -- sentences for the
-    log.
+    it runs on, frozenset; None: all. warnings -- sentences for the log.
     """
 
     path: str

@@ -13,8 +13,8 @@ import mmap
 
 log = logging.getLogger('zasync')
 
-#: The largest cache that is kept in memory, in bytes: the system can't give such pages to others,
-#: as it can with those of a file.
+#: The largest cache that is kept in memory, in bytes. The system can only swap such pages out, and
+#: just drops those of a file.
 MOST = 128 * 1024 ** 2
 
 #: What a cache is made of; ZEO has it for itself.
