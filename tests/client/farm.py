@@ -10,7 +10,7 @@ from Products.zasync.options import Options
 from Products.zasync.wakeup import Wakeup
 from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
 from tests.client import jobs
-from tests.client.test_step import Bench
+from tests.client.workbench import Bench
 from zasync_client.database import Database
 from zasync_client.worker import Worker
 

@@ -5,7 +5,7 @@ import threading
 import transaction
 
 from Products.zasync.options import Options
-from tests.client.test_step import Bench
+from tests.client.workbench import Bench
 from zasync_client.config import Plugin
 
 

@@ -16,7 +16,7 @@ from tests.client.test_callbacks import at_rest
 from tests.client.test_callbacks import kept
 from tests.client.test_callbacks import run
 from tests.client.test_callbacks import run_until
-from tests.client.test_step import Bench
+from tests.client.workbench import Bench
 
 
 @pytest.fixture

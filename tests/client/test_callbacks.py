@@ -13,7 +13,7 @@ from Products.zasync.errors import BadCall
 from Products.zasync.options import Options
 from Products.zasync.options import Retry
 from tests.client import chains
-from tests.client.test_step import Bench
+from tests.client.workbench import Bench
 from zasync_client.config import Plugin
 
 

@@ -16,7 +16,7 @@ from Products.zasync.manager import AsynchronousCallManager
 from Products.zasync.options import Options
 from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
 from tests.client import jobs
-from tests.client.test_step import Bench
+from tests.client.workbench import Bench
 from zasync_client.beat import BEAT_SECONDS
 
 

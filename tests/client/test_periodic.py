@@ -14,7 +14,7 @@ from Products.zasync import periodic
 from Products.zasync.cron import Timetable
 from Products.zasync.options import Options
 from tests.client import jobs
-from tests.client.test_step import Bench
+from tests.client.workbench import Bench
 from zasync_client.beat import BEAT_SECONDS
 from zasync_client.beat import SWEEP_SECONDS
 from zasync_client.errors import DeskLost

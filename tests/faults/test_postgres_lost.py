@@ -23,7 +23,7 @@ from tests.client.test_postgres import CONF
 from tests.client.test_postgres import open_db
 from tests.client.test_postgres import open_storage
 from tests.client.test_postgres import put
-from tests.client.test_step import Bench
+from tests.client.workbench import Bench
 from tests.postgres import postgres_or_skip
 
 
@@ -164,6 +164,15 @@ def effect(run):
     marks['effect'] = marks.get('effect', 0) + 1
 
 
+def begun(bench, plugin, gate):
+    """(a worker, the deferred of a call that it runs and that is at the gate now)."""
+    worker = bench.worker(plugins=[('at_gate', plugin)])
+    deferred = bench.put('at_gate')
+    bench.step(worker)
+    gate.reached()
+    return worker, deferred
+
+
 def test_postgresql_goes_away_while_calls_run(server, bench, caplog):
     caplog.set_level('WARNING', 'zasync')
     gate = Gate()
@@ -172,10 +181,7 @@ def test_postgresql_goes_away_while_calls_run(server, bench, caplog):
         effect(run)
         gate.wait()
 
-    worker = bench.worker(plugins=[('effect', effect_at_gate)])
-    deferred = bench.put('effect')
-    bench.step(worker)
-    gate.reached()
+    worker, deferred = begun(bench, effect_at_gate, gate)
     id = deferred.id
     server.stop()
     gate.open()
@@ -198,10 +204,7 @@ def test_postgresql_is_a_standby_while_a_call_makes_objects(server, bench, caplo
         for _ in range(100):
             run.app._p_jar.add(PersistentMapping())
 
-    worker = bench.worker(plugins=[('makes', make_objects)])
-    deferred = bench.put('makes')
-    bench.step(worker)
-    gate.reached()
+    worker, deferred = begun(bench, make_objects, gate)
     id = deferred.id
     transaction.abort()
     server.stop()

@@ -16,7 +16,7 @@ from bench.processes import wait_until
 from bench.stack import Stack
 from Products.zasync.manager import AsynchronousCallManager
 from tests.client.fate import Gate
-from tests.client.test_step import Bench
+from tests.client.workbench import Bench
 from tests.storm.cables import Cables
 
 
