@@ -35,12 +35,14 @@ MOST = 1_000
 
 
 class Target(NamedTuple):
-    """A manager that calls may go to; lives -- its worker does."""
+    """A manager that calls may go to; lives -- its worker does. paused -- nobody runs its calls.
+    """
 
     id: str
     queue: Any
     periodic: Any
     lives: bool = True
+    paused: bool = False
 
 
 def left(queue):
@@ -266,7 +268,7 @@ class _Spread:
     def choose(self, plugins, calls=1):
         """The Target for so many calls more, which want those plugins."""
         chosen = min(self._targets, key=lambda target: (
-            not plugins <= set(target.queue.card.plugins), not target.lives,
+            not plugins <= set(target.queue.card.plugins), not target.lives, target.paused,
             self._loads[target.id], target.id))
         self.note(chosen, calls)
         return chosen

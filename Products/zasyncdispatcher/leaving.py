@@ -115,5 +115,5 @@ def _is_served(dispatcher, manager):
 
 def _targets(dispatcher, manager):
     return [moving.Target(each.getId(), each.queue, each.periodic,
-                          dispatcher.load_of(each).alive)
+                          dispatcher.load_of(each).alive, each.paused)
             for each in siblings(dispatcher, manager)]

@@ -188,7 +188,10 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
                 return None, direct.run(self.getPhysicalRoot(), call, self.call_names)
             if not managers:
                 raise NoWorker(f'no worker lives, and {plugin!r} runs in workers only')
-            chosen = choose([load._replace(alive=True) for load in known], random.random(),
+            # One that is paused is left alone by the workers of the others, too.
+            served = [load for load, manager in zip(known, managers, strict=True)
+                      if not manager.paused] or known
+            chosen = choose([load._replace(alive=True) for load in served], random.random(),
                             self.balance)
         manager = self._getOb(chosen.id)
         deferred = manager.put(call)

@@ -157,8 +157,10 @@ class DispatcherMachine(Machine):
             assert deferred.state == RESOLVED, deferred.failure
         else:
             assert self.zad.no_worker == 'queue' or delay or series
-            least = min(self._load(each) for each in self._staying())
-            assert self._load(id) == least
+            staying = self._staying()
+            served = [each for each in staying if not self.managers[each].paused] or staying
+            least = min(self._load(each) for each in served)
+            assert id in served and self._load(id) == least
 
     def _load(self, id):
         return self.managers[id].calls + self.managers[id].put

@@ -1,5 +1,6 @@
 """The dispatcher: which manager, who lives, and what happens when nobody does."""
 
+import datetime
 from collections import Counter
 
 import pytest
@@ -11,6 +12,7 @@ from Products.zasync.errors import BadCall
 from Products.zasync.errors import NoWorker
 from Products.zasync.errors import UnknownPlugin
 from Products.zasync.manager import AsynchronousCallManager
+from Products.zasync.options import Options
 from Products.zasyncdispatcher import asyncedCall
 from Products.zasyncdispatcher import canAsync
 from Products.zasyncdispatcher.interfaces import IAsynchronousCallDispatcher
@@ -290,6 +292,25 @@ def test_queue_leaves_the_call_with_the_least_loaded_manager(lonely):
     assert id == 'zam2'
     assert deferred.state == 'new'
     assert lonely.zam2.lenNewCalls() == 1
+
+
+@pytest.mark.parametrize('options', [{}, {'not_before': datetime.timedelta(hours=1)}])
+def test_a_call_is_left_with_a_manager_that_is_paused_only_if_all_are(lonely, options):
+    """Siblings leave one that is paused alone: there it would wait for the end of the pause."""
+    lonely.no_worker = 'run' if options else 'queue'
+    beat(lonely.zam1, new=5, accepting=0)
+    beat(lonely.zam3, new=5, accepting=0)
+    lonely.zam2.pause()
+    transaction.commit()
+
+    def placed():
+        return {lonely.putCallWith(Options(**options), *CALL)[0] for _ in range(9)}
+
+    assert placed() == {'zam1', 'zam3'}
+    lonely.zam3.pause()
+    assert placed() == {'zam1'}
+    lonely.zam1.pause()
+    assert 'zam2' in placed()
 
 
 @pytest.mark.parametrize('managers', [True, False])

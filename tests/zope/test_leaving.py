@@ -251,6 +251,19 @@ def test_a_leaving_manager_gets_no_calls_even_when_no_worker_lives(admin, zad):
     assert {zad.putCall(*CALL)[0] for _ in range(20)} == {'zam1', 'zam3'}
 
 
+def test_calls_go_to_a_manager_that_is_paused_only_if_the_others_are_too(admin, zad):
+    calls = put(zad, 4)
+    for each in (zad.zam1, zad.zam3):
+        each.queue.pulse.accepting = 0
+    zad.zam1.pause()
+    assert 'zam2 was removed.' in follow(admin, remove(admin)).text
+    assert all(zad.zam3.queue.find(each.id) for each in calls)
+    zad._setObject('zam4', AsynchronousCallManager('zam4'))
+    zad.zam4.pause()
+    assert 'zam3 was removed.' in follow(admin, remove(admin, 'zam3')).text
+    assert len(zad.zam1.calls() + zad.zam4.calls()) == 4
+
+
 def test_what_is_put_to_a_leaving_manager_all_the_same_is_moved_too(admin, zad):
     put(zad)
     claim(zad.zam2)
