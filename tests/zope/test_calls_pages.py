@@ -10,6 +10,7 @@ from bs4 import BeautifulSoup
 from Products.zasync.board import Progress
 from Products.zasync.failure import Failure
 from Products.zasync.options import Options
+from Products.zasync.running import made_progress
 from Products.zasync.zmi import callpages
 from tests.fakes import NOW
 
@@ -160,6 +161,17 @@ def test_a_search_that_finds_little_goes_on_where_it_stopped(site, manager, monk
     assert len(pages) == 3 and wanted in pages[-1].text
     assert 'There are no such calls.' in admin.get(
         '/zam/manage_calls?user=bob&start=' + wanted).text
+
+
+@pytest.mark.parametrize('done, total, width', [
+    (1, 3, 33), (5, 3, 100), (-1, 3, 0), (10 ** 308, 1.0, 100), (1, 5e-324, 100), (-1, 5e-324, 0)])
+def test_the_pages_show_any_progress_that_can_be_told(site, calls, manager, done, total, width):
+    call = calls['accepted']
+    manager.queue.board.write({call.id: made_progress(done, total, '')})
+    admin = site.browser('admin')
+    for page in (admin.get('/zam/manage_calls'),
+                 admin.get('/zam/manage_call', params={'id': call.id})):
+        assert f'width: {width}%' in page.text
 
 
 def test_one_call_is_shown_in_full(site, calls):

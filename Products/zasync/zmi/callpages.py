@@ -194,7 +194,8 @@ def percent(progress):
     """How much of the call is done, 0 to 100, or None where nobody knows."""
     if progress is None or not progress.total:
         return None
-    return max(0, min(100, round(100 * progress.done / progress.total)))
+    # Bounded first: of two numbers that can be told the one over the other may be infinity.
+    return round(100 * max(0, min(1, progress.done / progress.total)))
 
 
 def progress_text(progress):
