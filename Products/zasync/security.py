@@ -36,6 +36,7 @@ from ZPublisher.HTTPResponse import HTTPResponse
 from .call import Caller
 from .errors import BadCall
 from .errors import CallerGone
+from .errors import told
 from .paths import at
 
 
@@ -48,12 +49,16 @@ LANGUAGES_MOST = 200
 def capture():
     """The Caller of the code that runs now: its user, site and what URLs look like.
 
-    Raises BadCall if the user is in no user folder: nobody could find it again.
+    Raises BadCall if the user is in no user folder, or has no id: nobody could find it again.
     """
     user_id, folder, special = identity()
     if folder is None and special in ('', 'emergency'):
         raise BadCall(f'the user {user_id!r} is in no user folder, so the call could not be run '
                       'as that user')
+    if user_id is None and not special:
+        name = getSecurityManager().getUser().getUserName()
+        raise BadCall(f'the user {told(name)} has no id, as an UnrestrictedUser has none, so the '
+                      'call could not be run as that user')
     site = getSite()
     environment = _url_facts(getRequest())
     if site is not None and getattr(site, 'getPhysicalPath', None) is not None:

@@ -391,6 +391,17 @@ def test_a_user_in_no_user_folder_can_put_no_call(app):
         capture()
 
 
+def test_a_user_without_an_id_can_put_no_call(app, manager):
+    """As code makes one that lends somebody a role; it was refused when the call ran."""
+    from AccessControl.users import UnrestrictedUser
+    for name in ('bob', None):
+        made = UnrestrictedUser(name, '', ['Manager'], '').__of__(app.acl_users)
+        newSecurityManager(None, made)
+        with pytest.raises(BadCall, match=f'the user {name!r} has no id'):
+            manager.putCall('echo', 1)
+    assert manager.lenNewCalls() == 0
+
+
 def test_what_the_form_of_the_request_says_is_not_taken_for_the_server(site, app):
     request = app.REQUEST
     request.form.update(SERVER_URL='http://evil.example.org', VirtualRootPhysicalPath=('', 'x'),
