@@ -11,6 +11,7 @@ from AccessControl.SpecialUsers import system
 from ZODB.FileStorage import FileStorage
 
 from Products.zasync import lanes
+from Products.zasync.zmi.callpages import facts_of
 from tests.client import jobs
 from tests.client.fate import Fate
 from tests.client.fate import Gate
@@ -118,3 +119,18 @@ def test_a_put_that_is_undone_under_others_of_its_lane_keeps_nobody_waiting_for_
     fate.go(worker)
     assert fate.counts() == (0, 0)
     fate.db.pack()
+
+
+def test_the_page_of_a_call_does_without_one_that_it_waits_for_and_whose_put_was_undone(
+        fate, monkeypatch):
+    """Callbacks that were added later are such a call; no worker has come yet."""
+    followed = fate.call('echo', 1)
+    monkeypatch.setattr(lanes, 'current', lambda: 3)
+    fate.do(followed.addCallbacks, 'python: result')
+    follower, = (each for each in fate.manager.calls() if each is not followed)
+    assert dict(facts_of(follower))['Waits for'] == followed.id
+    undo(fate, 1)
+    fate.db.cacheMinimize()
+    transaction.begin()
+    assert fate.manager.calls() == [follower]
+    assert 'Waits for' not in dict(facts_of(follower))

@@ -3,7 +3,7 @@
 Pages read; what changes something is a POST. Nothing of a call's values is made here:
 they are shown as they are written.
 
-Imports: permissions, forgery, interfaces, clock, listing, showing.
+Imports: permissions, forgery, interfaces, deferred, clock, listing, showing.
 """
 
 from urllib.parse import quote
@@ -19,6 +19,7 @@ from .. import clock
 from .. import listing
 from .. import permissions
 from .. import showing
+from ..deferred import is_there
 from ..forgery import action
 from ..forgery import Page
 from ..interfaces import FAILED
@@ -178,7 +179,7 @@ def facts_of(deferred):
          f'{deferred.timeout_seconds:g} s'),
         ('Key', deferred.key or ''),
         ('Series', deferred.series or ''),
-        ('Waits for', ', '.join(each.id for each in deferred.after)),
+        ('Waits for', ', '.join(each.id for each in deferred.after if is_there(each))),
         ('Memo', showing.shown(deferred._memo) if deferred._memo is not None else ''),
         ('Result', showing.shown(deferred._result) if deferred.state == 'resolved' else '')]
     return [(label, text) for label, text in facts if text]
