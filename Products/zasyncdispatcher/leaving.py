@@ -8,12 +8,18 @@ which must not leave meanwhile.
 Imports: loads, zasync.
 """
 
+from itertools import chain
+from itertools import islice
 from typing import NamedTuple
 
 from Products.zasync import moving
 from Products.zasync.errors import ZAsyncError
 
 from . import loads
+
+
+#: Kept results that are counted, since of a million all leaves of their trees would be loaded.
+RESULTS_MOST = 10_000
 
 
 class CanNotLeave(ZAsyncError, ValueError):
@@ -23,8 +29,8 @@ class CanNotLeave(ZAsyncError, ValueError):
 class Census(NamedTuple):
     """What a manager has: numbers of calls by kind, kept results, ids of its periodic calls.
 
-    served -- a worker lives and runs those that run. lacking -- plugins that its worker
-    offers and no sibling's.
+    results -- a number above RESULTS_MOST stands for any larger one. served -- a worker lives and
+    runs those that run. lacking -- plugins that its worker offers and no sibling's.
     """
 
     waiting: int
@@ -42,10 +48,15 @@ def census(dispatcher, manager):
     theirs = {name for sibling in siblings(dispatcher, manager)
               for name in sibling.queue.card.plugins}
     return Census(queue.length_new(), queue.length_accepted(), len(queue.failed),
-                  sum(len(found) for slices in (queue.archive, queue.withdrawn)
-                      for found in slices.values()),
+                  sum(1 for _ in islice(_results(queue), RESULTS_MOST + 1)),
                   tuple(manager.periodic), _is_served(dispatcher, manager),
                   tuple(sorted(set(queue.card.plugins) - theirs)))
+
+
+def _results(queue):
+    """The keys of all kept results."""
+    return chain.from_iterable(found.keys() for slices in (queue.archive, queue.withdrawn)
+                               for found in slices.values())
 
 
 def siblings(dispatcher, manager):

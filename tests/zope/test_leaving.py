@@ -6,6 +6,7 @@ import pytest
 import transaction
 from AccessControl.Permissions import delete_objects
 from bs4 import BeautifulSoup
+from BTrees.OOBTree import OOBucket
 from zExceptions import BadRequest
 
 from Products.zasync import lanes
@@ -16,6 +17,7 @@ from Products.zasync.interfaces import FAILED
 from Products.zasync.interfaces import NEW
 from Products.zasync.manager import AsynchronousCallManager
 from Products.zasync.options import Options
+from Products.zasyncdispatcher import leaving
 from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
 from tests.fakes import make_call
 from tests.fakes import NOW
@@ -138,6 +140,22 @@ def test_the_removal_is_said_in_sentences_before_it_happens(site, admin, zad):
     ask(admin)
     ask(admin, how='refuse')
     assert site.db.lastTransaction() == last
+
+
+def test_of_many_results_so_many_are_counted(site, admin, zad, monkeypatch):
+    """The page is made anew at each step of a removal; trees are loaded leaf by leaf."""
+    put(zad, 300)
+    queue = zad.zam2.queue
+    for deferred in queue.take_in_and_claim('boot-zam2', LATE, 300, 86_400):
+        deferred.succeed(None, LATE)
+        queue.archive_ended(deferred.id, 86_400)
+    transaction.commit()
+    monkeypatch.setattr(leaving, 'RESULTS_MOST', 20)
+    assert 'Kept results: more than 20, deleted' in text_of(ask(admin), '#sentences')
+    zad._p_jar.cacheMinimize()
+    assert leaving.census(zad, zad.zam2).results == 21
+    loaded = [each for _, each in zad._p_jar._cache.lru_items()]
+    assert sum(isinstance(each, OOBucket) for each in loaded) < 10
 
 
 def test_a_manager_without_open_calls_is_removed_when_it_was_said_what_goes_with_it(admin, zad):

@@ -170,7 +170,9 @@ def what_happens(manager, census, how, others):
         if census.periodic:
             yield f'Its periodic calls are deleted with it: {", ".join(census.periodic)}.'
     if census.results:
-        yield (f'Kept results: {census.results}, deleted with it. Wait, if somebody has yet to '
+        number = (census.results if census.results <= leaving.RESULTS_MOST
+                  else f'more than {leaving.RESULTS_MOST:,}')
+        yield (f'Kept results: {number}, deleted with it. Wait, if somebody has yet to '
                'fetch one.')
     card = manager.queue.card
     who = f', process {card.pid} on {card.host},' if census.served else ''
