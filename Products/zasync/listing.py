@@ -1,12 +1,14 @@
 """Lists of calls, a page at a time, and what is done to many of them.
 
 A list loads no call but those it shows, and those it must look at to see whether they
-fit: where a call hangs tells its place and when it was put.
+fit: where a call hangs tells its place and when it was put. Of the archive it loads no more leaves
+than that takes.
 
 Imports: interfaces, deferred, places, errors.
 """
 
 import math
+from itertools import groupby
 from operator import itemgetter
 
 from ZODB.POSException import POSKeyError
@@ -21,6 +23,7 @@ from .interfaces import FINAL_STATES
 from .interfaces import NEW
 from .interfaces import RESOLVED
 from .interfaces import STATES
+from .places import moment_of
 from .places import parse_filing_key
 from .places import parse_id
 from .places import place_in_lane
@@ -152,12 +155,30 @@ def _withdrawn(queue):
 
 def _by_slice(slices):
     for end in reversed(slices.keys()):
-        yield from _newest_first(slices[end], parse_filing_key)
+        calls = slices[end]
+        for _, keys in groupby(_downwards(calls), moment_of):
+            yield from _sorted(calls, keys, parse_filing_key)
 
 
-def _newest_first(calls, parse=parse_id):
+def _downwards(calls):
+    """The filing keys of a tree, the highest first: a leaf is loaded when its turn comes."""
+    bound = None
+    while True:
+        try:
+            key = calls.maxKey(bound)
+        except ValueError:  # nothing so low
+            return
+        yield key
+        bound = f'{key[:-1]}{chr(ord(key[-1]) - 1)}~'  # no key lies between the two
+
+
+def _newest_first(calls):
+    return _sorted(calls, calls.keys(), parse_id)
+
+
+def _sorted(calls, keys, parse):
     found = []
-    for key in calls.keys():
+    for key in keys:
         lane_number, number, put_at = parse(key)
         found.append(((put_at, (lane_number, number)), key))
     return ((place, calls[key]) for place, key in sorted(found, reverse=True))

@@ -48,6 +48,11 @@ def filing_key(id):
     return f'{milliseconds}-{lane_number}-{number}-{tail}'
 
 
+def moment_of(key):
+    """The part of such a text that sorts as its calls were put; what else it has does not."""
+    return key.partition('-')[0]
+
+
 def parse_filing_key(key):
     """What parse_id tells of an id, of such a text."""
     milliseconds, lane_number, number, _ = key.split('-')

@@ -1,12 +1,16 @@
 """What failed for good: it stays, is listed a page at a time, and is run again or dropped."""
 
 import datetime
+import itertools
 import os
 
 import pytest
 import transaction
+from BTrees.OOBTree import OOBucket
 
+from Products.zasync import lanes
 from Products.zasync import listing
+from Products.zasync.places import parse_id
 from tests.client import jobs
 from tests.client.fate import Gate
 from zasync_client import beat
@@ -308,6 +312,33 @@ def test_a_page_loads_no_more_calls_than_it_shows(fate):
             # One more: that cancelled one is met on the way where calls wait.
             assert loaded <= len(found) + 1
         assert seen == number
+
+
+def test_a_page_of_what_has_ended_is_newest_first_and_loads_no_more_than_it_shows(
+        fate, monkeypatch):
+    """A slice of the archive has all calls that ended in an eighth of the rotation period."""
+    turns = itertools.cycle((3, 17, 60))
+    monkeypatch.setattr(lanes, 'current', lambda: next(turns))
+    queue = fate.manager.queue
+    fate.do(lambda: [fate.manager.putCall('echo', number) for number in range(600)])
+    for deferred in queue.take_in_and_claim('boot', fate.clock.now(), 600, 86_400):
+        deferred.succeed(None, fate.clock.now())
+        queue.archive_ended(deferred.id, 86_400)
+    transaction.commit()
+    found = [each.id for page in pages(fate.manager, state='resolved', limit=70) for each in page]
+    assert len(found) == 600
+    assert found == sorted(found, key=newest_first)
+    fate.db.cacheMinimize()
+    assert len(fate.manager.calls('resolved', limit=20)) == 20
+    leaves = [each for _, each in fate.connection._cache.lru_items()
+              if isinstance(each, OOBucket)]
+    assert len(leaves) <= 3
+
+
+def newest_first(id):
+    """As a list has them: by the time of the put, then by lane and number."""
+    lane_number, number, put_at = parse_id(id)
+    return -put_at, -lane_number, -number
 
 
 def test_a_page_is_by_plugin_and_by_user(fate):
