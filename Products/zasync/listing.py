@@ -32,6 +32,9 @@ from .places import place_in_lane
 #: Calls that one transaction purges, or retries, and that one page holds, at most.
 MOST = 10_000
 
+#: The clock of the host that put a call is no further ahead of the one of its worker. Seconds.
+SKEW_SECONDS = 86_400.0
+
 
 def page(queue, state=None, plugin=None, user=None, start=None, limit=100):
     """See IAsynchronousCallManager.calls. Raises ValueError for what is no state, no limit."""
@@ -193,11 +196,14 @@ def purge(queue, state, older_than, now):
                          f'{told(state)}: {", ".join(sorted(FINAL_STATES))}')
     slices = queue.archive if state == RESOLVED else queue.withdrawn
     before, dropped = now - min(older_than, now), 0
-    for tree in [queue.failed] if state == FAILED else list(slices.values()):
-        for id, deferred in list(tree.items()):
+    for tree, parse in ([(queue.failed, parse_id)] if state == FAILED else
+                        [(tree, parse_filing_key) for tree in slices.values()]):
+        # What was put since has not ended before, and is not loaded to see that.
+        for key in [key for key in tree.keys() if parse(key)[2] <= before + SKEW_SECONDS]:
             if dropped == MOST:
                 return dropped
+            deferred = tree[key]
             if deferred.state == state and deferred.ended_at <= before:
-                del tree[id]
+                del tree[key]
                 dropped += 1
     return dropped

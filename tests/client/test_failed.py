@@ -388,6 +388,15 @@ def test_what_ended_is_purged_by_state_and_age(fate):
     assert fate.manager.calls() == []
 
 
+def test_what_was_put_since_is_not_loaded_to_see_that_it_is_too_young_to_be_purged(fate):
+    worker, _, _ = broken(fate, 20)
+    run_all(fate, worker, [fate.call('echo', number) for number in range(20)])
+    for state in ('failed', 'resolved'):
+        for age, both in ((7 * 86_400, 0), (0, 20)):
+            assert fate.loaded(lambda manager, state=state, age=age: listing.purge(
+                manager.queue, state, age, fate.clock.now())) == (both, both)
+
+
 @pytest.mark.parametrize('state', ['new', 'accepted', 'callback', '', None, 'done', ['failed']])
 def test_only_calls_that_have_ended_are_purged(fate, state):
     with pytest.raises(ValueError, match='only calls that have ended can be purged'):
