@@ -5,12 +5,14 @@ there is a password no values are shown at all, and none in a module that says `
 True` because a password is told to a server there, which may repeat it in any answer. The text of
 an exception may quote one; of those that are values only the class is shown.
 
-Imports: nothing of ours.
+Imports: zasync.
 """
 
 import re
 import reprlib
 import traceback
+
+from Products.zasync.failure import lines_of
 
 
 #: Innermost frames that are shown with values.
@@ -58,13 +60,13 @@ def text_of(exc_info):
 
     An exception that another one led to is shown first, without values.
     """
-    kind, error, tb = exc_info
+    _, error, tb = exc_info
     lines = []
     before = error.__cause__
     if before is None and not error.__suppress_context__:
         before = error.__context__
     if before is not None:
-        lines += [*traceback.format_exception(before), '\nled to:\n\n']
+        lines += [*lines_of(before), '\nled to:\n\n']
     lines.append('Traceback (most recent call last):\n')
     frames, hidden = [], False
     for frame, number in traceback.walk_tb(tb):
@@ -76,7 +78,7 @@ def text_of(exc_info):
             traceback.StackSummary.extract([(frame, number)], lookup_lines=True))
         values = ['(values not shown: a password is about)'] if hidden else _values(frame)
         lines += [f'      {line}\n' for line in values]
-    lines += traceback.format_exception_only(kind, error)
+    lines += lines_of(error, frames=False)
     return ''.join(lines).rstrip('\n')
 
 

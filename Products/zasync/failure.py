@@ -35,10 +35,8 @@ class Failure:
         """The account of `exception`, its traceback and its causes."""
         if isinstance(exception, Relayed):
             return exception.failure
-        kind = type(exception)
-        lines = traceback.format_exception(kind, exception, exception.__traceback__)
-        return cls(type_name=_dotted_name(kind), text=text_of(exception)[:TEXT_LIMIT],
-                   traceback_text=''.join(lines)[-TRACEBACK_LIMIT:])
+        return cls(type_name=_dotted_name(type(exception)), text=text_of(exception)[:TEXT_LIMIT],
+                   traceback_text=''.join(lines_of(exception))[-TRACEBACK_LIMIT:])
 
     def __str__(self) -> str:
         return f'{self.type_name}: {self.text}' if self.text else self.type_name
@@ -56,6 +54,23 @@ def text_of(exception: BaseException) -> str:
         return str(exception)
     except BaseException as broken:  # SystemExit too: a call must not stop its worker
         return f'(its text can not be shown: {type(broken).__name__})'
+
+
+def lines_of(exception: BaseException, frames: bool = True) -> list[str]:
+    """The lines of its traceback and of those of its causes; without `frames` of what it says.
+
+    Of one that the standard library can't write, as a SyntaxError that quotes what is no text,
+    there is less.
+    """
+    try:
+        if frames:
+            return traceback.format_exception(exception)
+        return traceback.format_exception_only(exception)
+    except BaseException as broken:  # as above
+        before = ['Traceback (most recent call last):\n',
+                  *traceback.format_tb(exception.__traceback__)] if frames else []
+        return [*before, f'{_dotted_name(type(exception))}: {text_of(exception)}\n',
+                f'(the rest can not be shown: {type(broken).__name__})\n']
 
 
 class Relayed(Exception):

@@ -364,6 +364,23 @@ def test_what_is_no_state_and_no_limit_is_refused_with_a_sentence(fate, asked):
         fate.manager.calls(**asked)
 
 
+@pytest.mark.parametrize('quoted', [b'bytes', 5])
+def test_a_call_fails_whatever_it_raises(fate, quoted):
+    """A SyntaxError that quotes no text can't be written by the standard library."""
+    runs = []
+
+    def raises(run):
+        runs.append(run.attempt)
+        raise SyntaxError('said', ('file', 1, 1, quoted))
+
+    worker = fate.worker(plugins=[('raises', raises)])
+    calls = [fate.call('raises'), fate.call('echo', 1)]
+    run_all(fate, worker, calls)
+    assert [call.state for call in calls] == ['failed', 'resolved']
+    assert calls[0].failure.text.startswith('said')
+    assert runs == [1]
+
+
 # dropping
 
 def test_what_ended_is_purged_by_state_and_age(fate):

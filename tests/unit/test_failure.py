@@ -2,6 +2,7 @@
 
 import gc
 import pickle
+import traceback
 import weakref
 
 import pytest
@@ -77,6 +78,40 @@ def test_an_exception_whose_text_can_not_be_made_does_not_hide_the_failure(kind)
     kept = Failure.from_exception(raised(kind()))
     assert kept.type_name.endswith(kind.__name__)
     assert 'can not be shown' in kept.text
+
+
+class Notes(list):
+    """What can't be read."""
+
+    def __iter__(self):
+        raise KeyError('a note')
+
+
+def odd(kind):
+    if kind is Notes:
+        exception = ValueError('said')
+        exception.__notes__ = Notes(['x'])
+        return exception
+    return SyntaxError('said', ('f', 1, *kind))
+
+
+ODD = [(2, b'bytes'), (2, 5), ('2', 'text'), (1, 'text', 1, 'end'), Notes]
+
+
+@pytest.mark.parametrize('kind', ODD)
+def test_an_exception_that_the_standard_library_can_not_write_is_told_as_far_as_can_be(kind):
+    with pytest.raises((AttributeError, TypeError, KeyError)):
+        traceback.format_exception(odd(kind))
+    exception = raised(odd(kind))
+    kept = Failure.from_exception(exception)
+    assert kept.text.startswith('said')
+    assert 'raise exception' in kept.traceback_text
+    assert f'{kept.type_name}: said' in kept.traceback_text
+    assert 'the rest can not be shown' in kept.traceback_text
+    try:
+        raise RuntimeError('the effect') from exception
+    except RuntimeError as error:
+        assert 'RuntimeError: the effect' in Failure.from_exception(error).traceback_text
 
 
 def test_a_huge_text_and_a_huge_traceback_are_cut():

@@ -54,6 +54,17 @@ def caught(**options):
         return text_of(sys.exc_info())
 
 
+def test_an_exception_that_the_standard_library_can_not_write_is_told_as_far_as_can_be():
+    error = SyntaxError('said', ('file', 1, 1, b'bytes'))
+    for cause in (None, SyntaxError('why', ('file', 1, 1, 5))):
+        try:
+            raise error from cause
+        except SyntaxError:
+            text = text_of(sys.exc_info())
+        assert 'SyntaxError: said (file, line 1)' in text
+        assert ('SyntaxError: why (file, line 1)' in text) == (cause is not None)
+
+
 def test_values_of_locals_and_of_the_globals_that_are_used_are_shown():
     lines = caught().splitlines()
     assert lines[-1] == 'ValueError: too much'

@@ -43,7 +43,8 @@ def test_the_effects_are_gone_if_the_request_aborts(app, zad):
 
 
 @pytest.mark.parametrize('error', [('ValueError', 'no'), ('KeyError', 'x'),
-                                   ('RuntimeError',)])
+                                   ('RuntimeError',),
+                                   ('SyntaxError', 'no', ('file', 1, 1, b'bytes'))])
 def test_a_call_that_runs_in_a_request_fails(app, zad, error):
     app._before = 'of the request'
     _, deferred = zad.putCall('zope_call', jobs.mark_and_fail, 'half', *error)
