@@ -14,7 +14,7 @@ from Products.zasync.builtin import AGGREGATE
 from Products.zasync.builtin import BUILTIN
 from Products.zasync.builtin import INTERNAL
 from Products.zasync.builtin import NAMES
-from Products.zasync.options import class_name
+from Products.zasync.failure import dotted_name
 
 from . import historic
 from .parsing import Remark
@@ -171,7 +171,7 @@ class _Judge:
         found = []
         for dotted in [dotted for names in self._said.retry_on for dotted in names]:
             try:
-                found.append(class_name(_exception(dotted)))
+                found.append(dotted_name(_exception(dotted)))
             except BadHandler as reason:
                 self._wrong('retry-on', f'plugin {name}: the exception {dotted!r} {reason}')
         return tuple(found)

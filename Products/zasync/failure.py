@@ -35,17 +35,18 @@ class Failure:
         """The account of `exception`, its traceback and its causes."""
         if isinstance(exception, Relayed):
             return exception.failure
-        return cls(type_name=_dotted_name(type(exception)), text=text_of(exception)[:TEXT_LIMIT],
+        return cls(type_name=dotted_name(type(exception)), text=text_of(exception)[:TEXT_LIMIT],
                    traceback_text=''.join(lines_of(exception))[-TRACEBACK_LIMIT:])
 
     def __str__(self) -> str:
         return f'{self.type_name}: {self.text}' if self.text else self.type_name
 
 
-def _dotted_name(kind: type) -> str:
-    if kind.__module__ == 'builtins':
-        return kind.__qualname__
-    return f'{kind.__module__}.{kind.__qualname__}'
+def dotted_name(kind: type) -> str:
+    """The dotted name of a class; one of Python's own has no module in it."""
+    # None too is in code that was executed in a bare namespace.
+    module = getattr(kind, '__module__', 'builtins')
+    return kind.__qualname__ if module == 'builtins' else f'{module}.{kind.__qualname__}'
 
 
 def text_of(exception: BaseException) -> str:
@@ -69,7 +70,7 @@ def lines_of(exception: BaseException, frames: bool = True) -> list[str]:
     except BaseException as broken:  # as above
         before = ['Traceback (most recent call last):\n',
                   *traceback.format_tb(exception.__traceback__)] if frames else []
-        return [*before, f'{_dotted_name(type(exception))}: {text_of(exception)}\n',
+        return [*before, f'{dotted_name(type(exception))}: {text_of(exception)}\n',
                 f'(the rest can not be shown: {type(broken).__name__})\n']
 
 

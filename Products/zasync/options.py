@@ -3,7 +3,7 @@
 Both are checked when they are made: a call with an option that makes no sense is
 refused where it was written, not when it runs.
 
-Imports: errors.
+Imports: failure, errors.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from .errors import BadCall
 from .errors import told
+from .failure import dotted_name
 
 
 #: Longest key or series, in characters.
@@ -224,19 +225,12 @@ def _seconds(name: str, value: datetime.datetime | datetime.timedelta | None,
 
 def _exception_name(kind: object) -> str:
     if isinstance(kind, type) and issubclass(kind, BaseException):
-        return class_name(kind)
+        return dotted_name(kind)
     if isinstance(kind, str) and kind:
         return bare(kind).removeprefix('builtins.')
     raise BadCall(f'{told(kind)} is no exception class and no dotted name of one')
 
 
-def class_name(kind: type) -> str:
-    """The dotted name of a class; one of Python's own has no module in it."""
-    if kind.__module__ == 'builtins':
-        return kind.__qualname__
-    return f'{kind.__module__}.{kind.__qualname__}'
-
-
 def class_names(kind: type) -> tuple[str, ...]:
     """The dotted names of a class and of all it inherits from."""
-    return tuple(class_name(base) for base in kind.__mro__)
+    return tuple(dotted_name(base) for base in kind.__mro__)

@@ -364,14 +364,16 @@ def test_what_is_no_state_and_no_limit_is_refused_with_a_sentence(fate, asked):
         fate.manager.calls(**asked)
 
 
-@pytest.mark.parametrize('quoted', [b'bytes', 5])
-def test_a_call_fails_whatever_it_raises(fate, quoted):
-    """A SyntaxError that quotes no text can't be written by the standard library."""
+@pytest.mark.parametrize('error', [
+    SyntaxError('said', ('file', 1, 1, b'bytes')), SyntaxError('said', ('file', 1, 1, 5)),
+    eval("type('Bare', (Exception,), {})", {})('said')])
+def test_a_call_fails_whatever_it_raises(fate, error):
+    """As what the standard library can't write, or what is of a class that has no module."""
     runs = []
 
     def raises(run):
         runs.append(run.attempt)
-        raise SyntaxError('said', ('file', 1, 1, quoted))
+        raise error
 
     worker = fate.worker(plugins=[('raises', raises)])
     calls = [fate.call('raises'), fate.call('echo', 1)]

@@ -25,7 +25,12 @@ class Nested(Exception):
         """And one inside it."""
 
 
+#: Its code was executed where there is no name of a module.
+Bare = eval("type('Bare', (Exception,), {})", {})
+
+
 @pytest.mark.parametrize('exception, name, text', [
+    (Bare('x'), 'Bare', 'x'),
     (ValueError('no'), 'ValueError', 'no'),
     (KeyError('id'), 'KeyError', "'id'"),
     (Nested('x'), f'{__name__}.Nested', 'x'),
