@@ -32,7 +32,9 @@ def is_away(error):
     """Whether an exception says that the server of a database is away."""
     if isinstance(error, ClientDisconnected):
         return True
-    code = getattr(error, 'pgcode', None) or CONNECTION
+    code = getattr(error, 'pgcode', None)
+    if not code or not isinstance(code, str):  # what a call raises may call anything so
+        code = CONNECTION
     return ((code in SHUTDOWN or code.startswith(CONNECTION))
             and not LOST.isdisjoint(_names(error)) and _is_of_relstorage(error))
 
@@ -66,7 +68,7 @@ def _is_of_relstorage(error):
     """Whether it came through RelStorage: a call may have connections of its own."""
     step = error.__traceback__
     while step is not None:
-        if step.tb_frame.f_globals.get('__name__', '').startswith('relstorage.'):
+        if str(step.tb_frame.f_globals.get('__name__')).startswith('relstorage.'):
             return True
         step = step.tb_next
     return False

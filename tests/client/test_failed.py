@@ -366,9 +366,12 @@ def test_what_is_no_state_and_no_limit_is_refused_with_a_sentence(fate, asked):
 
 @pytest.mark.parametrize('error', [
     SyntaxError('said', ('file', 1, 1, b'bytes')), SyntaxError('said', ('file', 1, 1, 5)),
-    eval("type('Bare', (Exception,), {})", {})('said')])
+    eval("type('Bare', (Exception,), {})", {})('said'),
+    type('OrderError', (Exception,), {'pgcode': 5})('said')])
 def test_a_call_fails_whatever_it_raises(fate, error):
-    """As what the standard library can't write, or what is of a class that has no module."""
+    """As what the standard library can't write, what is of a class that has no module, or what
+    has a code that is none of PostgreSQL's.
+    """
     runs = []
 
     def raises(run):

@@ -49,7 +49,8 @@ def test_the_server_is_there_and_can_not_do_it_now(reason):
 @pytest.mark.parametrize('reason', [
     ValueError('no route'), OSError('no route'), error('OperationalError'),
     raised(error('OperationalError'), 'shop.orders'), raised(error('ProgrammingError')),
-    raised(KeyError(1))], ids=repr)
+    raised(error('OrderError', 5)), raised(error('OperationalError', 5), 'shop.orders'),
+    raised(error('OperationalError'), None), raised(KeyError(1))], ids=repr)
 def test_an_error_of_something_else_says_nothing_of_the_server(reason):
     assert not is_away(reason) and not is_unable(reason)
     check_away(reason)
