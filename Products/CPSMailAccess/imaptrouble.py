@@ -103,9 +103,14 @@ class Wire(imaplib.IMAP4):
     def _log(self, line):
         """imaplib's memory of the last lines, which the login is one of: none is kept."""
 
-    def send(self, data):
+    def _new_tag(self):
+        # Each command begins so. Not with `send`: an AUTHENTICATE is told more as often as the
+        # server asks for it.
         if self.connected:
             self._allow(COMMAND_SECONDS)
+        return super()._new_tag()
+
+    def send(self, data):
         self.sock.settimeout(self._patience())
         self.sock.sendall(data)
 

@@ -100,6 +100,16 @@ def test_answer_that_drips_is_given_up_in_time(beginning, drop, monkeypatch):
         assert time.monotonic() - begin < 3
 
 
+def test_server_that_asks_for_the_password_without_end_is_given_up_in_time(monkeypatch):
+    # Each time it is told more, so it is never waited for.
+    monkeypatch.setattr(imaptrouble, 'COMMAND_SECONDS', 0.5)
+    with ScriptedServer([(rb'AUTHENTICATE', drip(drop=b'+ \r\n'))]) as server:
+        begin = time.monotonic()
+        with pytest.raises(errors.TimedOut, match=r'did not end its answer within 0\.5'):
+            session(server.port).__enter__()
+        assert time.monotonic() - begin < 3
+
+
 def test_every_command_has_its_own_time(monkeypatch):
     monkeypatch.setattr(imaptrouble, 'COMMAND_SECONDS', 0.6)
 
