@@ -82,7 +82,7 @@ class MailBox(BoxPages, MailFolder):
     @security.protected(SynchronizeMailbox)
     def synchronize(self, no_log=False, light=1):
         """See IMailBox."""
-        light = 0 if str(light) == '0' else 1
+        light = _light(light)
         run = background.current_run()
         synchronizer = Synchronizer(self, self._connect, run, clock.now)
         try:
@@ -109,8 +109,7 @@ class MailBox(BoxPages, MailFolder):
     @security.protected(SynchronizeMailbox)
     def background_synchronisation(self, light=1):
         """See IMailBox."""
-        return background.request_synchronisation(
-            self, 0 if str(light) == '0' else 1, clock.now())
+        return background.request_synchronisation(self, _light(light), clock.now())
 
     @zpublish(False)
     @security.protected(ViewMailbox)
@@ -351,6 +350,11 @@ def start_empty(box, event):
     """
     forget_runs(box, event)
     box.forget_mail()
+
+
+def _light(asked):
+    """1 or 0 of what was asked for: by a form as text, by a program perhaps as a bool."""
+    return 0 if asked in (0, '0') else 1
 
 
 def _request_indexing(box, stack):

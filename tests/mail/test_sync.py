@@ -75,6 +75,9 @@ def test_light_run_is_inbox_only_and_full_run_all(box, server):
     synchronize(box, light=0)
     same_as_server(box, server)
     assert box.message_count() == 5
+    fill(server, 1, 'Work', start=4)
+    synchronize(box, light=False)
+    same_as_server(box, server)
 
 
 def test_new_mail_alone_is_fetched(box, server):
