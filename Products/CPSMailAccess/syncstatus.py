@@ -306,8 +306,8 @@ def _state(status, requests, now, lost):
     return status.state, message, status.reason
 
 
-#: How the names of our own errors begin.
-ERRORS = 'Products.CPSMailAccess.errors.'
+#: How the names of errors begin whose text is a sentence for people.
+ERRORS = 'Products.CPSMailAccess.errors.', 'Products.zasync.errors.'
 
 SILENT = 'It goes on when the worker is back; asked again, another one is looked for.'
 LOST = 'The manager that the call was put to does not know it any more.'
@@ -321,9 +321,7 @@ def _why_ended(call):
     failure = getattr(call, 'failure', None)
     if failure is not None:
         if failure.type_name.startswith(ERRORS):
-            # A sentence of ours needs no class name.
+            # A sentence needs no class name.
             return failure.text
         return '%s: %s' % (failure.type_name, failure.text)
-    if call.state in ('cancelled', 'expired'):
-        return 'The call was %s before it could run.' % call.state
     return ''

@@ -91,6 +91,29 @@ def test_queued_call_is_joined_and_its_expression_is_constant(site, alice, dispa
     assert expression == 'python: here.synchronize(light=request.light)'
 
 
+def test_cancelled_call_says_so_in_a_sentence(site, alice, dispatcher):
+    dispatcher.no_worker = 'queue'
+    box = boxed(site, free_port())
+    box.background_synchronisation()
+    transaction.commit()
+    box.sync_requests.call.cancel()
+    transaction.commit()
+    report = box.sync_report()
+    assert (report['state'], report['reason']) == ('failed', 'the call was cancelled')
+    assert box.background_synchronisation() == 'queued'
+
+
+@pytest.mark.parametrize('light, stored', [(0, 0), (False, 0), ('0', 0),
+                                           (1, 1), (True, 1), ('1', 1)])
+def test_all_folders_are_asked_for_by_what_is_zero(site, alice, dispatcher, light, stored):
+    dispatcher.no_worker = 'queue'
+    box = boxed(site, free_port())
+    box.background_synchronisation(light=light)
+    (_path, variables, *_rest), _named = box.sync_requests.call.arguments()
+    assert variables == {'light': stored}
+    assert box.sync_requests.light(0) == stored
+
+
 def test_dispatcher_that_refuses_is_said_on_the_page_and_breaks_nothing(
         site, alice, dispatcher):
     dispatcher.no_worker = 'refuse'

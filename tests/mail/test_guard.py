@@ -14,6 +14,9 @@ from Products.CPSMailAccess.mailbox import MailBox
 from Products.CPSMailAccess.synchronizer import Synchronizer
 from Products.CPSMailAccess.syncstatus import LEASE_SECONDS
 from Products.CPSMailAccess.syncstatus import report
+from Products.zasync.errors import Cancelled
+from Products.zasync.errors import Expired
+from Products.zasync.failure import Failure
 
 from .fakes import FakeCall
 from .fakes import FakeRun
@@ -419,12 +422,17 @@ def test_call_whose_callbacks_run_serves_nobody_any_more(processes, server):
     assert two.ask(call=FakeCall('call-2')) == 'queued'
 
 
-@pytest.mark.parametrize('state', ['cancelled', 'expired'])
-def test_call_that_never_ran_says_why(processes, state):
+@pytest.mark.parametrize('error, reason', [
+    (Expired('nobody took it'), 'nobody took it'),
+    (Cancelled('it was cancelled'), 'it was cancelled'),
+    (LookupError('there is nothing'), 'LookupError: there is nothing')])
+def test_call_that_never_ran_says_why(processes, error, reason):
     one, _two = processes
-    one.ask(call=FakeCall('call-1', state))
+    call = FakeCall('call-1', 'failed')
+    call.failure = Failure.from_exception(error)
+    one.ask(call=call)
     one.commit()
-    assert one.report()['state'] == 'failed' and state in one.report()['reason']
+    assert (one.report()['state'], one.report()['reason']) == ('failed', reason)
 
 
 def test_asking_while_a_run_goes_on_does_not_disturb_it(processes, server):
