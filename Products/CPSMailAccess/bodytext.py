@@ -25,12 +25,12 @@ from .headers import decode_text
 #: Longest body text given to a page, in characters. More makes browsers crawl.
 TEXT_LENGTH = 200_000
 
-#: So many bytes of a part are decoded and stripped of tags; a few bytes make a character, and
+#: So many bytes of all parts are decoded and stripped of tags; a few bytes make a character, and
 #: there are texts for which either takes time in the square of their length.
 PART_BYTES = 4 * TEXT_LENGTH
 
-#: Most attachments named on a page.
-NAMES_MOST = 100
+#: Most attachments named on a page, and most characters of a name.
+NAMES_MOST, NAME_LENGTH = 100, 255
 
 #: A message is parsed up to so many lines, parts, and levels of parts in parts: each line is
 #: compared with the boundaries of all levels. 10 MB of attachments have 130,000 lines.
@@ -67,20 +67,21 @@ class _Part(email.message.Message):
 def readable_text(raw):
     """(text, names of attachments) of a whole message, for showing.
 
-    The first text/plain part with anything in it; else the first text/html part without its tags;
-    else the text of the first attached message; else ''. It ends with `REST` if there is more.
+    All its texts, one after the other: plain ones as they are, text/html without its tags. Of
+    alternatives the plain one, if there is anything in it. A message without any text has that of
+    the first one attached; else it is ''. It ends with `REST` if there is more.
     """
     try:
         message, is_all = _parsed(raw)
-        part, names = _chosen(message)
-        text, part_is_all = _part_text(part) if part is not None else ('', True)
+        parts, names = _chosen(message)
+        text, parts_are_all = _joined(parts)
     except (ValueError, TypeError, LookupError, AttributeError, IndexError, RecursionError,
             email.errors.MessageError):
         # The parser forgives nearly everything; what is left is shown as it came.
         text, names = decode_bytes(raw[:PART_BYTES]), []
-        is_all, part_is_all = True, len(raw) <= PART_BYTES
+        is_all, parts_are_all = True, len(raw) <= PART_BYTES
     text = clean_lines(text)
-    if is_all and part_is_all and len(text) <= TEXT_LENGTH:
+    if is_all and parts_are_all and len(text) <= TEXT_LENGTH:
         return text, names
     return text[:TEXT_LENGTH - len(REST)] + REST, names
 
@@ -105,65 +106,90 @@ def _parsed(raw):
 
 
 def _chosen(message):
-    """(the _Part to read, or None; the names of attachments)
+    """(the _Parts to read, the names of attachments)
 
     What is in an attached message is that one's, not this one's.
     """
-    plain = markup = attached = None
-    names = []
-    for part in _own_parts(message):
+    attached, names = None, []
+    for part, above in _own_parts(message):
         name, kind = _file_name(part), part.get_content_type()
-        is_attachment = (part.get_content_disposition() == 'attachment'
-                         or (part is not message and (bool(name) or part.is_multipart())))
         if attached is None and part.is_multipart() and kind == 'message/rfc822':
             attached = part.get_payload(0)
-        if is_attachment:
-            names.append(name or kind)
-        elif kind == 'text/plain' and plain is None:
-            plain = part
-        elif kind == 'text/html' and markup is None:
-            markup = part
-        elif name:
-            names.append(name)
-    if markup is not None and plain is not None and not _payload(plain).strip():
-        plain = None
-    chosen = markup if plain is None else plain
-    if chosen is None and attached is not None:
-        chosen, more = _chosen(attached)
+        is_choice = above == 'multipart/alternative' and kind.startswith('text/') \
+            and not name and part.get_content_disposition() != 'attachment'
+        if not is_choice and not _is_text(part, message):
+            names.append(name or clean(kind)[:NAME_LENGTH])
+    texts = _texts(message, message)
+    if not texts and attached is not None:
+        texts, more = _chosen(attached)
         names += more
-    return chosen, names[:NAMES_MOST]
+    return texts, names[:NAMES_MOST]
 
 
-def _own_parts(part):
-    """The parts of a message that are no `multipart`; a message in it is one of them."""
-    if part.is_multipart() and part.get_content_maintype() != 'message':
+def _own_parts(part, above=''):
+    """(each part of a message that is no `multipart`, the kind of what it is in); a message in it
+    is one of them."""
+    if _has_parts(part):
         for each in part.get_payload():
-            yield from _own_parts(each)
+            yield from _own_parts(each, part.get_content_type())
     else:
-        yield part
+        yield part, above
+
+
+def _has_parts(part):
+    return part.is_multipart() and part.get_content_maintype() != 'message'
+
+
+def _is_text(part, message):
+    """Whether that part is for reading, and not a file. A multipart in which no part was found is
+    read as it came."""
+    return (not part.is_multipart()
+            and (part.get_content_type() in ('text/plain', 'text/html')
+                 or part.get_content_maintype() == 'multipart')
+            and part.get_content_disposition() != 'attachment'
+            and (part is message or not _file_name(part)))
+
+
+def _texts(part, message):
+    """What there is to read in a part of a message, in its order."""
+    if not _has_parts(part):
+        return [part] if _is_text(part, message) and _payload(part).strip() else []
+    found = [texts for texts in (_texts(each, message) for each in part.get_payload()) if texts]
+    if part.get_content_subtype() == 'alternative':
+        plain = [texts for texts in found
+                 if not any(text.get_content_type() == 'text/html' for text in texts)]
+        found = (plain or found)[:1]
+    return [text for texts in found for text in texts]
 
 
 def _payload(part):
     return part.get_payload(decode=True) or b''
 
 
-def _part_text(part):
-    """(its text, whether that is all of it)"""
-    raw = _payload(part)
+def _joined(parts):
+    """(the texts of the parts, one after the other; whether that is all of them)"""
+    texts, left, is_all = [], PART_BYTES, True
+    for part in parts:
+        raw = _payload(part)
+        is_all = is_all and len(raw) <= left
+        texts.append(_part_text(part, raw[:left]))
+        left -= min(left, len(raw))
+    return '\n'.join(texts), is_all
+
+
+def _part_text(part, raw):
     charset = part.get_param('charset')
     if isinstance(charset, tuple):
         charset = charset[2]
-    text = decode_charset(raw[:PART_BYTES], clean(str(charset)) if charset else None)
-    if part.get_content_type() == 'text/html':
-        text = strip_tags(text)
-    return text, len(raw) <= PART_BYTES
+    text = decode_charset(raw, clean(str(charset)) if charset else None)
+    return strip_tags(text) if part.get_content_type() == 'text/html' else text
 
 
 def _file_name(part):
     name = part.get_filename() or ''
     if isinstance(name, tuple):
         name = email.utils.collapse_rfc2231_value(name)
-    return decode_text(str(name))[:255]
+    return decode_text(str(name))[:NAME_LENGTH]
 
 
 #: Elements whose content is not for reading, and those that begin a line.

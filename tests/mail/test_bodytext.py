@@ -81,6 +81,46 @@ def test_markup_is_read_where_the_plain_text_is_empty():
     assert bodytext.readable_text(raw)[0] == 'Hello.'
 
 
+LETTER = b'Content-Type: text/html\r\n\r\n<p>The letter.</p>'
+FOOTER = b'Content-Type: text/plain\r\nContent-Disposition: inline\r\n\r\nThe list.'
+
+
+@pytest.mark.parametrize('parts, text', [
+    ((LETTER, FOOTER), 'The letter.\nThe list.'),
+    ((FOOTER, b'Content-Type: image/png; name=a.png\r\n\r\nx', b'\r\nThe rest.'),
+     'The list.\nThe rest.'),
+    ((b'Content-Type: multipart/alternative; boundary=y\r\n\r\n--y\r\n\r\nIn short.\r\n--y\r\n'
+      + LETTER + b'\r\n--y--', FOOTER), 'In short.\nThe list.'),
+    ((b'Content-Type: multipart/alternative; boundary=y\r\n\r\n--y\r\n\r\n \r\n--y\r\n'
+      + LETTER + b'\r\n--y--', FOOTER), 'The letter.\nThe list.'),
+    ((b'\r\n \r\n', ATTACHED), 'Their words.'),
+], ids=['markup', 'picture', 'plain alternative', 'empty alternative', 'attached message'])
+def test_all_texts_of_a_message_are_read(parts, text):
+    # A mailing list puts its text behind that of the letter, a mail program some behind a picture.
+    assert bodytext.readable_text(mixed(*parts))[0].strip() == text
+
+
+def test_a_file_without_a_name_is_named_by_its_kind():
+    raw = mixed(FOOTER, b'Content-Type: application/pdf\r\n\r\n%PDF',
+                b'Content-Type: text/calendar\r\n\r\nBEGIN:VCALENDAR',
+                b'Content-Type: a/b\0\x1b[c' + b'd' * 999 + b'\r\n\r\nx')
+    text, names = bodytext.readable_text(raw)
+    assert (text, names[:2]) == ('The list.', ['application/pdf', 'text/calendar'])
+    assert names[2].startswith('a/b [cd') and len(names[2]) == bodytext.NAME_LENGTH
+
+
+def test_an_alternative_that_is_not_shown_is_no_file():
+    raw = mixed(FOOTER, b'Content-Type: text/x-amp-html\r\n\r\nx', LETTER)
+    assert bodytext.readable_text(raw.replace(b'/mixed', b'/alternative')) == ('The list.', [])
+
+
+@pytest.mark.parametrize('header', [
+    b'Content-Type: multipart/mixed', b'Content-Type: multipart/mixed; boundary=y'])
+def test_parts_that_can_not_be_told_apart_are_read_as_they_came(header):
+    text, names = bodytext.readable_text(header + b'\r\n\r\n--x\r\n\r\nHello.\r\n--x--\r\n')
+    assert 'Hello.' in text and names == []
+
+
 @pytest.mark.parametrize('markup, words', [
     ('a<br>b<div>c</div>', 'a\nb\nc'), ('a < b <3 c>', 'a < b <3 c>'), ('a<', 'a<'),
     ('<!DOCTYPE html><html><head><title>no</title></head><body>yes</body>', 'yes'),
@@ -128,6 +168,9 @@ def levels(kind, count):
     b'a: b\r\n' * 150_000 + b'Content-Type: multipart/mixed; boundary=x\r\n\r\n'
     + b'--x\n\n' * 200_000,
     levels('multipart', 400) + b'--\n' * 3_000_000, levels('message', 300_000),
+    MIXED + (b'--x\r\nContent-Type: text/plain; charset=punycode\r\n\r\na-' + b'b9' * 10_000
+             + b'\r\n') * 490,
+    MIXED + (b'--x\r\nContent-Type: text/html\r\n\r\n' + b'<!--' * 5000 + b'\r\n') * 490,
     levels('multipart', 20) + b'--\n' * 3_000_000, levels('multipart', 200_000),
     b'\r\n' + b'\n' * 10_000_000, b'\r\n' + b'\r' * 10_000_000, b'a:\n' * 3_000_000,
 ])
