@@ -171,9 +171,12 @@ def _joined(parts):
     texts, left, is_all = [], PART_BYTES, True
     for part in parts:
         raw = _payload(part)
-        is_all = is_all and len(raw) <= left
-        texts.append(_part_text(part, raw[:left]))
-        left -= min(left, len(raw))
+        if len(raw) > left:
+            is_all = False
+            # At the end of a line: half a character would make others of all the rest.
+            raw = raw[:left].rpartition(b'\n')[0] or raw[:left]
+        texts.append(_part_text(part, raw))
+        left -= len(raw)
     return '\n'.join(texts), is_all
 
 

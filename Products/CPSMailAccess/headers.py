@@ -26,8 +26,12 @@ FIELDS = ('DATE', 'SUBJECT', 'FROM', 'TO', 'CC', 'MESSAGE-ID')
 #: message list would carry it.
 FIELD_LENGTH = 1000
 
-#: Python knows these as character sets. No mail is written in them, and they decode slowly.
-_SLOW_CHARSETS = ('idna', 'punycode')
+#: What a text is in that says one of these has to be guessed. The second and third Python knows as
+#: character sets; no mail is written in them, and they decode slowly.
+_TELL_NOTHING = ('ascii', 'idna', 'punycode')
+
+#: Many programs write the larger of two character sets and name the smaller one.
+_REALLY = {'iso8859-1': 'cp1252', 'gb2312': 'gb18030', 'euc_kr': 'cp949', 'shift_jis': 'cp932'}
 
 _FIELD = re.compile(rb'^([!-9;-~]+)[ \t]*:(.*)$', re.DOTALL)
 _CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+')
@@ -103,13 +107,13 @@ def clean_lines(text):
 
 
 def decode_bytes(raw):
-    """UTF-8, else Latin-1."""
+    """UTF-8, else what programs write that say Latin-1."""
     if isinstance(raw, str):
         return raw
     try:
         return bytes(raw).decode('utf-8')
     except UnicodeDecodeError:
-        return bytes(raw).decode('latin-1')
+        return bytes(raw).decode(_REALLY['iso8859-1'], 'replace')
 
 
 def _decode_words(words):
@@ -140,9 +144,11 @@ def _word_bytes(word):
 def decode_charset(raw, charset):
     """Bytes to text by a charset that may be unknown, absent or a lie."""
     try:
-        if charset and codecs.lookup(charset).name in _SLOW_CHARSETS:
+        # RFC 2231 5: its language may follow.
+        name = codecs.lookup((charset or 'ascii').partition('*')[0]).name
+        if name in _TELL_NOTHING:
             return decode_bytes(raw)
-        return raw.decode(charset or 'utf-8', 'replace')
+        return raw.decode(_REALLY.get(name, name), 'replace')
     except (LookupError, ValueError, TypeError):
         # An unknown name, a name with NUL in it, or a codec that makes no text (`hex`).
         return decode_bytes(raw)

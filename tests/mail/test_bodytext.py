@@ -81,6 +81,24 @@ def test_markup_is_read_where_the_plain_text_is_empty():
     assert bodytext.readable_text(raw)[0] == 'Hello.'
 
 
+@pytest.mark.parametrize('header, raw', [
+    (b'', 'na\xefve'.encode('latin-1')), (b'', 'na\xefve'.encode()),
+    (b'Content-Type: text/plain; charset=us-ascii', 'na\xefve'.encode('latin-1')),
+    (b'Content-Type: text/plain; charset=iso-8859-1', 'na\xefve \u201cx\u201d'.encode('cp1252')),
+    (b'Content-Type: text/plain; charset=GB2312', '\u9555\u57fa'.encode('gbk'))])
+def test_a_text_whose_charset_is_not_said_or_too_small_is_read(header, raw):
+    text, _names = bodytext.readable_text(header + b'\r\n\r\n' + raw)
+    assert text.strip() in ('na\xefve', 'na\xefve \u201cx\u201d', '\u9555\u57fa')
+
+
+def test_a_long_text_is_not_cut_in_the_middle_of_a_character():
+    line = ('\xe9' * 35 + '\r\n').encode()
+    for spaces in range(2):
+        text, _names = bodytext.readable_text(
+            b'\r\n' + b' ' * spaces + line * (bodytext.PART_BYTES // len(line) + 1))
+        assert text.startswith(' ' * spaces + '\xe9' * 35 + '\n') and text.endswith(bodytext.REST)
+
+
 LETTER = b'Content-Type: text/html\r\n\r\n<p>The letter.</p>'
 FOOTER = b'Content-Type: text/plain\r\nContent-Disposition: inline\r\n\r\nThe list.'
 
