@@ -114,10 +114,9 @@ def is_lost(box):
     dispatcher = find_dispatcher(box)
     if dispatcher is None:
         return True
-    first = dispatcher.get(requests.manager_id)
-    # It may have been moved to another one.
-    return not ((first is not None and _knows(first, requests.call_id))
-                or any(_knows(each, requests.call_id) for each in dispatcher.managers()))
+    # It may have been moved to another one, but is first looked for where it was put.
+    managers = sorted(dispatcher.managers(), key=lambda each: each.getId() != requests.manager_id)
+    return not any(_knows(each, requests.call_id) for each in managers)
 
 
 def _knows(manager, call_id):

@@ -4,6 +4,7 @@ import pytest
 import transaction
 from AccessControl.SecurityManagement import newSecurityManager
 from AccessControl.SecurityManagement import noSecurityManager
+from OFS.Folder import Folder
 from Testing.makerequest import makerequest
 
 from Products.CPSMailAccess import background
@@ -134,15 +135,18 @@ def test_aborted_request_asked_for_nothing(site, alice, dispatcher):
     assert dispatcher.zam1.lenNewCalls() == 0 and box.sync_report()['state'] == 'idle'
 
 
-def replace_manager(app):
-    app.asynchronous_call_dispatcher._delObject('zam1', suppress_events=True)
-    app.asynchronous_call_dispatcher._setObject('zam1', AsynchronousCallManager('zam1'))
+def replaced_by(kind):
+    def replace(app):
+        app.asynchronous_call_dispatcher._delObject('zam1', suppress_events=True)
+        app.asynchronous_call_dispatcher._setObject('zam1', kind('zam1'))
+    return replace
 
 
 @pytest.mark.parametrize('remove', [
     lambda app: app.asynchronous_call_dispatcher._delObject('zam1', suppress_events=True),
     lambda app: app._delObject('asynchronous_call_dispatcher', suppress_events=True),
-    replace_manager], ids=['manager', 'dispatcher', 'queue'])
+    replaced_by(AsynchronousCallManager), replaced_by(Folder)],
+    ids=['manager', 'dispatcher', 'queue', 'anything'])
 def test_call_whose_manager_is_gone_is_waited_for_no_longer(
         site, pymap, alice, dispatcher, remove):
     dispatcher.no_worker = 'queue'
