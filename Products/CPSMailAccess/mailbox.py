@@ -342,6 +342,12 @@ def forget_runs(box, event):
     box.sync_requests = SyncRequests()
 
 
+def stop_runs(box, event):
+    """A box that is removed gets no more mail: a run holds the object, and would not notice."""
+    if box.sync_status.state == RUNNING or box.sync_requests.is_open():
+        box.clearSynchro()
+
+
 def start_empty(box, event):
     """A copy has the settings of the original and nothing that only its readers may have.
 

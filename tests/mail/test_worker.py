@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+import requests
 import transaction
 from AccessControl.SecurityManagement import newSecurityManager
 from AccessControl.SecurityManagement import noSecurityManager
@@ -201,3 +202,24 @@ def test_stopped_run_stops_for_good_and_the_next_request_is_served(office, dovec
         assert office.report()['state'] == 'idle' and office.box.message_count() == 0
         assert office.press() == 'queued'
         assert office.wait_for('done', 'failed')['counts']['fetched'] == 300
+
+
+@pytest.mark.faults
+def test_mailbox_deleted_while_its_mail_comes_gets_no_more(office, dovecot):
+    fill(dovecot, 500)
+    gate = Gate(250)
+    with Proxy(dovecot.port, gate) as proxy:
+        office.add_box(proxy.port)
+        url = office.stack.start_zope()
+        office.start_worker('zam1')
+        office.press()
+        assert gate.reached.wait(LIMIT)
+        wait_until(lambda: office.report()['done'], LIMIT, 'the first batch')
+        call, box = office.request(lambda: (office.box.sync_requests.call, office.box))
+        answer = requests.post(url + '/portal_webmail/manage_delObjects',
+                               {'ids:list': 'box_alice'}, auth=('admin', 'x'), timeout=LIMIT)
+        assert answer.status_code == 200
+        gate.open.set()
+        wait_until(lambda: office.report() and call.ended, LIMIT, 'the end of the call')
+    assert not office.site.tool.hasObject('box_alice') and box.message_count() == 200
+    assert call.state == 'failed' and 'nothing at /portal_webmail/box_alice' in call.failure.text
