@@ -121,8 +121,9 @@ def flags_in(items):
     flags = items[b'FLAGS'] or ()
     if not isinstance(flags, tuple):
         raise ProtocolError('bad FLAGS')
-    return frozenset(text for text in (as_text(flag)[:FLAG_LENGTH] for flag in flags[:FLAGS_MOST])
-                     if text.lower() != '\\recent')
+    # RFC 3501 9: a flag is an atom, so one that looks like a nil is of that name.
+    texts = (as_text(b'NIL' if flag is None else flag) for flag in flags[:FLAGS_MOST])
+    return frozenset(text[:FLAG_LENGTH] for text in texts if text.lower() != '\\recent')
 
 
 def section(items, prefix):

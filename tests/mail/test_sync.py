@@ -295,7 +295,7 @@ def test_a_folder_may_be_called_nil(box, server):
 
 
 @needs_dovecot
-def test_a_bracket_may_be_alone_in_a_name_and_in_a_keyword(site):
+def test_a_bracket_may_be_alone_in_a_name_and_in_a_keyword_which_may_be_nil(site):
     with DovecotServer() as server:
         with server.client() as client:
             client.create_folder('a[b')
@@ -303,15 +303,15 @@ def test_a_bracket_may_be_alone_in_a_name_and_in_a_keyword(site):
         box = site.add_box(server.port)
         synchronize(box)
         with server.folder() as client:
-            assert client._imap.uid('STORE', '1', '+FLAGS', '(\\Seen c[d $f)')[0] == 'OK'
+            assert client._imap.uid('STORE', '1', '+FLAGS', '(\\Seen c[d $f NIL)')[0] == 'OK'
         synchronize(box)
         assert box.server_names() == {'INBOX', 'a[b'}
-        assert box.INBOX.message(1).flags() == {'\\Seen', 'c[d', '$f'}
+        assert box.INBOX.message(1).flags() == {'\\Seen', 'c[d', '$f', 'NIL'}
         box.fetch_body(box.INBOX, box.INBOX.message(1))
         # A mailbox that is new gets flags and headers in one answer.
         box.INBOX.drop_all()
         synchronize(box)
-        assert box.INBOX.message(1).flags() == {'\\Seen', 'c[d', '$f'}
+        assert box.INBOX.message(1).flags() == {'\\Seen', 'c[d', '$f', 'NIL'}
         assert subjects(box.INBOX) == ['Mail 1', 'Mail 2']
 
 
