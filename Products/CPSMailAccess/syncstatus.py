@@ -271,6 +271,7 @@ def report(status, requests, now, lost=False):
     """
     lost = lost or requests.is_gone()
     state, message, reason = _state(status, requests, now, lost)
+    started_at, ended_at = _times(state, status, requests)
     progress = status.progress
     return {
         'state': state,
@@ -279,9 +280,21 @@ def report(status, requests, now, lost=False):
         'message': message,
         'counts': {name: dict(progress.counts).get(name, 0) for name in COUNTS},
         'reason': reason[:TEXT_LENGTH],
-        'started_at': status.started_at,
-        'ended_at': None if state in (RUNNING, QUEUED) else status.ended_at,
+        'started_at': started_at,
+        'ended_at': ended_at,
     }
+
+
+def _times(state, status, requests):
+    """When what `state` is about began and ended."""
+    unserved = requests.wanted > status.served
+    if state == QUEUED or (state == FAILED and unserved and requests.problem):
+        return None, None
+    if state == FAILED and (unserved or status.state == RUNNING):
+        # A call has failed, and not the last run by itself.
+        call = requests.call
+        return getattr(call, 'started_at', None), getattr(call, 'ended_at', None)
+    return status.started_at, None if state == RUNNING else status.ended_at
 
 
 def _state(status, requests, now, lost):

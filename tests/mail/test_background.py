@@ -77,6 +77,26 @@ def test_direct_run_that_fails_says_why(site, alice, dispatcher):
     assert not box.isSynchronizing()
 
 
+def test_times_of_a_failed_call_are_its_own_and_not_those_of_the_run_before(
+        site, pymap, alice, dispatcher):
+    box = boxed(site, pymap.port)
+    assert box.background_synchronisation() == 'done'
+    transaction.commit()
+    before = box.sync_report()['ended_at']
+    dispatcher.no_worker = 'queue'
+    box.background_synchronisation()
+    transaction.commit()
+    report = box.sync_report()
+    assert (report['state'], report['started_at'], report['ended_at']) == ('queued', None, None)
+    box.sync_requests.call.cancel()
+    transaction.commit()
+    report = box.sync_report()
+    assert report['state'] == 'failed' and report['ended_at'] > before
+    dispatcher.no_worker = 'refuse'
+    assert box.background_synchronisation() == 'failed'
+    assert box.sync_report()['ended_at'] is None
+
+
 def test_queued_call_is_joined_and_its_expression_is_constant(site, alice, dispatcher):
     dispatcher.no_worker = 'queue'
     box = boxed(site, free_port())
