@@ -57,7 +57,8 @@ class _Part(email.message.Message):
         if name.lower() in ('content-type', 'content-disposition',
                             'content-transfer-encoding') and name not in self:
             parameters = value[:HEADER_LENGTH].split(';')[:PARAMETERS_MOST]
-            super().set_raw(name, ';'.join(parameters))
+            # The parser leaves spaces and folds around it, and knows no encoding by such a name.
+            super().set_raw(name, ';'.join(parameters).strip())
 
     def attach(self, payload):
         payload.level = self.level + 1

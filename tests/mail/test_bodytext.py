@@ -91,6 +91,14 @@ def test_a_text_whose_charset_is_not_said_or_too_small_is_read(header, raw):
     assert text.strip() in ('na\xefve', 'na\xefve \u201cx\u201d', '\u9555\u57fa')
 
 
+@pytest.mark.parametrize('said', [
+    b' quoted-printable ', b'\r\n quoted-printable', b' Quoted-Printable'])
+def test_the_encoding_of_a_text_is_known_whatever_is_around_its_name(said):
+    text, _names = bodytext.readable_text(
+        b'Content-Transfer-Encoding:' + said + b'\r\n\r\nna=C3=AFve')
+    assert text == 'na\xefve'
+
+
 def test_a_long_text_is_not_cut_in_the_middle_of_a_character():
     line = ('\xe9' * 35 + '\r\n').encode()
     for spaces in range(2):
