@@ -30,6 +30,10 @@ FIELD_LENGTH = 1000
 #: character sets; no mail is written in them, and they decode slowly.
 _TELL_NOTHING = ('ascii', 'idna', 'punycode')
 
+#: Names of character sets in mail that Python does not know. The first is of Hebrew (RFC 1556).
+_OTHER_NAMES = {'iso-8859-8-i': 'iso8859-8', 'windows-874': 'cp874', 'windows-31j': 'cp932',
+                'x-sjis': 'cp932', 'x-gbk': 'gbk'}
+
 #: Many programs write the larger of two character sets and name the smaller one.
 _REALLY = {'iso8859-1': 'cp1252', 'gb2312': 'gb18030', 'euc_kr': 'cp949', 'shift_jis': 'cp932'}
 
@@ -145,7 +149,8 @@ def decode_charset(raw, charset):
     """Bytes to text by a charset that may be unknown, absent or a lie."""
     try:
         # RFC 2231 5: its language may follow.
-        name = codecs.lookup((charset or 'ascii').partition('*')[0]).name
+        said = (charset or 'ascii').partition('*')[0].lower()
+        name = codecs.lookup(_OTHER_NAMES.get(said, said)).name
         if name in _TELL_NOTHING:
             return decode_bytes(raw)
         return raw.decode(_REALLY.get(name, name), 'replace')

@@ -24,6 +24,8 @@ from Products.CPSMailAccess.values import Envelope
     (b'=?utf-8?q?=C3?= x =?utf-8?q?=A9?=', '\ufffd x \ufffd'),
     (b'=?no-such-charset?q?caf=C3=A9?=', 'caf\xe9'),
     (b'=?iso-8859-2*pl?q?=B3?=', '\u0142'),
+    (b'=?ISO-8859-8-I?q?=F9=EC=E5=ED?=', '\u05e9\u05dc\u05d5\u05dd'),
+    (b'=?windows-874?q?=A1?= =?x-sjis?b?k/qWew==?=', '\u0e01\u65e5\u672c'),
     (b'=?us-ascii?q?caf=C3=A9?= or =?us-ascii?q?caf=E9?= ', 'caf\xe9 or caf\xe9'),
     (b'=?iso-8859-1?q?=93x=94_=80?=', '\u201cx\u201d \u20ac'),
     (b'\x93x\x94 \x80 \x81', '\u201cx\u201d \u20ac \ufffd'),
