@@ -140,21 +140,15 @@ class Wire(imaplib.IMAP4):
 
     def _reached(self):
         """A socket that is connected to one of the host's addresses."""
-        try:
-            places = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        except UnicodeError:  # no name a resolver could be asked for
-            raise socket.gaierror() from None
-        for number, (family, kind, protocol, _name, address) in enumerate(places, 1):
-            sock = socket.socket(family, kind, protocol)
+        places = addresses(self.host, self.port)
+        for left, (family, kind, protocol, _name, address) in zip(
+                range(len(places), 0, -1), places, strict=True):
+            # One that does not answer, as behind a firewall, leaves time for those after it.
+            seconds = self._patience() / left
             try:
-                sock.settimeout(self._patience())
-                sock.connect(address)
-                # What imaplib sends in two pieces would else wait 40 ms for the first's receipt.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                return sock
-            except BaseException as error:
-                sock.close()
-                if number == len(places) or not isinstance(error, OSError):
+                return _connected(socket.socket(family, kind, protocol), address, seconds)
+            except OSError:
+                if left == 1:
                     raise
 
     def _allow(self, seconds):
@@ -172,6 +166,26 @@ class Wire(imaplib.IMAP4):
     def _too_much(self):
         return errors.ProtocolGarbage('%s sent an answer that is too long.'
                                       % self._trouble.server)
+
+
+def addresses(host, port):
+    """The addresses of a host, as socket.getaddrinfo gives them; tests have others."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError:  # no name a resolver could be asked for
+        raise socket.gaierror() from None
+
+
+def _connected(sock, address, seconds):
+    try:
+        sock.settimeout(seconds)
+        sock.connect(address)
+        # What imaplib sends in two pieces would else wait 40 ms for the first's receipt.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 class _Stream(io.RawIOBase):

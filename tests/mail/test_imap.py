@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import logging
+import socket
 import time
 import traceback
 
@@ -85,6 +86,30 @@ def test_connecting_is_bounded_as_a_whole(action):
             session(server.port, connect_seconds=0.5,
                     ssl=TLS_IMAPS if action == 'TLS' else 0).__enter__()
         assert time.monotonic() - begin < 3
+
+
+@contextlib.contextmanager
+def silent_address():
+    """An address where nobody answers, as behind a firewall: its queue is full."""
+    with socket.create_server(('127.0.0.1', 0), backlog=0) as listener, \
+            socket.create_connection(listener.getsockname()):
+        yield listener.getsockname()
+
+
+def test_address_that_can_not_be_reached_keeps_nobody_from_the_next(monkeypatch):
+    with silent_address() as silent, ScriptedServer([LISTED]) as server:
+        # No kernel has the first one's family, as some have no IPv6.
+        places = [(250, silent), (socket.AF_INET, silent), (socket.AF_INET, silent),
+                  (socket.AF_INET, ('127.0.0.1', server.port))]
+        monkeypatch.setattr(imaptrouble, 'addresses', lambda host, port: [
+            (family, socket.SOCK_STREAM, 0, '', place) for family, place in places])
+        with session(server.port, connect_seconds=1.5) as opened:
+            assert len(opened.folders()) == 1
+        places[:] = places[1:3]
+        begin = time.monotonic()
+        with pytest.raises(errors.TimedOut, match=r'did not answer within 0\.5 seconds'):
+            session(server.port, connect_seconds=0.5).__enter__()
+        assert time.monotonic() - begin < 1.5
 
 
 @pytest.mark.parametrize('beginning, drop', [
