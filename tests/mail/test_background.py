@@ -9,13 +9,16 @@ from Testing.makerequest import makerequest
 
 from Products.CPSMailAccess import background
 from Products.CPSMailAccess import clock
+from Products.CPSMailAccess.synchronizer import Synchronizer
 from Products.zasync.manager import AsynchronousCallManager
 from Products.zasyncdispatcher import leaving
 from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
 
+from .conftest import empty
 from .conftest import fill
 from .conftest import in_call
 from .servers import free_port
+from .servers import Proxy
 from .servers import USER
 
 
@@ -75,6 +78,22 @@ def test_direct_run_that_fails_says_why(site, alice, dispatcher):
     assert report['state'] == 'failed' and 'refuses connections' in report['reason']
     assert report['reason'].startswith('The mail server')
     assert not box.isSynchronizing()
+
+
+def test_direct_run_that_fails_half_way_leaves_nothing_and_the_next_one_gets_all(
+        site, alice, dispatcher, pymap, monkeypatch):
+    monkeypatch.setattr(Synchronizer, 'batch_size', 2)
+    empty(pymap)
+    fill(pymap, 6)
+    with Proxy(pymap.port, lambda sent: sent.count(b'BODY[HEADER') > 3) as proxy:
+        box = boxed(site, proxy.port)
+        assert box.background_synchronisation() == 'failed'
+        transaction.commit()
+    assert 'closed the connection' in box.sync_report()['reason']
+    assert box.message_count() == 0 and not box.folders()
+    box.set_parameters({'PORT': pymap.port})
+    assert box.background_synchronisation() == 'done'
+    assert box.message_count() == 6
 
 
 def test_times_of_a_failed_call_are_its_own_and_not_those_of_the_run_before(
