@@ -163,6 +163,8 @@ class MailFolder(SimpleItem):
                   if message is not None and message._p_changed is None]
         if ghosts:
             self._p_jar.prefetch(ghosts)
+            # After a savepoint a connection can't, and hides the method from all who come later.
+            vars(self._p_jar).pop('prefetch', None)
 
     # Written by the synchronisation
 

@@ -8,6 +8,7 @@ import transaction
 from AccessControl.SecurityManagement import newSecurityManager
 from AccessControl.SecurityManagement import noSecurityManager
 from Testing.makerequest import makerequest
+from ZODB.Connection import Connection
 
 from bench.clients import open_database
 from bench.stack import Stack
@@ -223,3 +224,16 @@ def test_mailbox_deleted_while_its_mail_comes_gets_no_more(office, dovecot):
         wait_until(lambda: office.report() and call.ended, LIMIT, 'the end of the call')
     assert not office.site.tool.hasObject('box_alice') and box.message_count() == 200
     assert call.state == 'failed' and 'nothing at /portal_webmail/box_alice' in call.failure.text
+
+
+def test_run_in_a_request_leaves_its_connection_able_to_load_a_page_at_once(office, dovecot):
+    fill(dovecot, 3)
+    office.add_box(dovecot.port)
+    office.site.app._delObject(DISPATCHER, suppress_events=True)
+    transaction.commit()
+    assert office.press() == 'done'
+    with dovecot.folder() as client:
+        client.add_flags(client.search(), '\\Seen')
+    office.site.connection.cacheMinimize()
+    assert office.press() == 'done' and office.report()['counts']['flags'] == 3
+    assert office.site.connection.prefetch.__func__ is Connection.prefetch
