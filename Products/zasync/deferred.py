@@ -289,12 +289,21 @@ class Deferred(Persistent):
         failure = Failure.from_exception(Cancelled('the call was cancelled'))
         self._failure = payload.stored(payload.dumps(failure))
         self._end(clock.SYSTEM.now())
-        if waited and self._queue is not None:
+        if not self._is_put():
+            return True
+        if waited:
             self._queue.note_cancelled(self)
         # crash point 5: the request that cancels is not committed; the call goes on.
-        if self._queue is not None:
-            Chain.follow(self)
+        Chain.follow(self)
         return True
+
+    def _is_put(self) -> bool:
+        """Whether a queue has it: not what was run in a request, nor what was rolled back.
+
+        The number that this had in its lane is another call's by now.
+        """
+        queue = self._queue
+        return queue is not None and (cast(Any, self)._p_jar is not None or queue._p_jar is None)
 
     # events
 

@@ -10,6 +10,7 @@ from transaction.interfaces import TransientError
 
 from Products.zasync import running
 from Products.zasync.errors import Cancelled
+from Products.zasync.places import parse_id
 from tests.client import jobs
 from tests.client.fate import Gate
 from zasync_client import beat
@@ -83,6 +84,40 @@ def test_a_call_is_cancelled_while_it_waits(fate, waits, taken_in, paused):
     assert_gone(fate, deferred)
     assert fate.counts() == (before[0] + members, before[1])
     assert cancel(fate, deferred) == 0
+    assert fate.step(worker) is False
+
+
+def abort(put):
+    deferred = put()
+    transaction.abort()
+    return deferred
+
+
+def roll_back(put):
+    savepoint = transaction.savepoint()
+    deferred = put()
+    transaction.savepoint()
+    savepoint.rollback()
+    return deferred
+
+
+@pytest.mark.parametrize('undo', [abort, roll_back])
+def test_cancelling_a_call_whose_put_was_rolled_back_touches_no_other(fate, waits, undo):
+    """The next one of this thread has its number in the lane."""
+    worker, put = waits
+    transaction.begin()
+    gone = undo(lambda: fate.manager.putCall('echo', 1).addCallbacks(None, 'python: 1/0'))
+    assert gone.cancel() is True
+    transaction.commit()
+    assert (gone.state, gone._p_jar, fate.manager.calls('cancelled')) == ('cancelled', None, [])
+    before = fate.counts()
+    deferred = put()
+    assert deferred.after or parse_id(deferred.id)[:2] == parse_id(gone.id)[:2]
+    fate.clock.advance(beat.BEAT_SECONDS)
+    fate.step(worker)
+    assert fate.counts() == (before[0] + 1 + len(deferred.after), before[1])
+    assert deferred in fate.manager.calls('new')
+    fate.step(worker)
     assert fate.step(worker) is False
 
 
