@@ -1,4 +1,4 @@
-"""What a call and its plugin together say of how it runs. Pure.
+"""What a call and its plugin together say of how it runs.
 
 Imports: zasync.interfaces, zasync.options, zasync.policy.
 """
@@ -6,6 +6,7 @@ Imports: zasync.interfaces, zasync.options, zasync.policy.
 from Products.zasync import policy
 from Products.zasync.interfaces import ACCEPTED
 from Products.zasync.interfaces import NEW
+from Products.zasync.options import first_name
 from Products.zasync.options import Retry
 
 
@@ -13,14 +14,17 @@ def retry_of(asked, plugin):
     """The retry policy of a call, see policy.next_try: its own, else its plugin's.
 
     asked -- what is stored of the call's options. A plugin whose calls may not run twice
-    is not overruled.
+    is not overruled. The exceptions have the names by which `class_names` tells of them.
     """
     if plugin is not None and not plugin.retry:
         return ()
-    if asked is not None or plugin is None:
+    if asked is None and plugin is not None:
+        asked = Retry(plugin.attempts, plugin.retry_delay_seconds, plugin.retry_growth,
+                      policy.LONGEST_RETRY_SECONDS, tuple(plugin.retry_on)).as_tuple()
+    if not asked:
         return asked
-    return Retry(plugin.attempts, plugin.retry_delay_seconds, plugin.retry_growth,
-                 policy.LONGEST_RETRY_SECONDS, tuple(plugin.retry_on)).as_tuple()
+    *numbers, on = asked
+    return (*numbers, tuple(first_name(each) for each in on))
 
 
 def may_run_twice(deferred, plugin):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import sys
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -229,6 +230,17 @@ def _exception_name(kind: object) -> str:
     if isinstance(kind, str) and kind:
         return bare(kind).removeprefix('builtins.')
     raise BadCall(f'{told(kind)} is no exception class and no dotted name of one')
+
+
+def first_name(dotted: str) -> str:
+    """The name by which `class_names` tells of the class of that dotted name.
+
+    Modules give classes further names: socket.timeout is TimeoutError. A name that no module
+    imported here has stays as it is: nobody here raises what it names.
+    """
+    module, _, name = dotted.rpartition('.')
+    found = vars(sys.modules.get(module or 'builtins') or object).get(name)
+    return dotted_name(found) if isinstance(found, type) else dotted
 
 
 def class_names(kind: type) -> tuple[str, ...]:

@@ -61,6 +61,10 @@ def failing(error, times=99):
 
 ODD = f'{Odd.__module__}.Odd'
 
+#: A module may have a class by more than one name, and so may Python itself.
+Strange = Odd
+STRANGE = f'{Odd.__module__}.Strange'
+
 
 @pytest.mark.parametrize('fields, options, expected', [
     # (fields of the plugin, options of the call, attempts made)
@@ -81,6 +85,8 @@ ODD = f'{Odd.__module__}.Odd'
     ({}, {'retry': Retry(3, on=('LookupError',))}, 3),
     ({}, {'retry': Retry(3, on=(Odd,))}, 3),
     ({}, {'retry': Retry(3, on=ODD)}, 3),
+    ({}, {'retry': Retry(3, on=STRANGE)}, 3),
+    ({'attempts': 3, 'retry_on': (STRANGE,)}, {}, 3),
     ({}, {'retry': Retry(3, on=(ValueError, TypeError))}, 1),
     ({}, {'retry': Retry(3, on=('tests.client.other.Odd',))}, 1),
     ({'attempts': 3, 'retry_on': ('ValueError',)}, {'retry': Retry(2, on=Odd)}, 2),
