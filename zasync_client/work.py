@@ -13,7 +13,6 @@ from ZODB.POSException import POSKeyError
 from Products.zasync import payload
 from Products.zasync import policy
 from Products.zasync.deferred import OUTCOME_MOST
-from Products.zasync.errors import BadResult
 from Products.zasync.errors import NotOurs
 from Products.zasync.errors import ZAsyncError
 from Products.zasync.failure import Failure
@@ -146,11 +145,9 @@ class Work:
             return self.outcome_of(handler(*args, **kwargs))
 
     def outcome_of(self, result):
-        """What a plugin or a callback has returned: a Failure is one, as in Twisted."""
-        if result is None or isinstance(result, Failure):
-            return Outcome(failure=result)
-        return Outcome(payload.dumps(result, BadResult, 'the result',
-                                     self._config.max_result_bytes))
+        """What a plugin or a callback has returned; raises BadResult."""
+        kept = payload.dump_result(result, self._config.max_result_bytes)
+        return Outcome(failure=kept) if isinstance(kept, Failure) else Outcome(kept)
 
     # its end
 

@@ -78,9 +78,7 @@ def inside(root, deferred, caller, work, commit=None):
     try:
         with restored(caller, aq_base(root)) as app, running(step):
             step.app = app
-            result = work(step)
-            if result is not None and not isinstance(result, Failure):
-                result = payload.dumps(result, BadResult, 'the result')
+            result = payload.dump_result(work(step))
         # crash point 4: the call has run in a request that is not committed; it never ran.
         guard.check()
     except TransientError:

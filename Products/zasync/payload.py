@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 from . import values
 from .errors import BadCall
+from .errors import BadResult
+from .failure import Failure
 from .failure import text_of
 
 
@@ -79,6 +81,17 @@ def dumps(value: object, error: Callable[[str], Exception] = BadCall, what: str 
     if len(data) > largest:
         raise error(f'{what} takes {len(data):,} bytes; the limit is {largest:,}')
     return data
+
+
+def dump_result(result: object, largest: int = LARGEST_BYTES) -> bytes | Failure | None:
+    """What is kept of what a call or a callback has returned: its pickle, or None for None.
+
+    A Failure is one, as in Twisted, and stays as it is. Raises BadResult.
+    """
+    if isinstance(result, Failure):
+        dumps(result, BadResult, 'the failure', largest)
+        return result
+    return None if result is None else dumps(result, BadResult, 'the result', largest)
 
 
 def dump_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:

@@ -106,6 +106,12 @@ def unpicklable(result=None):
     return lambda: None
 
 
+def disappointed_unpicklably(result=None):
+    """As `unpicklable`, a Failure."""
+    keep('unpicklable')
+    return Failure('Disappointment', ValueError('its text was meant'))
+
+
 @allow_value
 class NoReturn:
     """Can be pickled, and not be read again."""

@@ -248,20 +248,23 @@ def test_a_callback_has_no_checkpoints(bench):
     assert 'checkpoint' in deferred.failure.text
 
 
-def test_the_result_of_a_callback_can_not_be_stored(bench):
+@pytest.mark.parametrize('callback', [chains.unpicklable, chains.disappointed_unpicklably])
+def test_the_result_of_a_callback_can_not_be_stored(bench, callback):
     worker = bench.worker()
-    deferred = put(bench, chains.value, callbacks=[
-        (chains.unpicklable,), (None, chains.keep_type)])
+    deferred = put(bench, chains.value, callbacks=[(callback,), (None, chains.keep_type)])
     run(bench, worker, deferred)
     assert deferred.result == 'Products.zasync.errors.BadResult'
     assert kept(bench) == ('Products.zasync.errors.BadResult',)
 
 
-def test_a_result_of_a_call_that_can_not_be_pickled_goes_to_the_failure_chain(bench):
+@pytest.mark.parametrize('job, text', [
+    (chains.unpicklable, 'the result holds a function, '),
+    (chains.disappointed_unpicklably, 'the failure holds an exception, ')])
+def test_a_result_of_a_call_that_can_not_be_pickled_goes_to_the_failure_chain(bench, job, text):
     worker = bench.worker()
-    deferred = put(bench, chains.unpicklable, callbacks=[(None, chains.text_of)])
+    deferred = put(bench, job, callbacks=[(None, chains.text_of)])
     run(bench, worker, deferred)
-    assert deferred.result.startswith('the result holds a function, ')
+    assert deferred.result.startswith(text)
     assert kept(bench) == ()
 
 

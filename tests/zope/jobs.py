@@ -7,6 +7,7 @@ from AccessControl import getSecurityManager
 from zope.globalrequest import getRequest
 
 from Products.zasync import checkpoint
+from Products.zasync.failure import Failure
 from Products.zasync.options import Options
 
 
@@ -94,6 +95,12 @@ def unpicklable():
     """Leave a mark, then return what can't be kept."""
     mark('unpicklable')
     return lambda: None
+
+
+def fail_unpicklably(result=None):
+    """Leave a mark, then return a failure that can't be kept."""
+    mark('unpicklable')
+    return Failure('ValueError', ValueError('its text was meant'))
 
 
 def misuse_request():

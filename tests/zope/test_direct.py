@@ -171,11 +171,13 @@ def test_a_failure_after_a_checkpoint_rolls_all_of_the_call_back(app, zad):
     assert marks(app) is None
 
 
-def test_a_result_that_can_not_be_kept_fails_the_call_and_its_effects(app, zad):
-    _, deferred = zad.putCall('zope_call', jobs.unpicklable)
+@pytest.mark.parametrize('job, what', [
+    (jobs.unpicklable, 'the result '), (jobs.fail_unpicklably, 'the failure ')])
+def test_a_result_that_can_not_be_kept_fails_the_call_and_its_effects(app, zad, job, what):
+    _, deferred = zad.putCall('zope_call', job)
     assert deferred.state == 'failed'
     assert deferred.failure.type_name == 'Products.zasync.errors.BadResult'
-    assert deferred.failure.text.startswith('the result ')
+    assert deferred.failure.text.startswith(what)
     assert marks(app) is None
 
 

@@ -80,9 +80,11 @@ def test_callbacks_go_on_after_a_failure_for_a_deferred_that_the_request_has_sto
     assert app._call.result == len('division by zero')
 
 
-def test_a_result_that_can_not_be_kept_or_read_goes_to_the_failure_chain(zad):
-    deferred = put(zad, 'zope_call', jobs.add, 1).addCallbacks(jobs.give_lambda)
-    assert deferred.failure.type_name == 'Products.zasync.errors.BadResult'
+def test_a_result_that_can_not_be_kept_or_read_goes_to_the_failure_chain(app, zad):
+    for job in (jobs.give_lambda, jobs.fail_unpicklably):
+        deferred = put(zad, 'zope_call', jobs.add, 1).addCallbacks(job)
+        assert deferred.failure.type_name == 'Products.zasync.errors.BadResult'
+        assert marks(app) is None
     deferred = put(zad, 'zope_call', chains.no_return).addCallbacks(chains.double)
     assert deferred.failure.text == 'it does not come back'
 
