@@ -69,6 +69,7 @@ _CHOOSE = 'pass data, and have the code that runs choose by it'
 
 #: What to do instead, for what is passed by mistake most often: dotted class name → advice.
 _ADVICE = {
+    'Products.zasync.deferred.Deferred': 'pass its id instead',
     'ZPublisher.HTTPRequest.FileUpload': 'pass its bytes, or the path of a file they are in',
     'ZPublisher.HTTPRequest.record': 'pass dict(it.items())',
     'ZPublisher.HTTPRequest.HTTPRequest': 'pass what the call needs of it',
@@ -187,7 +188,8 @@ def _refusal(thing: Any) -> str:
     kind = type(thing)
     seen = getattr(thing, '__class__', kind)  # an object in an acquisition wrapper says its own
     if isinstance(seen, type) and _is_persistent(seen):
-        return f'a persistent object ({seen.__name__}); pass its path instead'
+        advice = _ADVICE.get(_dotted(seen), 'pass its path instead')
+        return f'a persistent object ({seen.__name__}); {advice}'
     if kind is MethodType:
         return f'a method, {_dotted(thing)}; {_CHOOSE}'
     name = _dotted(seen if isinstance(seen, type) else kind)

@@ -32,11 +32,13 @@ from Products.zasync import allow_value
 from Products.zasync import payload
 from Products.zasync.builtin import reference
 from Products.zasync.deferred import Attempt
+from Products.zasync.deferred import Deferred
 from Products.zasync.errors import BadCall
 from Products.zasync.errors import ForeignValue
 from Products.zasync.failure import Failure
 from Products.zasync.options import Options
 from Products.zasync.options import Retry
+from tests.fakes import make_call
 from tests.unit import samples
 
 
@@ -183,6 +185,8 @@ REFUSED = {
     'mapping proxy': (types.MappingProxyType({}), 'class mappingproxy'),
     'keys': ({}.keys(), 'class dict_keys'),
     'persistent': (Persistent(), 'a persistent object (Persistent); pass its path instead'),
+    'deferred': (Deferred('0-1-1-1', make_call()),
+                 'a persistent object (Deferred); pass its id instead'),
     'uploaded file': (upload(), 'pass its bytes, or the path of a file they are in'),
     'form record': (record(), 'pass dict(it.items())'),
     'request': (request(), 'pass what the call needs of it'),
