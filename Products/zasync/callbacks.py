@@ -52,6 +52,8 @@ def add(deferred, success, failure):
         raise BadCall('addCallbacks takes a callback for success, one for failure, or both')
     caller = capture()
     at_once = deferred._queue is None  # which loads it: its serial is known now
+    if deferred.is_rolled_back():
+        raise BadCall('the put of the call was rolled back: nobody would run its callbacks')
     new = deferred._p_serial in (None, NO_SERIAL)
     if at_once or (new and _continuation(deferred) is not None):
         _call_at_once(deferred, success, failure, caller)

@@ -245,6 +245,15 @@ class Deferred(Persistent):
         """Whether another call of its series runs."""
         return self.series is not None and not self._names.is_free(self.series, self.id)
 
+    def is_rolled_back(self) -> bool:
+        """Whether its put was, so that no queue has it: its number in the lane is another call's.
+
+        If it had been stored for a savepoint the database has left it empty.
+        """
+        if self._queue is None:
+            return 'id' not in self.__dict__
+        return cast(Any, self)._p_jar is None and self._queue._p_jar is not None
+
     def is_held_up(self) -> bool:
         """Whether a call it waits for has not ended; with `hurried` a failure is enough.
 
@@ -289,21 +298,13 @@ class Deferred(Persistent):
         failure = Failure.from_exception(Cancelled('the call was cancelled'))
         self._failure = payload.stored(payload.dumps(failure))
         self._end(clock.SYSTEM.now())
-        if not self._is_put():
+        if self._queue is None or self.is_rolled_back():
             return True
         if waited:
             self._queue.note_cancelled(self)
         # crash point 5: the request that cancels is not committed; the call goes on.
         Chain.follow(self)
         return True
-
-    def _is_put(self) -> bool:
-        """Whether a queue has it: not what was run in a request, nor what was rolled back.
-
-        The number that this had in its lane is another call's by now.
-        """
-        queue = self._queue
-        return queue is not None and (cast(Any, self)._p_jar is not None or queue._p_jar is None)
 
     # events
 

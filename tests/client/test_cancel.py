@@ -9,6 +9,7 @@ import transaction
 from transaction.interfaces import TransientError
 
 from Products.zasync import running
+from Products.zasync.errors import BadCall
 from Products.zasync.errors import Cancelled
 from Products.zasync.places import parse_id
 from tests.client import jobs
@@ -110,6 +111,8 @@ def test_cancelling_a_call_whose_put_was_rolled_back_touches_no_other(fate, wait
     assert gone.cancel() is True
     transaction.commit()
     assert (gone.state, gone._p_jar, fate.manager.calls('cancelled')) == ('cancelled', None, [])
+    with pytest.raises(BadCall, match='the put of the call was rolled back'):
+        gone.addCallbacks('result')
     before = fate.counts()
     deferred = put()
     assert deferred.after or parse_id(deferred.id)[:2] == parse_id(gone.id)[:2]
