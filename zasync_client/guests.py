@@ -251,4 +251,5 @@ def _has_calls(manager, now):
     """Whether a manager has calls to be run, or ended ones to be filed, or makes some itself."""
     queue = manager.queue
     return bool(queue.desk.running or queue.desk.reserved or queue.length_new()
-                or periodic.due(manager, now) or periodic.next_due(manager, now) is not None)
+                or queue.cancelled or periodic.due(manager, now)
+                or periodic.next_due(manager, now) is not None)

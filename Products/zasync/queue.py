@@ -182,7 +182,11 @@ class Queue(Claiming, Archiving, Persistent):
         """Calls that wait for a thread or for their time, exact in this snapshot."""
         in_lanes = sum(max(0, lanes.highest(lane) - self.marks.get(number)[0])
                        for number, lane in enumerate(self.lanes))
-        return in_lanes + self.desk.n_taken_in()
+        return in_lanes + self.desk.n_taken_in() - self._n_withdrawn()
+
+    def _n_withdrawn(self):
+        """How many of those were cancelled and are not taken out yet."""
+        return sum(1 for id in self.cancelled if id not in self.desk.reserved)
 
     def length_accepted(self):
         """Calls claimed, or kept for a worker, and not ended; exact in this snapshot."""

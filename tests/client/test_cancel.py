@@ -81,6 +81,7 @@ def test_a_call_is_cancelled_while_it_waits(fate, waits, taken_in, paused):
     assert fate.counts() == (before[0] + 1 + members, before[1])
     assert cancel(fate, deferred) == 1
     assert deferred.state == 'cancelled'
+    assert fate.counts() == (before[0] + members, before[1])
     assert fate.step(worker) is True
     assert_gone(fate, deferred)
     assert fate.counts() == (before[0] + members, before[1])

@@ -49,7 +49,7 @@ def is_blocked(records, call):
 def lengths(records):
     """(calls that wait, calls that run)."""
     found = calls(records).values()
-    return (sum(call.waits or call.withdrawn for call in found),
+    return (sum(call.waits for call in found),
             sum(call.owner is not None for call in found))
 
 

@@ -376,6 +376,19 @@ def test_a_manager_whose_calls_have_all_ended_is_deleted(site, app, manager):
     assert 'zam' not in app.objectIds()
 
 
+@pytest.mark.parametrize('taken_in', [False, True])
+def test_a_manager_whose_calls_were_cancelled_is_deleted_though_no_worker_comes(
+        site, app, manager, taken_in):
+    deferred = put(manager)
+    if taken_in:
+        manager.queue.take_in_and_claim('boot', NOW, 0, 86_400)
+    assert deferred.cancel()
+    assert (manager.lenNewCalls(), manager.open_calls()) == (0, 0)
+    assert site.browser('admin').post(
+        '/manage_delObjects', {'ids:list': 'zam'}).status_int in (200, 302)
+    assert 'zam' not in app.objectIds()
+
+
 @pytest.mark.parametrize('first', ['put', 'deletion'])
 def test_of_a_put_and_an_overlapping_deletion_one_is_refused(site, app, manager, first):
     """Else the put would commit into the void."""
