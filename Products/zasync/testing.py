@@ -3,8 +3,8 @@
 `eager` runs calls in the put, or right after the commit; `make_worker` makes a worker whose
 beats the test makes, with a clock it moves. docs/testing.rst shows both.
 
-Imports: eager, callbacks, putting, clock, interfaces; zasync_client, which is above us, inside
-functions only.
+Imports: eager, callbacks, putting, options, clock, interfaces; zasync_client, which is above us,
+inside functions only.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from .clock import ManualClock
 from .eager import AtOnce
 from .eager import manager_of
 from .interfaces import IAsynchronousCallManager
+from .options import Retry
 from .putting import StandIn
 
 
@@ -47,17 +48,28 @@ __all__ = ['eager', 'make_worker', 'ManualClock', 'plugin', 'Stepper']
 #: How long a step waits for the calls it has begun, in real seconds.
 HANGS_SECONDS = 60.0
 
+#: What a Plugin has by longer names than a <plugin> section.
+IN_SECONDS = {'timeout': 'timeout_seconds', 'retry_delay': 'retry_delay_seconds'}
+
 #: Beats after which calls that put calls are taken for endless.
 BEATS_MOST = 10_000
 
 
 def plugin(name: str, handler: Callable[..., Any], zope_aware: bool = False,
            **settings: Any) -> Plugin:
-    """A plugin as a <plugin> section would name it; settings -- see zasync_client.config.Plugin.
+    """A plugin as a <plugin> section would name it.
+
+    settings -- those of the section, with underscores; `retry` is true or false, and `retry_on`
+    may be what Retry takes, too. Raises TypeError for one that is none, and BadCall.
     """
     from zasync_client.config import Plugin
+    for short, long in IN_SECONDS.items():
+        if short in settings:
+            settings[long] = settings.pop(short)
+    on = settings.pop('retry_on', ())
+    *_, names = Retry(on=on.split() if isinstance(on, str) else on).as_tuple()
     return Plugin(name, handler, settings.pop('description', ''), zope_aware=zope_aware,
-                  **settings)
+                  retry_on=names, **settings)
 
 
 # at once

@@ -570,6 +570,29 @@ def test_further_attempts_come_when_the_clock_was_moved(zam):
         assert deferred.state == 'failed'
 
 
+@pytest.mark.parametrize('retry_on', ['LookupError ValueError', ValueError, ('ValueError',)])
+def test_a_plugin_has_the_settings_of_its_section(zam, retry_on):
+    unlucky = plugin('unlucky', lambda: jobs.fail('ValueError', 'no'), attempts=3, retry_delay=60,
+                     retry_growth=2, retry_on=retry_on)
+    with make_worker(zam, plugins=[unlucky]) as worker:
+        transaction.begin()
+        deferred = put(zam, 'unlucky')
+        for attempts, seconds in ((1, 60), (2, 120), (3, 0)):
+            worker.run_until_idle()
+            assert len(deferred.attempts) == attempts
+            worker.clock.advance(seconds)
+        assert deferred.state == 'failed'
+
+
+@pytest.mark.parametrize('name', ['time_out', 'retry_delays'])
+def test_a_setting_that_a_plugin_has_not_is_refused(name):
+    assert plugin('slow', double, timeout=30).timeout_seconds == 30
+    with pytest.raises(TypeError, match=name):
+        plugin('slow', double, **{name: 30})
+    with pytest.raises(BadCall, match='no exception class'):
+        plugin('slow', double, retry_on=int)
+
+
 def test_a_periodic_call_comes_when_the_clock_was_moved(app, zam):
     with make_worker(zam) as worker:
         zam.setPeriodicCall('hourly', '@hourly', 'UTC', 'zope_call', (jobs.mark, 'came'))
