@@ -11,6 +11,7 @@ from transaction.interfaces import TransientError
 from Products.zasync import running
 from Products.zasync.errors import BadCall
 from Products.zasync.errors import Cancelled
+from Products.zasync.options import Options
 from Products.zasync.places import parse_id
 from tests.client import jobs
 from tests.client.fate import Gate
@@ -415,3 +416,17 @@ def test_a_real_running_call_that_commits_by_itself_is_refused(site, tmp_path):
     site.ended(following)
     assert deferred.state == 'cancelled'
     assert 'sneaked' not in site.root['marks']
+
+
+def test_a_real_worker_runs_what_is_put_after_a_call_that_was_rolled_back_and_cancelled(site):
+    site.become('boss')
+    site.start_worker()
+    transaction.begin()
+    gone = site.app.zam1.putCall('echo', 1)
+    transaction.abort()
+    gone.cancel()
+    soon = Options(not_before=datetime.timedelta(seconds=1))
+    deferred = site.app.zam1.putCallWith(soon, 'echo', 2)
+    transaction.commit()
+    site.ended(deferred)
+    assert (deferred.result, site.app.zam1.calls('cancelled')) == (2, [])
