@@ -6,6 +6,8 @@ import subprocess
 import textwrap
 from pathlib import Path
 
+import pytest
+
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTS = ROOT / 'etc' / 'hosts'
@@ -20,6 +22,12 @@ def commands():
     page = (ROOT / 'docs' / 'hosts.rst').read_text('utf-8')
     [block] = re.findall(r'^\.\. code-block:: sh\n\n((?:   .*\n|\n)+)', page, re.M)
     return textwrap.dedent(block)
+
+
+def skip_without_openssl():
+    """Have the test skipped where no certificate can be made."""
+    if shutil.which('openssl') is None:
+        pytest.skip('openssl is not installed (Debian: apt-get install openssl)')
 
 
 def make(directory):

@@ -131,6 +131,7 @@ def test_zasync_conf_can_take_in_a_zope_conf(instance):
 @pytest.fixture
 def three_hosts(instance, tmp_path_factory):
     """The files of etc/hosts in the `etc` of an instance, with certificates of docs/hosts.rst."""
+    certificates.skip_without_openssl()
     made = certificates.make(tmp_path_factory.mktemp('ca'))
     certificates.place_samples(instance, made)
     return instance / 'etc'

@@ -124,7 +124,8 @@ def test_the_stack_runs_zope_and_leaves_nothing(tmp_path):
 
 def test_a_zeo_environment_that_has_our_packages_is_refused(monkeypatch, tmp_path):
     python = tmp_path / 'python'
-    python.write_text('#!/bin/sh\nPYTHONPATH=%s exec %s "$@"\n' % (stack.ROOT, sys.executable))
+    python.write_text('#!/bin/sh\nPYTHONPATH="%s" exec "%s" "$@"\n'
+                      % (stack.ROOT, sys.executable), 'utf-8')
     python.chmod(0o755)
     monkeypatch.setenv('ZASYNC_ZEO_PYTHON', str(python))
     with pytest.raises(stack.StackError, match='can import our packages'):

@@ -1,6 +1,7 @@
 """The LDAP plugins against a real slapd, against servers that misbehave, and through a worker."""
 
 import contextlib
+import importlib.util
 import os
 import pickle
 import socket
@@ -21,6 +22,7 @@ from Products.zasync.builtin import BUILTIN
 from Products.zasync.errors import BadCall
 from Products.zasync.sealed import Sealed
 from Products.zasync.sealing import DIRECTIVE
+from tests import certificates
 from tests import slapd
 from tests.secretkeys import configured
 from tests.secretkeys import secret_key
@@ -41,11 +43,16 @@ from zasync_client.plugins.ldap import ServerAway
 #: For a query of a server that is silent, in seconds; and most that it may take.
 SHORT, SOON = 0.5, 5.0
 
+#: For tests that ask with it, whoever answers.
+needs_the_library = pytest.mark.skipif(importlib.util.find_spec('ldap') is None,
+                                       reason='python-ldap is not installed')
+
 
 def server(**options):
     pytest.importorskip('ldap', reason='python-ldap is not installed')
     if slapd.slapd_program() is None:
         pytest.skip('slapd is not installed (Debian: apt-get install slapd)')
+    certificates.skip_without_openssl()
     return slapd.Slapd(**options)
 
 
@@ -231,6 +238,7 @@ def test_a_server_without_tls_is_never_asked_in_the_clear(trusted):
 STARTTLS_OK = b'\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00'
 
 
+@needs_the_library
 @pytest.mark.parametrize('answer, words', [
     (b'HTTP/1.1 400 no\r\n\r\n', 'does not speak LDAP'),
     (b'\x30\x84\x7f\xff\xff\xff', 'does not speak LDAP'),
@@ -282,6 +290,7 @@ def test_the_limit_of_the_server_is_an_error_too(directory):
     assert f'stopped at {slapd.SERVER_LIMIT} entries' in text
 
 
+@needs_the_library
 def test_a_server_that_is_not_there_is_away():
     for handler in HANDLERS.values():
         text = failure(handler, f'{HOST}:{free_port()}', BASE, error=ServerAway)
@@ -291,6 +300,7 @@ def test_a_server_that_is_not_there_is_away():
         assert 'no name of a host' in failure(handler, 'two..dots', BASE, error=ServerAway)
 
 
+@needs_the_library
 @pytest.mark.parametrize('plugin, scheme', [
     ('unprotected_ldap', 'ldap'), ('protected_ldap', 'ldaps'), ('protected_ldap', 'ldap')])
 def test_a_server_that_says_nothing_is_given_up_in_time(plugin, scheme):
@@ -309,6 +319,7 @@ def test_a_server_that_falls_silent_after_its_consent_to_starttls_is_given_up_in
     assert 'within 0.5 s' in text
 
 
+@needs_the_library
 def test_a_server_that_hangs_up_is_away():
     def hang_up(connection):
         connection.recv(1000)
@@ -322,6 +333,7 @@ def test_a_server_that_hangs_up_is_away():
         assert 'closed the connection' in text
 
 
+@needs_the_library
 def test_a_server_that_talks_without_end_is_cut_off():
     entry = b'\x30\x84\x00\x10\x00\x00' + b'\0' * 0x100000
 

@@ -88,6 +88,7 @@ class Estate:
 @pytest.fixture(scope='module')
 def authority(tmp_path_factory):
     """Certificates as docs/hosts.rst makes them."""
+    certificates.skip_without_openssl()
     return certificates.make(tmp_path_factory.mktemp('ca'))
 
 

@@ -20,6 +20,7 @@ from Products.CPSMailAccess.synchronizer import Synchronizer
 from Products.CPSMailAccess.values import Account as Where
 from Products.CPSMailAccess.values import FolderState
 from Products.CPSMailAccess.values import TLS_STARTTLS
+from tests.certificates import skip_without_openssl
 from tests.fuzz import examples
 from tests.fuzz.distortions import distort_by
 from tests.fuzz.distortions import Distortion
@@ -283,6 +284,7 @@ def test_a_body_is_fetched_or_the_page_says_why_not(box, wrong):
 
 def test_what_was_said_before_starttls_counts_no_more(tmp_path):
     certificate, key = tmp_path / 'cert.pem', tmp_path / 'key.pem'
+    skip_without_openssl()
     make_certificate(certificate, key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
