@@ -79,7 +79,8 @@ def find_place(callable: Callable[..., Any]) -> Any:
             for id in IDS:
                 found: Any = getattr(aq_base(container), id, None)
                 if ITakesCalls.providedBy(found):
-                    return found.__of__(container)
+                    # Read from the bare container it is wrapped in that, and in nothing above.
+                    return aq_base(found).__of__(container)
     raise NoManager(f'no dispatcher and no manager (ids {" and ".join(IDS)}) is found from '
                     f'{callable!r}: add one to the site or to the root')
 

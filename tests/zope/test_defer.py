@@ -9,6 +9,7 @@ from zope.globalrequest import clearRequest
 from zope.globalrequest import setRequest
 
 from Products.zasync import defer
+from Products.zasync.deferring import find_place
 from Products.zasync.errors import BadCall
 from Products.zasync.errors import NoManager
 from Products.zasync.manager import AsynchronousCallManager
@@ -81,6 +82,12 @@ def test_where_there_is_no_place_the_error_says_what_to_add(shop):
     with pytest.raises(NoManager) as refusal:
         defer(jobs.add, 1, 2)
     assert 'asynchronous_call_manager' in str(refusal.value)
+
+
+def test_the_place_is_the_one_in_its_folder_and_knows_its_path(app, shop):
+    for folder, id in ((shop, 'asynchronous_call_manager'), (app, 'asynchronous_call_dispatcher')):
+        path = (*folder.getPhysicalPath(), id)
+        assert find_place(folder.objectIds).getPhysicalPath() == path
 
 
 def test_something_else_of_that_id_is_passed_over(app, shop):

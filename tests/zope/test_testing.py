@@ -512,6 +512,17 @@ def test_at_commit_calls_put_through_a_page_have_run_when_it_answers(site, zam):
     assert zam.getDeferred(id).result == 7
 
 
+def test_at_commit_calls_run_that_defer_has_put_to_a_manager_in_a_folder(app, site):
+    app._setObject('folder', Folder('folder'))
+    app.folder._setObject('asynchronous_call_manager', AsynchronousCallManager())
+    transaction.commit()
+    site.login('bob')
+    with eager(at_commit=True):
+        deferred = defer(app.folder.objectIds)
+        transaction.commit()
+    assert deferred.result == ['asynchronous_call_manager']
+
+
 def test_propagate_needs_a_put_that_could_raise():
     with pytest.raises(ValueError, match='calls run later'):
         with eager(at_commit=True, propagate=True):
