@@ -8,6 +8,7 @@ the one of the tests.
 import ast
 import doctest
 import importlib
+import importlib.metadata
 import importlib.util
 import inspect
 import os
@@ -25,6 +26,7 @@ from xml.etree import ElementTree
 
 import pytest
 import requests
+from packaging.specifiers import SpecifierSet
 from zope.interface.interfaces import IInterface
 
 from bench.lines import LINES
@@ -360,6 +362,14 @@ def test_every_dependency_earns_its_place_in_one_line():
 def test_every_extra_that_is_named_exists():
     named = set(re.findall(r"[.\w]\[(\w+)\]'", everything()))
     assert named and named <= set(requirements())
+
+
+def test_every_pin_is_for_the_oldest_python_too():
+    oldest = re.search(r"python_requires='>= ([\d.]+)'", text_of(ROOT / 'setup.py'))[1] + '.0'
+    wanted = {found.metadata['Name']: found.metadata['Requires-Python'] or ''
+              for found in importlib.metadata.distributions()}
+    assert {name: python for name, python in wanted.items()
+            if oldest not in SpecifierSet(python)} == {}
 
 
 def make_targets():
