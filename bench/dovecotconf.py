@@ -29,8 +29,10 @@ def dovecot_version(program):
 def server_user():
     """Names of the user and the group that Dovecot's processes run as; None if there are none."""
     if os.geteuid() != 0:
-        entry = pwd.getpwuid(os.geteuid())
-        return entry.pw_name, grp.getgrgid(os.getegid()).gr_name
+        try:
+            return pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
+        except KeyError:  # numbers without names, as in a container
+            return None
     for name in ('nobody', 'mail', 'daemon'):
         try:
             entry = pwd.getpwnam(name)

@@ -150,7 +150,8 @@ class DovecotServer(ImapServer):
             self.tls_port = free_port()
         self._account = server_user()
         if self._account is None:
-            raise ServerMissing('Dovecot keeps no mail as root, and no user nobody exists here')
+            raise ServerMissing('Dovecot keeps no mail as root, and wants users and groups with '
+                                'names: there is no user nobody here, or we have no name')
 
     def maildir(self, user):
         return self.base_dir / 'mail' / user / 'Maildir'
@@ -218,14 +219,14 @@ class PyPIServer(ImapServer):
 
 
 def best_server(users):
-    """Dovecot where it is installed, else the one from PyPI.
+    """Dovecot where it is installed and can run, else the one from PyPI.
 
     ZASYNC_IMAP=dovecot or ZASYNC_IMAP=pypi in the environment forces one.
     """
     wanted = os.environ.get('ZASYNC_IMAP', '').lower()
     if wanted not in ('', 'dovecot', 'pypi'):
         raise ValueError("ZASYNC_IMAP is %r; it can be 'dovecot' or 'pypi'" % wanted)
-    if wanted == 'dovecot' or (not wanted and dovecot_program()):
+    if wanted == 'dovecot' or (not wanted and dovecot_program() and server_user()):
         return DovecotServer(users)
     return PyPIServer(users)
 

@@ -206,6 +206,26 @@ def test_without_dovecot_the_one_from_pypi_is_taken(monkeypatch):
         DovecotServer(USERS)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root can be somebody without a name')
+def test_who_has_no_name_gets_no_dovecot():
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            os.setgid(54321)
+            os.setuid(54321)
+            code = int(dovecotconf.server_user() is not None)
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_where_dovecot_can_not_run_the_one_from_pypi_is_taken(monkeypatch):
+    monkeypatch.delenv('ZASYNC_IMAP', raising=False)
+    monkeypatch.setattr(imapservers, 'server_user', lambda: None)
+    assert type(best_server(USERS)) is PyPIServer
+
+
 @pytest.mark.parametrize('version', [(2, 3), (2, 4)])
 def test_the_configuration_speaks_the_language_of_the_version(version):
     class Fake:
