@@ -141,10 +141,15 @@ def is_allowed(thing: object) -> bool:
     return True
 
 
-def find_zone(kind: object, name: object) -> Any:
-    """Stands in for getattr, which the pickles of the standard library's time zones call."""
+def find_member(kind: object, name: object) -> Any:
+    """Stands in for getattr, which pickles of the standard library call.
+
+    Those of its time zones do, and up to Python 3.11.3 those of members of enumerations.
+    """
     if kind is zoneinfo.ZoneInfo and name == '_unpickle':
         return lambda key, from_cache: zoneinfo.ZoneInfo(key)
+    if isinstance(kind, enum.EnumMeta) and isinstance(name, str) and name in kind.__members__:
+        return kind.__members__[name]
     raise ForeignValue(f'the stored value looks for {name!r:.100}, and values may not')
 
 

@@ -291,6 +291,28 @@ def test_what_an_earlier_version_pickled_in_its_own_way_is_read(value):
     assert payload.loads(pickle.dumps(value, 4)) == value
 
 
+class Got:
+    """Pickled as what getattr gets."""
+
+    def __init__(self, thing, name):
+        self.args = thing, name
+
+    def __reduce__(self):
+        return getattr, self.args
+
+
+def test_a_member_that_python_3_11_3_pickled_by_its_name_is_read():
+    assert payload.loads(pickle.dumps(Got(samples.Colour, 'RED'), 4)) is samples.Colour.RED
+
+
+@pytest.mark.parametrize('thing, name', [
+    (samples.Colour, 'mro'), (samples.Colour, '__members__'), (samples.Colour, []),
+    (samples.Order, '__init__'), (zoneinfo.ZoneInfo, 'clear_cache'), ('text', 'format')])
+def test_nothing_else_is_got_by_a_name(thing, name):
+    with pytest.raises(ForeignValue):
+        payload.loads(pickle.dumps(Got(thing, name), 4))
+
+
 def test_a_class_that_is_not_there_fails_as_ever():
     with pytest.raises(ModuleNotFoundError):
         payload.loads(b'cno_such_module\nThing\n.')
