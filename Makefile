@@ -28,12 +28,17 @@ help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 # A stamp in the directory says that all of setup.py and constraints.txt is installed, so an
-# environment made by hand, or half made, is completed and not trusted.
+# environment made by hand, or half made, is completed and not trusted. It holds the place of the
+# checkout: an environment that was moved or copied along is looked at anew.
+MOVED := $(foreach stamp,$(wildcard .venv/.complete .venv-zeo/.complete .venv-plone/.complete),\
+    $(shell [ "$$(cat $(stamp))" = "$$(pwd -P)" ] || echo $(stamp)))
+.PHONY: $(MOVED)
+
 .venv: .venv/.complete
 .venv/.complete: setup.py constraints.txt pyproject.toml .ci/make-venv
 	@.ci/make-venv .venv
 	$(RUN) -m pip install $(PIP_OPTIONS) -c constraints.txt -e '.[test]'
-	@touch $@
+	@pwd -P > $@
 
 .venv/.docs-complete: .venv/.complete
 	$(RUN) -m pip install $(PIP_OPTIONS) -c constraints.txt -e '.[docs]'
@@ -45,7 +50,7 @@ help:
 .venv-zeo/.complete: constraints.txt .ci/make-venv
 	@.ci/make-venv .venv-zeo
 	.venv-zeo/bin/python -m pip install $(PIP_OPTIONS) -c constraints.txt ZEO
-	@touch $@
+	@pwd -P > $@
 
 # Where the tests see a Zope inside Plone: plone.protect and what it needs, beside what is in .venv.
 .venv-plone: .venv-plone/.complete
@@ -54,7 +59,7 @@ help:
 	@$(RUN) -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
 	    > $$(.venv-plone/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/main.pth
 	.venv-plone/bin/python -m pip install $(PIP_OPTIONS) -c constraints.txt plone.protect
-	@touch $@
+	@pwd -P > $@
 
 # A package that is missing is no reason not to run: what needs it is skipped with a reason.
 debian-packages:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -136,6 +137,25 @@ def test_without_a_zeo_environment_it_is_said_how_to_make_one(monkeypatch):
     monkeypatch.setenv('ZASYNC_ZEO_PYTHON', '/nonexistent/python')
     with pytest.raises(stack.StackError, match='make .venv-zeo'):
         stack.zeo_python()
+
+
+@pytest.mark.parametrize('name', ['.venv', '.venv-zeo', '.venv-plone'])
+def test_an_environment_that_was_moved_with_its_checkout_is_made_anew(tmp_path, name):
+    old, new = tmp_path / 'a checkout', tmp_path / 'moved'
+    old.mkdir()
+    for file in ('Makefile', 'setup.py', 'constraints.txt', 'pyproject.toml'):
+        shutil.copy(stack.ROOT / file, old)
+    shutil.copytree(stack.ROOT / '.ci', old / '.ci')
+    for each in dict.fromkeys(('.venv', name)):
+        (old / each).mkdir()
+        (old / each / '.complete').write_text(f'{old.resolve()}\n', 'utf-8')
+
+    def planned(place):
+        return subprocess.run(['make', '-n', name], cwd=place, capture_output=True, text=True,
+                              check=True, stdin=subprocess.DEVNULL, timeout=60).stdout
+    assert 'make-venv' not in planned(old)
+    old.rename(new)
+    assert f'.ci/make-venv {name}\n' in planned(new)
 
 
 def test_the_slow_link_adds_time_and_keeps_the_bytes(child):
