@@ -565,6 +565,8 @@ transaction.commit()
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
+@pytest.mark.skipif(re.search(r'[^\w@%+=:,./-]', sys.executable) is not None,
+                    reason='zconsole debug does not start with such a path')
 def test_the_tutorial_and_the_prompt_of_the_readme_do_what_they_say(tmp_path):
     tutorial = Tutorial(tmp_path)
     try:
