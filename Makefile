@@ -5,7 +5,7 @@
 # make bench   the benchmarks (ONLY=name runs one, JSON=file writes the numbers there too)
 # make storm   a site under all the faults we can make (SEEDS="1 2 3" MINUTES=5 AT_ONCE=1)
 # make docs    the documentation as HTML, in docs/_build/html
-# make clean   removes what the others made
+# make clean   removes what the others made, but not .hypothesis, where make fuzz keeps its finds
 #
 # Options: PYTHON=python3.13 (the interpreter of a new .venv), PYTEST='-k lanes -x' (for make test),
 # JOBS=1 (test files run at the same time; 4 if not given, since most of them wait for servers);
@@ -101,5 +101,6 @@ docs: .venv/.docs-complete
 	@echo "docs/_build/html/index.html"
 
 clean:
-	rm -rf .venv .venv-zeo .venv-plone docs/_build build dist ./*.egg-info
+	rm -rf .venv .venv-zeo .venv-plone docs/_build build dist ./*.egg-info \
+	    .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

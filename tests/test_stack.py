@@ -158,6 +158,12 @@ def test_an_environment_that_was_moved_with_its_checkout_is_made_anew(tmp_path, 
     assert f'.ci/make-venv {name}\n' in planned(new)
 
 
+def test_make_clean_leaves_no_cache():
+    said = subprocess.run(['make', '-n', 'clean'], cwd=stack.ROOT, capture_output=True, text=True,
+                          check=True, stdin=subprocess.DEVNULL, timeout=60).stdout.split()
+    assert {path.name for path in stack.ROOT.glob('.*_cache')} <= set(said)
+
+
 def test_the_slow_link_adds_time_and_keeps_the_bytes(child):
     echo = socket.create_server(('127.0.0.1', 0))
     port = free_port()
