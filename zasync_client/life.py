@@ -64,7 +64,7 @@ def live(path, succession, serving=None, output=None):
                 keep_in_memory(each.storage)
             database = Database(db, config.target, config.threads)
             worker = Worker(config, database, wakeup, SYSTEM, stopping)
-            ceiling = _ceiling(config, worker, pid_file, succession)
+            ceiling = _ceiling(config, worker, pid_file, succession, signals)
 
             def serves():
                 pid_file.tell(serving=True)
@@ -91,7 +91,7 @@ def live(path, succession, serving=None, output=None):
     return 0
 
 
-def _ceiling(config, worker, pid_file, succession):
+def _ceiling(config, worker, pid_file, succession, signals):
     """The memory.Ceiling of the worker, or None; raises ConfigurationError if it is too low."""
     if config.max_memory_bytes is None:
         return None
@@ -105,10 +105,11 @@ def _ceiling(config, worker, pid_file, succession):
     def far_above(used):
         reason = f'it had {memory.megabytes(used)} of memory, far more than max-memory, {most}'
         ids = ', '.join(sorted({claim.id for claim in worker.held()})) or 'no call'
-        log.critical('the worker begins anew at once, as after a kill: %s; it was running: %s',
+        what = 'ends' if signals.asked else 'begins anew'
+        log.critical('the worker %s at once, as after a kill: %s; it was running: %s', what,
                      reason, ids)
         try:
-            succession.begin_anew(reason, pid_file.fd)
+            succession.begin_anew(reason, pid_file.fd, lambda: signals.asked)
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -295,6 +295,12 @@ def keep_memory(most_bytes, step_bytes=4 * 1024 ** 2):
         time.sleep(0.001)
 
 
+def wait_then_keep_memory(path, most_bytes):
+    """The same after a wait for a file."""
+    wait_for_file(path)
+    keep_memory(most_bytes)
+
+
 def hold_all_threads(seconds, name):
     """What a long garbage collection does: no other thread gets to do anything meanwhile."""
     ctypes.PyDLL(None).sleep(seconds)

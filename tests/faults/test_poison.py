@@ -161,3 +161,24 @@ def test_a_worker_begins_anew_as_the_same_process(site, operator, gate):  # noqa
     finally:
         worker.process.kill()
         worker.process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_a_worker_that_was_told_to_stop_does_not_begin_anew_for_its_memory(
+        site, operator, gate):  # noqa: F811
+    operator.configure(drain=30, more='max-memory 300MB\n')
+    operator.gets('start')
+    pid = operator.pid()
+    fed = site.put('zope_call', jobs.wait_then_keep_memory, gate, 2 * 1024 ** 3)
+    site.wait(lambda: os.path.exists(gate + '.running'))
+    stop = operator.begin('stop')
+    site.wait(lambda: not site.app.zam1.queue.pulse.accepting)
+    with open(gate, 'w', encoding='ascii'):
+        pass
+    assert stop.communicate(timeout=100) == (f'stopped: process {pid}\n', '')
+    log = (operator.home / 'log' / 'zasync_output.log').read_text('utf-8')
+    assert 'the worker ends at once, as after a kill: it had ' in log
+    assert f'it was running: {fed.id}' in log
+    transaction.begin()
+    assert len(fed.attempts) == 1
