@@ -51,10 +51,12 @@ def live(path, succession, serving=None, output=None):
     signals.install()
     pid_file = PidFile(config.pid_path, succession.lock_fd)
     try:
-        pid_file.take(host=socket.gethostname(), started_at=SYSTEM.now(),
-                      configuration=config.path, target='/'.join(config.target),
-                      drain_seconds=config.drain_seconds, replaced=succession.times,
-                      replaced_because=succession.reason)
+        zope.patiently(
+            lambda: pid_file.take(
+                host=socket.gethostname(), started_at=SYSTEM.now(), configuration=config.path,
+                target='/'.join(config.target), drain_seconds=config.drain_seconds,
+                replaced=succession.times, replaced_because=succession.reason),
+            f'the disk with the PID file {config.pid_path}', config, SYSTEM, stopping)
         try:
             succession.processors = affinity.keep_to(config.cpu_affinity,
                                                      is_first=not succession.times)

@@ -33,6 +33,9 @@ _QUESTION = ((fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0) if sys.platform == 'linux'
 #: Longest PID file that is read, in bytes.
 LONGEST_BYTES = 10_000
 
+#: What says that the disk is full: a matter of time.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 class Holder(NamedTuple):
     """Who holds a PID file.
@@ -91,13 +94,22 @@ class PidFile:
         """Hold it until this process ends, and tell that in it.
 
         Raises AlreadyRunning naming another holder, ConfigurationError if the file can't
-        be written, or is that of another configuration's worker.
+        be written, or is that of another configuration's worker. Raises OSError if the disk is
+        full, to be called again.
         """
+        if self.fd is None:
+            self._lock(told)
+        self.tell(pid=os.getpid(), **told)
+
+    def _lock(self, told):
+        """Have `fd` hold an empty file; see take."""
         try:
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
             fd = self._inherited() or os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC,
                                               0o644)
         except OSError as reason:
+            if reason.errno in FULL:
+                raise
             raise ConfigurationError(
                 f'the PID file {self.path} can not be written: {reason.strerror}; give the '
                 'worker a place for it where it may write') from reason
@@ -113,7 +125,6 @@ class PidFile:
             raise already_running(self.path, found) from None
         self.fd = fd
         os.ftruncate(fd, 0)  # what is told in there is of a process that is gone
-        self.tell(pid=os.getpid(), **told)
 
     def _inherited(self):
         """The file descriptor of the life before, if it is of this file; None."""

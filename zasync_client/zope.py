@@ -142,4 +142,6 @@ def patiently(action, what, config, clock, stopping, known=None):
 
 
 def _text(reason):
+    if isinstance(reason, OSError) and reason.strerror:  # else it is a number
+        return reason.strerror
     return ' '.join(str(reason.args[0]).split()) if reason.args else type(reason).__name__

@@ -18,6 +18,7 @@ from bench.processes import wait_until
 from bench.stack import our_environment
 from Products.zasync.manager import AsynchronousCallManager
 from tests.client import jobs
+from tests.storm.disk import Disk
 from zasync_client import pidfile
 
 
@@ -296,6 +297,27 @@ def test_a_PID_file_that_can_not_be_written_is_refused(site, operator):
         code, _, errors = operator.does(command)
         assert code == 2
         assert f'the PID file {operator.pid_path} can not be written: Is a directory' in errors
+
+
+def test_a_worker_waits_for_a_full_disk_to_take_its_PID_file(site, operator, tmp_path):
+    with Disk(tmp_path / 'disk', 1) as disk:
+        disk.fill()
+        operator.configure(more=f'worker-pid-filename {disk.path}/zasync.pid')
+        argv = disk.command(operator.argv('run'), operator.home, our_environment())
+        with open(tmp_path / 'log', 'wb') as log:
+            worker = subprocess.Popen([str(word) for word in argv], stdout=log, stderr=log)
+        try:
+            assert wait_until(lambda: worker.poll() is not None or read(tmp_path / 'log'), 30)
+            assert (f'the disk with the PID file {disk.path}/zasync.pid is out of reach (No space '
+                    'left on device); trying again in 0 s') in read(tmp_path / 'log')
+            assert not pidfile.holder(str(disk.here / 'zasync.pid')).serving
+            disk.free()
+            assert wait_until(lambda: pidfile.holder(str(disk.here / 'zasync.pid')).serving, 30)
+            worker.terminate()
+            assert worker.wait(30) == 0
+        finally:
+            worker.kill()
+            worker.wait()
 
 
 def test_a_start_whose_standard_streams_are_closed_is_told_that_the_worker_serves(site, operator):
