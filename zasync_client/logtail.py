@@ -16,7 +16,7 @@ from .process import output_path
 #: Between two looks at the file. Seconds.
 LOOK_SECONDS = 0.25
 
-#: How far back the last lines are looked for. Bytes.
+#: How far back the last lines are looked for, at first. Bytes.
 BACK_BYTES = 100_000
 
 
@@ -81,9 +81,13 @@ class Follower:
 
     def last(self, lines):
         """The last `lines` there are, and from now on `more`."""
-        size = os.fstat(self._file.fileno()).st_size
-        self._file.seek(max(0, size - BACK_BYTES))
-        found = self._read()
+        start = size = os.fstat(self._file.fileno()).st_size
+        found, back = [], BACK_BYTES
+        while start > 0 and len(found) <= lines:  # the first one may be the end of a line
+            start, back = max(0, size - back), 2 * back
+            self._file.seek(start)
+            self._rest = b''
+            found = self._read()
         return found[len(found) - min(lines, len(found)):]
 
     def more(self):

@@ -31,6 +31,17 @@ def test_it_begins_with_the_last_lines(log):
         assert follower.more() == []
 
 
+def test_as_many_lines_as_are_asked_for_are_there_and_whole_however_long(log):
+    lines = [b'%d %s' % (number, b'x' * 200) for number in range(3_000)]
+    log.write_bytes(b'\n'.join(lines) + b'\nhalf')
+    for number in (1, 450, 900, 2_999, 3_000):
+        with Follower(log) as follower:
+            assert follower.last(number) == lines[-number:]
+            append(log, b'\n')
+            assert follower.more() == [b'half']
+            log.write_bytes(b'\n'.join(lines) + b'\nhalf')
+
+
 def test_a_line_is_given_when_it_is_whole(log):
     with Follower(log) as follower:
         follower.last(1)
