@@ -20,6 +20,7 @@ from Products.zasync import policy
 from . import datafile
 from .away import is_away
 from .away import told_away
+from .database import abort
 from .database import is_storage_trouble
 from .errors import ConfigurationError
 from .errors import GaveUp
@@ -95,12 +96,18 @@ def _open_root(config):
 
 
 def _start_zope():
+    """What Zope2.startup_wsgi does, which would do nothing when it is called again after an error,
+    and would take the configuration that ZOPE_CONFIG names in the environment in place of ours.
+    """
+    from Zope2.App.startup import startup
+    Zope2._began_startup = 1  # else a call that asks for Zope2.app() would start it again
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             with told_away():
-                Zope2.startup_wsgi()
+                startup()
             return
         except TransientError as reason:
+            abort()
             if is_away(reason) or attempt == START_ATTEMPTS:
                 raise
 

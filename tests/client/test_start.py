@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import transaction
 
 from tests.client import jobs
 
@@ -134,6 +135,56 @@ def test_the_zeo_server_is_away_when_a_worker_starts(conf):
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 0, errors
+
+
+def test_the_configuration_that_ZOPE_CONFIG_names_is_that_of_another_process(
+        site, conf, tmp_path, monkeypatch):
+    (tmp_path / 'zope.conf').write_text(
+        f'instancehome {tmp_path}\n<zodb_db main>\nmount-point /\n<mappingstorage>\n'
+        '</mappingstorage>\n</zodb_db>\n', 'utf-8')
+    monkeypatch.setenv('ZOPE_CONFIG', str(tmp_path / 'zope.conf'))
+    process = start(conf(site.address, patience=1))
+    try:
+        line_with(process, 'serves /zam1')
+        site.ended(site.put('zope_call', jobs.add, 1, 1))
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+
+
+#: The command, in a Zope that meets a conflict when it starts.
+MEETS_CONFLICT = '''
+import sys
+from OFS import Application
+from ZODB.POSException import ConflictError
+from zasync_client import cli
+
+def initialize(app, tries=[], real=Application.initialize):
+    tries.append(app)
+    if len(tries) == 1:
+        app.title = 'of the first try'
+        raise ConflictError
+    app.had_tries = len(tries)
+    real(app)
+
+Application.initialize = initialize
+sys.exit(cli.main(sys.argv[1:]))
+'''
+
+
+def test_a_zope_that_meets_a_conflict_when_it_starts_does_all_of_it_again(site, conf):
+    process = subprocess.Popen([sys.executable, '-c', MEETS_CONFLICT, '-C', conf(site.address)],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        line_with(process, 'serves /zam1')
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    transaction.begin()
+    assert site.app.had_tries == 2
+    assert site.app.title == 'Zope'
 
 
 def test_an_unreachable_server_is_given_up_after_max_total_retry(conf):

@@ -1,5 +1,6 @@
 """The database server goes away, or one of two does, while calls run."""
 
+import sys
 import threading
 
 import pytest
@@ -120,6 +121,34 @@ def test_a_worker_tells_that_the_server_is_away_from_which_its_target_is_mounted
         stack.stop(worker)
         said = worker.output()
         assert (said.count(lost), said.count(back)) == (1, 1), said
+
+
+#: Which is told after a second that nobody answers.
+MOUNTED_SOON = '''
+%import ZEO
+<zodb_db calls>
+  mount-point /calls
+  <clientstorage>
+    server {0[0]}:{0[1]}
+    wait-timeout 1
+  </clientstorage>
+</zodb_db>
+'''
+
+
+def test_a_worker_starts_while_the_server_is_away_from_which_its_target_is_mounted():
+    lost = 'WARNING [zasync][MainThread] the database server is out of reach ('
+    with Stack() as stack, Stack() as other:
+        address, other_address = stack.start_zeo(), other.start_zeo()
+        mount_calls(address, other_address)
+        other.zeo.stop()
+        config = stack.worker_config('worker', '/calls/zam',
+                                     settings=MOUNTED_SOON.format(other_address))
+        worker = stack.start('worker', [sys.executable, '-m', 'zasync_client', '-C', config],
+                             is_ready=lambda process: lost in process.output())
+        other.zeo.start()
+        assert wait_until(lambda: ' serves /calls/zam ' in worker.output(), 30), worker.output()
+        stack.stop(worker)
 
 
 @pytest.mark.parametrize('arrives', [False, True])
