@@ -19,6 +19,7 @@ from Products.zasync.manager import AsynchronousCallManager
 from tests.client.fate import Gate
 from tests.client.workbench import Bench
 from tests.storm.cables import Cables
+from zasync_client.work import Work
 
 
 #: Longest wait for the server of an operation, in seconds; 30 by default.
@@ -53,6 +54,56 @@ def test_the_zeo_server_goes_away_while_calls_run(caplog):
             assert bench.marks['effect'] == 1
         finally:
             bench.close()
+
+
+@pytest.mark.parametrize('where', ['/place/', '/place/below'])
+def test_a_call_whose_object_can_not_be_loaded_waits_for_the_server(caplog, where):
+    """Nothing but that object is asked for while the server is away."""
+    caplog.set_level('WARNING', 'zasync')
+    gate, began = threading.Event(), threading.Event()
+
+    def begin(self, *args):
+        began.set()
+        gate.wait(30)
+        return begin.real(self, *args)
+
+    with Stack() as stack:
+        address = stack.start_zeo()
+        bench = Bench(db=ZODB.DB(ZEO.client(address, wait_timeout=WAIT_SECONDS)))
+        try:
+            add_places(address)
+            worker = bench.worker()
+            deferred = bench.put('zope_exec', where, {}, 'here/getId')
+            patch = pytest.MonkeyPatch()
+            begin.real = Work.plugin
+            patch.setattr(Work, 'plugin', begin)
+            bench.step(worker)
+            assert began.wait(30)
+            patch.undo()
+            stack.zeo.stop()
+            gate.set()
+            lost = f'call {deferred.id}: the database server went away'
+            assert wait_until(lambda: lost in caplog.text or deferred.ended, 30)
+            stack.zeo.start()
+            bench.settle(worker)
+            assert deferred.failure is None
+            assert (deferred.state, deferred.attempt) == ('resolved', 1)
+            assert deferred.result == where.strip('/').split('/')[-1]
+        finally:
+            gate.set()
+            bench.close()
+
+
+def add_places(address):
+    """Folders that no other client has loaded."""
+    db = ZEO.DB(address)
+    connection = db.open()
+    app = connection.root()['Application']
+    app._setObject('place', Folder('place'))
+    app.place._setObject('below', Folder('below'))
+    transaction.commit()
+    connection.close()
+    db.close()
 
 
 @pytest.mark.slow
@@ -149,6 +200,37 @@ def test_a_worker_starts_while_the_server_is_away_from_which_its_target_is_mount
         other.zeo.start()
         assert wait_until(lambda: ' serves /calls/zam ' in worker.output(), 30), worker.output()
         stack.stop(worker)
+
+
+def test_a_call_waits_for_the_server_from_which_its_object_is_mounted():
+    with Stack() as stack, Stack() as other:
+        address, other_address = stack.start_zeo(), other.start_zeo()
+        mount_calls(address, other_address)
+        db = ZEO.DB(address)
+        connection = db.open()
+        app = connection.root()['Application']
+        app._setObject('zam', AsynchronousCallManager('zam'))
+        transaction.commit()
+        worker = stack.start_worker('worker', '/zam', settings=MOUNTED_SOON.format(other_address))
+        other.zeo.stop()
+        found = [app.zam.putCall('zope_exec', path, {}, 'here/getId')
+                 for path in ('/calls', '/calls/zam')]
+        never = app.zam.putCall('zope_exec', '/nowhere/zam', {}, 'here/getId')
+        transaction.commit()
+        ids = [deferred.id for deferred in found]
+        lost = 'call %s: the database server went away'
+        assert wait_until(lambda: all(lost % id in worker.output() for id in ids), 30), (
+            worker.output())
+        other.zeo.start()
+        assert wait_until(lambda: transaction.begin() and all(
+            deferred.ended for deferred in (*found, never)), 60), worker.output()
+        assert [deferred.state for deferred in found] == ['resolved'] * 2
+        assert [deferred.result for deferred in found] == ['calls', 'zam']
+        assert str(never.failure) == 'LookupError: there is nothing at /nowhere/zam'
+        stack.stop(worker)
+        transaction.abort()
+        connection.close()
+        db.close()
 
 
 @pytest.mark.parametrize('arrives', [False, True])
