@@ -25,6 +25,7 @@ from .database import is_storage_trouble
 from .database import unit_of_work
 from .errors import FileTaken
 from .errors import NotSo
+from .errors import said_by
 from .errors import ServerRefuses
 from .errors import TargetAway
 from .errors import WorkerError
@@ -147,5 +148,5 @@ def _open(config):
 
 
 def _text(reason):
-    text = safe(' '.join(str(reason.args[0] if reason.args else '').split()))
+    text = safe(said_by(reason))
     return f'{type(reason).__name__}: {text}' if text else type(reason).__name__

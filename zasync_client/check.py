@@ -35,6 +35,7 @@ from .database import Database
 from .errors import BadTarget
 from .errors import ConfigurationError
 from .errors import NotSo
+from .errors import said_by
 from .errors import ServerRefuses
 from .errors import TargetAway
 from .knock import knock
@@ -120,13 +121,16 @@ def _of_logs(config):
             if mistake:
                 yield Finding(ERROR, f'a log can not be opened: {mistake}', WRONG)
             path = getattr(factory.section, 'path', 'STDOUT')
-            if path in ('STDOUT', 'STDERR'):
-                continue
-            directory = os.path.dirname(os.path.abspath(path))
-            why = (_why_not_written(path) if os.path.isdir(directory)
-                   else f'there is no directory {directory}')
+            why = None if path in ('STDOUT', 'STDERR') else _why_not_opened(path)
             if why:
                 yield Finding(ERROR, f'the log {path} can not be opened: {why}', WRONG)
+
+
+def _why_not_opened(path):
+    """Why a file can't be written whose directory has to be there, or None."""
+    directory = os.path.dirname(os.path.abspath(path))
+    return (_why_not_written(path) if os.path.isdir(directory)
+            else f'there is no directory {directory}')
 
 
 def _why_not_written(path):
@@ -202,6 +206,7 @@ def _of_databases(config, ours, wait_seconds):
                                'mount-point /', WRONG)]
     found, asked = [], []
     for database in databases:
+        found += () if ours is not None else _of_files(database)
         taken = None if ours is not None else datafile.taken(database.config.storage)
         if taken is not None:
             found.append(Finding(ERROR, f'the database {database.name}: {taken}', WRONG))
@@ -215,6 +220,16 @@ def _of_databases(config, ours, wait_seconds):
             found.append(Finding(ERROR, f'the database {database.name}{_servers(database)} '
                                         f'{text}', WORLD))
     return found
+
+
+def _of_files(database):
+    """Files and directories of a database that can't be written."""
+    files, directories = datafile.written(database.config.storage)
+    reasons = [(path, _why_not_opened(path) or _why_not_opened(f'{path}.lock')) for path in files]
+    reasons += [(path, _why_not_made(os.path.join(os.path.abspath(path), 'tmp', 'blob')))
+                for path in directories]
+    return [Finding(ERROR, f'the database {database.name}: {path} can not be written: {why}',
+                    WRONG) for path, why in reasons if why is not None]
 
 
 def _ask(database, is_main, wait_seconds):
@@ -310,7 +325,7 @@ def _asked(question):
         except ServerRefuses as reason:
             answer.append(f'can not be opened: {reason}')
         except Exception as reason:  # storages raise anything; it is told in the main thread
-            text = ' '.join(str(reason.args[0] if reason.args else '').split())
+            text = said_by(reason)
             answer.append(f'can not be opened: {type(reason).__name__}'
                           f'{": " if text else ""}{text}')
 

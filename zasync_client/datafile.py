@@ -43,6 +43,17 @@ def refusal(storage, error):
     return FileTaken(f'another process has a file of it open: {error}')
 
 
+def written(storage):
+    """(paths of the files, paths of directories of blobs) that who opens the storage writes to."""
+    section = storage.config
+    files = [path for path, _sentence in _files(storage)]
+    is_ours = getattr(section, 'blob_dir', None) and not getattr(section, 'shared_blob_dir', False)
+    blobs = [section.blob_dir] if is_ours else []
+    for each in inside(storage):
+        blobs += written(each)[1]
+    return files, blobs
+
+
 def without_caches(storage):
     """Have its ZEO clients keep no cache in a file: that of a worker that runs is not needed."""
     for name in ('client', 'cache_path'):

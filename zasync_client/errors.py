@@ -76,3 +76,10 @@ class NotSo(WorkerError):
     """The thing asked about is not so: not running, not found, not to be reached."""
 
     exit_code = 1
+
+
+def said_by(error):
+    """What an exception says, in one line; '' for nothing."""
+    if isinstance(error, OSError) and error.strerror:  # its first argument is a number
+        return error.strerror if error.filename is None else f'{error.filename}: {error.strerror}'
+    return ' '.join(str(error.args[0] if error.args else '').split())

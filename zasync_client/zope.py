@@ -4,6 +4,7 @@ Imports: config, away, database, datafile, errors, knock.
 """
 
 import logging
+from contextlib import contextmanager
 
 import ZConfig
 import Zope2
@@ -24,6 +25,7 @@ from .database import abort
 from .database import is_storage_trouble
 from .errors import ConfigurationError
 from .errors import GaveUp
+from .errors import said_by
 from .errors import TargetAway
 from .knock import knock
 
@@ -53,6 +55,7 @@ def start(config, clock, stopping):
     starter.setupSecurityOptions()
     starter.setupPublisher()
     patiently(lambda: _open_root(config), 'the database server', config, clock, stopping)
+    patiently(lambda: _open_mounted(config), 'the database server', config, clock, stopping)
     patiently(_start_zope, 'the database server', config, clock, stopping)
     notify(WorkerStarting())
     return Zope2.DB
@@ -81,7 +84,7 @@ def _open_root(config):
         if '/' in database.getVirtualMountPaths():
             knock(database.config.storage)
     try:
-        with told_away():
+        with told_away(), _told_files(config):
             return dbtab.getDatabase('/', is_root=1)
     except ZConfig.ConfigurationError as reason:
         raise ConfigurationError(f'{config.path}: {reason}') from reason
@@ -93,6 +96,26 @@ def _open_root(config):
             db.close()
         dbtab.databases.clear()
         raise
+
+
+def _open_mounted(config):
+    """Open the other databases; Zope's own start finds them open too."""
+    dbtab = config.zope.dbtab
+    for path, _name in dbtab.listMountPaths():
+        with told_away(), _told_files(config):
+            dbtab.getDatabase(path)
+
+
+@contextmanager
+def _told_files(config):
+    """Have it raised as a ConfigurationError if a storage can't open a file, or make it."""
+    try:
+        yield
+    except OSError as reason:
+        if reason.filename is None or is_storage_trouble(reason):
+            raise
+        raise ConfigurationError(f'{config.path}: a file of a database can not be opened: '
+                                 f'{said_by(reason)}') from reason
 
 
 def _start_zope():
@@ -149,6 +172,4 @@ def patiently(action, what, config, clock, stopping, known=None):
 
 
 def _text(reason):
-    if isinstance(reason, OSError) and reason.strerror:  # else it is a number
-        return reason.strerror
-    return ' '.join(str(reason.args[0]).split()) if reason.args else type(reason).__name__
+    return said_by(reason) or type(reason).__name__

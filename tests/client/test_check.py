@@ -92,6 +92,32 @@ def test_every_database_is_asked(operator):
     assert len(errors.splitlines()) == 2
 
 
+@pytest.mark.parametrize('more, told, why', [
+    ('blob-dir {0}/blobs', '{0}/blobs', '{0} is no directory'),
+    ('client zope\nvar {0}', '{0}/zope-1.zec', 'there is no directory {0}'),
+    ('client zope\nvar {1}', '{1}/zope-1.zec', 'it is a directory')])
+def test_what_a_database_has_in_files_and_can_not_be_written_is_named(
+        site, operator, tmp_path, more, told, why):
+    file, full = tmp_path / 'file', tmp_path / 'full'
+    file.write_text('')
+    (full / 'zope-1.zec').mkdir(parents=True)
+    more, told, why = [text.format(file, full) for text in (more, told, why)]
+    operator.conf.write_text(
+        f'instancehome {operator.home}\ntarget /zam1\n<zodb_db main>\nmount-point /\n'
+        f'<zeoclient>\nserver {site.address[0]}:{site.address[1]}\n{more}\n</zeoclient>\n'
+        '</zodb_db>\n', 'utf-8')
+    code, _, errors = operator.does('check')
+    assert (code, errors) == (
+        2, f'error: the database main: {told} can not be written: {why}\n')
+    code, sentence = operator.refused('start')
+    assert code == 2
+    wrong = f'{operator.conf}: a file of a database can not be opened: {tmp_path}'
+    assert sentence.startswith(wrong)
+    assert sentence.endswith((': Not a directory', ': Is a directory'))
+    if 'blob-dir' in more:  # no command keeps a cache
+        assert operator.does('status')[1].startswith(f'not running; {wrong}')
+
+
 def test_a_file_of_a_database_that_another_process_has_open_is_named(operator):
     path = operator.use_file_storage()
     storage = FileStorage(str(path))
