@@ -52,8 +52,6 @@ class Succession:
         """
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
-            if asked():
-                return
             for fd in _inheritable_fds() - self._handed_on - {0, 1, 2}:
                 with contextlib.suppress(OSError):  # closed meanwhile
                     os.set_inheritable(fd, False)
@@ -65,6 +63,8 @@ class Succession:
                     stream.flush()
             os.chdir(self._directory)
             affinity.give_back(self.processors)
+            if asked():  # at last: what is held back here other threads have got
+                return
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]],
                       {**self._environment, VARIABLE: json.dumps(told)})
         finally:

@@ -107,6 +107,37 @@ def test_who_was_asked_to_end_does_not_begin_anew():
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
+#: Is told to end while it gets ready to begin anew; a thread that hangs gets the signal.
+TOLD_LATE = '''
+import os, signal, sys, threading, time
+from zasync_client.signals import Signals
+from zasync_client.succession import Succession
+
+class Output:
+    def flush(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        until = time.monotonic() + 10
+        while not signals.asked and time.monotonic() < until:
+            time.sleep(0.001)
+
+lives, told = Succession(), threading.Event()
+signals = Signals(told, lambda: None, lambda: None)
+signals.install()
+if lives.times == 0:
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    sys.stdout, stdout = Output(), sys.stdout
+    lives.begin_anew('it must', os.open(os.devnull, os.O_RDWR), lambda: signals.asked)
+    sys.stdout = stdout
+print(lives.times, told.wait(2))
+'''
+
+
+def test_who_is_asked_to_end_while_it_gets_ready_does_not_begin_anew():
+    done = subprocess.run([sys.executable, '-c', TOLD_LATE], env=our_environment(), timeout=60,
+                          stdout=subprocess.PIPE, text=True)
+    assert done.stdout == '0 True\n'
+
+
 def test_a_lock_that_was_handed_on_is_kept_unless_the_file_is_another_now(tmp_path):
     for path, same in ((tmp_path / 'first', True), (tmp_path / 'second', False)):
         fd = os.open(tmp_path / 'first', os.O_RDWR | os.O_CREAT)
