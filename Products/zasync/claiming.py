@@ -311,9 +311,10 @@ class Claiming:
         """
         for id, deferred in list(self.cancelled.items()):
             place = place_of(deferred)
-            if place in self.waiting:
+            # There may be another: who keeps a call whose put was rolled back may store it later.
+            if place in self.waiting and self.waiting.find(*place[1:]) is deferred:
                 self.waiting.remove(place, deferred)
-            elif place in news:
+            elif news.get(place) is deferred:
                 del news[place]
             elif self._is_in_lane(deferred):
                 continue
@@ -331,7 +332,10 @@ class Claiming:
         if deferred.moved:
             return deferred.id in self.intakes.get(deferred.moved, ())
         lane_number, number = parse_id(deferred.id)[:2]
-        return lane_number != DESK_LANE and number > self.marks.get(lane_number)[0]
+        if lane_number == DESK_LANE or number <= self.marks.get(lane_number)[0]:
+            return False
+        entry = lanes.get(self.lanes[lane_number], number)
+        return entry is not None and entry.deferred is deferred
 
     def _expire(self, deferred, now, rotation_period):
         self.waiting.forget_expiry(deferred, place_of(deferred))

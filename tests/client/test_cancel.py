@@ -126,6 +126,35 @@ def test_cancelling_a_call_whose_put_was_rolled_back_touches_no_other(fate, wait
     assert fate.step(worker) is False
 
 
+@pytest.mark.parametrize('taken_in', [False, True])
+def test_cancelling_a_call_that_was_stored_after_its_put_was_rolled_back_touches_no_other(
+        fate, waits, taken_in):
+    """Who tries a request again may have kept it in a global."""
+    worker, put = waits
+    transaction.begin()
+    gone = abort(lambda: fate.manager.putCall('echo', 1))
+    before = fate.counts()
+    if taken_in:
+        deferred = put()
+        fate.clock.advance(beat.BEAT_SECONDS)
+        fate.step(worker)
+    transaction.begin()
+    fate.manager.kept = gone
+    transaction.commit()
+    gone.cancel()
+    transaction.commit()
+    fate.step(worker)
+    assert fate.step(worker) is False
+    if not taken_in:
+        deferred = put()
+        fate.clock.advance(beat.BEAT_SECONDS)
+        fate.step(worker)
+    assert deferred.after or parse_id(deferred.id)[:2] == parse_id(gone.id)[:2]
+    assert fate.counts() == (before[0] + 1 + len(deferred.after), before[1])
+    assert deferred in fate.manager.calls('new')
+    assert fate.step(worker) is False
+
+
 def test_a_call_cancelled_behind_a_backlog_leaves_when_the_beat_comes_to_it(fate):
     from Products.zasync import queue
     worker = fate.worker(start=False)
