@@ -294,12 +294,12 @@ class Deferred(Persistent):
             return False
         waited = self.is_waiting()
         self._advance(lifecycle.CANCEL)
-        self._forget_undone()
         failure = Failure.from_exception(Cancelled('the call was cancelled'))
         self._failure = payload.stored(payload.dumps(failure))
         self._end(clock.SYSTEM.now())
-        if self._queue is None or self.is_rolled_back():
+        if self._queue is None or self.is_rolled_back():  # then those it is after are, too
             return True
+        self._forget_undone()
         if waited:
             self._queue.note_cancelled(self)
         # crash point 5: the request that cancels is not committed; the call goes on.

@@ -155,6 +155,20 @@ def test_cancelling_a_call_that_was_stored_after_its_put_was_rolled_back_touches
     assert fate.step(worker) is False
 
 
+def test_an_aggregate_whose_put_was_rolled_back_is_cancelled_whatever_is_in_memory(fate):
+    """Of what a savepoint has stored the database leaves empty what it had unloaded."""
+    fate.worker()
+    transaction.begin()
+    savepoint = transaction.savepoint()
+    gone = fate.manager.putCall('aggregate', [('echo', (1,))])
+    transaction.savepoint()
+    gone.after[0]._p_deactivate()
+    savepoint.rollback()
+    assert gone.cancel() is True
+    transaction.commit()
+    assert (gone.state, fate.manager.calls()) == ('cancelled', [])
+
+
 def test_a_call_cancelled_behind_a_backlog_leaves_when_the_beat_comes_to_it(fate):
     from Products.zasync import queue
     worker = fate.worker(start=False)
