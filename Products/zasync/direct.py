@@ -9,6 +9,7 @@ nor expire the cookies of the real one.
 Imports: callbacks, security, running, payload, failure, clock, errors.
 """
 
+import contextlib
 import functools
 import logging
 
@@ -69,7 +70,7 @@ def inside(root, deferred, caller, work, commit=None):
     a savepoint, if none is given, after which the deferred has the memo.
     Raises what the work raises, and then nothing of it is left. After a TransientError, and
     after CommitRefused (it tried to commit, to abort or to doom, or can't be undone alone), the
-    transaction must not go on.
+    transaction must not go on; after the latter it can't.
     """
     current, memo = transaction.get(), deferred._memo
     savepoint = transaction.savepoint(optimistic=True)
@@ -83,6 +84,7 @@ def inside(root, deferred, caller, work, commit=None):
         guard.check()
     except TransientError:
         guard.check()
+        undo(savepoint)
         raise
     except BaseException as error:
         guard.check()
@@ -92,6 +94,15 @@ def inside(root, deferred, caller, work, commit=None):
     finally:
         guard.lift()
     return result
+
+
+def undo(savepoint):
+    """Leave nothing of what met a TransientError: somebody may catch it, and commit.
+
+    Where all or nothing can be undone, the transaction has failed with that, and won't commit.
+    """
+    with contextlib.suppress(Exception):  # each data manager has errors of its own
+        savepoint.rollback()
 
 
 def _roll_back(savepoint, error):

@@ -11,12 +11,16 @@ import functools
 import logging
 import random
 
+import transaction
+from transaction.interfaces import TransientError
+
 from Products.zasync import clock
 from Products.zasync.builtin import BUILTIN
 from Products.zasync.callbacks import go_on_by
 from Products.zasync.deferred import Deferred
 from Products.zasync.direct import go_on
 from Products.zasync.direct import outcome_of
+from Products.zasync.direct import undo
 from Products.zasync.failure import Failure
 
 
@@ -42,11 +46,20 @@ def run(root, call, names):
     """Run `call` now, inside the current transaction; → its Deferred, ended.
 
     root -- the application root of this connection. names -- a Names.
-    Raises TransientErrors of the call, and CommitRefused when it tried to commit
-    or abort the transaction of the request: then the request must fail.
+    Raises TransientErrors of the call, of which nothing is left then, and CommitRefused when
+    it tried to commit or abort the transaction of the request: then the request must fail.
     """
+    savepoint = transaction.savepoint(optimistic=True)
+    try:
+        return _run(root, call, names)
+    except TransientError:  # its series would be held, and members that have ended were run
+        undo(savepoint)
+        raise
+
+
+def _run(root, call, names):
     deferred = Deferred(f'direct-{random.getrandbits(64):016x}', call, names=names)
-    deferred.after = tuple(run(root, member, names) for member in call.members)
+    deferred.after = tuple(_run(root, member, names) for member in call.members)
     # A call of the same series that a worker begins meanwhile meets this write.
     deferred.accept('direct', clock.SYSTEM.now())
     plugin = BUILTIN[call.plugin]

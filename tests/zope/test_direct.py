@@ -11,6 +11,7 @@ from zope.globalrequest import getRequest
 from zope.globalrequest import setRequest
 
 from Products.zasync.errors import CommitRefused
+from Products.zasync.options import Options
 from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
 from tests.zope import jobs
 
@@ -114,6 +115,33 @@ def test_the_request_fails_with_a_call_that_can_not_be_undone_alone(app, zad):
 def test_a_transient_error_goes_to_the_publisher(app, zad):
     with pytest.raises(jobs.Again):
         zad.putCall('zope_call', jobs.mark_and_transient, 'half')
+    transaction.abort()
+    assert marks(app) is None
+
+
+CONFLICT = ('zope_call', (jobs.mark_and_transient, 'half'))
+
+
+@pytest.mark.parametrize('call', [CONFLICT, (
+    'aggregate', ([('zope_call', (jobs.mark, 'a member')), CONFLICT],))])
+def test_nothing_is_left_of_a_call_whose_transient_error_somebody_catches(app, zad, call):
+    """Else the calls of its series would wait for ever, and who puts it again has it twice."""
+    app._before = 'of the request'
+    with pytest.raises(jobs.Again):
+        zad.putCallWith(Options(series='one'), call[0], *call[1])
+    transaction.commit()
+    assert (app._before, marks(app)) == ('of the request', None)
+    _, deferred = zad.putCallWith(Options(series='one'), 'zope_call', jobs.mark, 'again')
+    assert (deferred.state, marks(app)) == ('resolved', 'again')
+
+
+def test_a_call_with_a_transient_error_that_can_not_be_undone_alone_is_not_committed(app, zad):
+    """The error comes through all the same: the publisher begins again."""
+    transaction.get().join(WithoutSavepoints())
+    with pytest.raises(jobs.Again):
+        zad.putCall('zope_call', jobs.mark_and_transient, 'half')
+    with pytest.raises(TransactionFailedError):
+        transaction.commit()
     transaction.abort()
     assert marks(app) is None
 

@@ -89,10 +89,11 @@ def test_a_result_that_can_not_be_kept_or_read_goes_to_the_failure_chain(app, za
     assert deferred.failure.text == 'it does not come back'
 
 
-def test_a_conflict_in_a_callback_goes_to_the_publisher(zad):
+def test_a_conflict_in_a_callback_goes_to_the_publisher(app, zad):
     deferred = put(zad, 'zope_call', jobs.add, 1)
     with pytest.raises(jobs.Again):
         deferred.addCallbacks(jobs.mark_and_transient)
+    assert marks(app) is None
     transaction.abort()
 
 
