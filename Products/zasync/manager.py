@@ -310,12 +310,7 @@ def start_empty(manager, event):
 
 
 def refuse_to_go_with_open_calls(manager, event):
-    """Before a manager is deleted: raises BadRequest if it has open calls, which would be lost.
-
-    A put that overlaps with the deletion is refused, or the deletion is.
-    """
-    if manager.queue.closed:
-        return
+    """Before a manager is deleted: raises BadRequest if it has open calls, which would be lost."""
     calls = manager.open_calls()
     if calls:
         number = '1 call' if calls == 1 else f'{calls} calls'
@@ -323,7 +318,16 @@ def refuse_to_go_with_open_calls(manager, event):
             f'{"/".join(manager.getPhysicalPath())} has {number} still to end, which would be '
             'lost with it. Let its worker finish them first, or have them moved to others on '
             'the tab Overview of its dispatcher.')
-    manager.queue.close()
+
+
+def close(manager, event):
+    """A manager was deleted: a put that overlaps with that is refused, or the deletion is.
+
+    Not before: what lies in the same folder may refuse, and somebody may go on after that.
+    """
+    if not manager.queue.closed:
+        refuse_to_go_with_open_calls(manager, event)  # somebody else told of it may have put one
+        manager.queue.close()
 
 
 def refuse_to_change_names_with_open_calls(manager, event):

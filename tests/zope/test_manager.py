@@ -7,10 +7,14 @@ import transaction
 from AccessControl import Unauthorized
 from AccessControl.class_init import InitializeClass
 from AccessControl.SecurityInfo import ClassSecurityInfo
+from OFS.interfaces import IItem
+from OFS.interfaces import IObjectWillBeRemovedEvent
 from OFS.SimpleItem import SimpleItem
 from ZEO.Exceptions import ClientDisconnected
 from zExceptions import BadRequest
 from ZODB.POSException import ConflictError
+from zope.component import getGlobalSiteManager
+from zope.component import provideHandler
 from zope.interface.verify import verifyObject
 from ZPublisher import zpublish
 
@@ -359,6 +363,44 @@ def test_what_holds_a_manager_with_open_calls_is_not_deleted(site, app, place):
     assert app.box.zam1.lenNewCalls() == 1
     with pytest.raises(BadRequest):
         app.manage_delObjects(['box'])
+
+
+def test_the_other_managers_of_a_folder_that_is_not_deleted_go_on(site, app):
+    """Who has tried that may catch the refusal, and commit."""
+    site.login('admin')
+    app.manage_addFolder('box')
+    for id in 'idle', 'busy':
+        app.box._setObject(id, AsynchronousCallManager(id))
+    put(app.box.busy)
+    transaction.commit()
+    with pytest.raises(BadRequest):
+        app.manage_delObjects(['box'])
+    transaction.commit()
+    idle = app.box.idle
+    assert idle.lenNewCalls() == 0
+    deferred = idle.putCall('echo', 1)
+    transaction.commit()
+    deferred.addCallbacks('result')
+    transaction.commit()
+    with pytest.raises(BadRequest, match='2 calls'):
+        app.box.manage_delObjects(['idle'])
+
+
+def test_a_call_that_a_deletion_puts_to_the_manager_that_is_deleted_refuses_it(app, manager):
+    """Somebody who is told of a deletion may have work for later."""
+    def told(removed, event):
+        if removed.getId() == 'box':
+            app.box.zam1.putCall('echo', 1)
+
+    app.manage_addFolder('box')
+    app.box._setObject('zam1', AsynchronousCallManager('zam1'))
+    adapts = (IItem, IObjectWillBeRemovedEvent)
+    provideHandler(told, adapts)
+    try:
+        with pytest.raises(BadRequest, match='1 call'):
+            app.manage_delObjects(['box'])
+    finally:
+        getGlobalSiteManager().unregisterHandler(told, adapts)
 
 
 def test_a_manager_without_open_calls_is_deleted(site, app, manager):
