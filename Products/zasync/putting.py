@@ -1,6 +1,6 @@
 """Putting a call into a queue, in the caller's transaction.
 
-Imports: running, lanes, staleoids, wakeup, clock, interfaces.
+Imports: running, lanes, staleoids, wakeup, clock, interfaces, errors.
 """
 
 import sys
@@ -13,6 +13,7 @@ from . import clock
 from . import lanes
 from . import running
 from . import wakeup
+from .errors import BadCall
 from .interfaces import NEW
 from .staleoids import forget_loaded
 from .staleoids import is_stale_oid
@@ -44,7 +45,9 @@ def put(queue, names, call, manager_id):
     """Queue `call`, and its members before it; → its Deferred.
 
     names -- the Names that `queue` shares. manager_id -- of the queue's manager.
+    Raises BadCall if that was deleted: somebody has kept it.
     """
+    _refuse_closed(queue, 'the call')
     members = [put(queue, names, member, manager_id) for member in call.members]
     deferred = put_after(queue, call, members, names)
     if call.key is not None:
@@ -67,8 +70,9 @@ def put_again(queue, deferred, names, manager_id):
     """Have a call that failed for good run once more.
 
     names -- the Names that `queue` shares. manager_id -- of the queue's manager. It may have had
-    others when it failed.
+    others when it failed. Raises BadCall if it was deleted.
     """
+    _refuse_closed(queue, f'the call {deferred.id}')
     queue.put_again(deferred, lanes.current(), names)
     if deferred.key is not None:
         key, place = names.key(_own_key(deferred)), (manager_id, queue._p_oid)
@@ -78,6 +82,11 @@ def put_again(queue, deferred, names, manager_id):
             key.move(deferred.id, *place)
     # crash point 6: the request that has it run again is not committed; it stays failed.
     _watch_commit(deferred)
+
+
+def _refuse_closed(queue, what):
+    if queue.closed:
+        raise BadCall(f'the manager was deleted: nobody would run {what}')
 
 
 def receive(queue, deferred, intake, names, manager_id, **waits):

@@ -22,6 +22,7 @@ from Products.zasync import lanes
 from Products.zasync.errors import BadCall
 from Products.zasync.errors import NotYours
 from Products.zasync.errors import UnknownPlugin
+from Products.zasync.failure import Failure
 from Products.zasync.interfaces import IAsynchronousCallManager
 from Products.zasync.interfaces import NEW
 from Products.zasync.manager import AsynchronousCallManager
@@ -401,6 +402,25 @@ def test_a_call_that_a_deletion_puts_to_the_manager_that_is_deleted_refuses_it(a
             app.manage_delObjects(['box'])
     finally:
         getGlobalSiteManager().unregisterHandler(told, adapts)
+
+
+@pytest.mark.parametrize('committed', [False, True])
+def test_a_manager_that_was_deleted_takes_no_calls(site, app, manager, committed):
+    """Somebody may have kept it. Nobody would run them."""
+    site.login('admin')
+    failed = put(manager)
+    manager.queue.take_in_and_claim('boot', NOW, 1, 86_400)
+    manager.queue.fail(failed.id, Failure('ValueError', 'no', ''), NOW, 86_400)
+    transaction.commit()
+    app.manage_delObjects(['zam'])
+    if committed:
+        transaction.commit()
+    for act in (lambda: manager.putCall('echo', 1), manager.retry,
+                lambda: manager.putCall('aggregate', [('echo', (1,))])):
+        with pytest.raises(BadCall, match='the manager was deleted'):
+            act()
+    transaction.commit()
+    assert manager.queue.find(failed.id).state == 'failed'
 
 
 def test_a_manager_without_open_calls_is_deleted(site, app, manager):
