@@ -7,13 +7,17 @@ import transaction
 from AccessControl.Permissions import delete_objects
 from bs4 import BeautifulSoup
 from BTrees.OOBTree import OOBucket
+from OFS.interfaces import IObjectWillBeRemovedEvent
 from zExceptions import BadRequest
+from zope.component import getGlobalSiteManager
+from zope.component import provideHandler
 
 from Products.zasync import lanes
 from Products.zasync import moving
 from Products.zasync.failure import Failure
 from Products.zasync.interfaces import ACCEPTED
 from Products.zasync.interfaces import FAILED
+from Products.zasync.interfaces import IAsynchronousCallManager
 from Products.zasync.interfaces import NEW
 from Products.zasync.manager import AsynchronousCallManager
 from Products.zasync.options import Options
@@ -562,3 +566,26 @@ def test_a_manager_that_does_not_lie_in_a_dispatcher_says_what_to_do(app, manage
     with pytest.raises(BadRequest) as refusal:
         app._delObject('zam')
     assert 'Let its worker finish them first' in str(refusal.value)
+
+
+@pytest.mark.parametrize('how', ['refuse', 'move'])
+def test_a_manager_to_which_its_removal_puts_a_call_stays_with_what_it_has(zad, admin, how):
+    """Somebody who is told of the removal may have work for later."""
+    def told(removed, event):
+        if removed.getId() == 'zam2':
+            removed.putCall('echo', 1)
+
+    moved = put(zad) if how == 'move' else []
+    adapts = (IAsynchronousCallManager, IObjectWillBeRemovedEvent)
+    provideHandler(told, adapts)
+    try:
+        page = remove(admin, how=how)
+    finally:
+        getGlobalSiteManager().unregisterHandler(told, adapts)
+    transaction.begin()
+    assert (page.status_int, 'zam2' in zad.objectIds()) == (400, True)
+    assert '1 call still to end' in page.text
+    assert (zad.zam2.calls(), zad.zam2.leaving, zad.zam2.paused) == (moved, False, False)
+    assert remove(admin, how=how).status_int in (200, 302)
+    transaction.begin()
+    assert 'zam2' not in zad.objectIds()

@@ -9,6 +9,7 @@ Imports: leaving, zasync.
 from urllib.parse import quote
 from urllib.parse import urlencode
 
+import transaction
 from AccessControl.class_init import InitializeClass
 from AccessControl.Permissions import delete_objects
 from AccessControl.SecurityInfo import ClassSecurityInfo
@@ -91,6 +92,7 @@ class ManagersPages:
         manager = self._manager_of(id)
         if manager is None:
             return self._choose_again(REQUEST, id, how)
+        savepoint = transaction.savepoint(optimistic=True)
         try:
             if how == MOVE:
                 leaving.start(self, manager)
@@ -99,6 +101,7 @@ class ManagersPages:
                 self._delObject(id)
                 gone = True
         except (CanNotLeave, BadRequest) as reason:
+            savepoint.rollback()  # the page is one that is committed
             REQUEST.RESPONSE.setStatus(400)
             return self._show_removal(manager, how, str(reason))
         if gone:
