@@ -143,26 +143,33 @@ def _own_key(call):
 
 def _watch_commit(deferred):
     """Have the end of this transaction tell us of our lane and of the storage's clock; once."""
-    current = transaction.get()
+    current, entry = transaction.get(), (deferred, deferred._p_serial)
     try:
-        current.data(_watch_commit).append(deferred)
+        current.data(_watch_commit).append(entry)
     except KeyError:
-        put = [deferred]
+        put = [entry]
         current.set_data(_watch_commit, put)
         # crash point 2, at the vote: as 1; the servers drop what was voted for.
         current.addAfterCommitHook(note_commit, (put,))
 
 
 def note_commit(committed, put):
-    """The hook of a transaction that puts calls; put -- Deferreds, some rolled back, it may be."""
+    """The hook of a transaction that puts calls, to whatever databases.
+
+    put -- [(Deferred, its serial before)]. What is in no database was rolled back; what has that
+    serial still may have been, or is not loaded again.
+    """
     if not committed:
         lanes.move()
         if is_stale_oid(sys.exc_info()[1]):
             forget_loaded()
         return
-    deferred = next((each for each in reversed(put) if each._p_jar is not None), None)
-    if deferred is not None:
+    serials = {}
+    for deferred, before in put:
+        if deferred._p_jar is not None:
+            db, serial = deferred._p_jar.db(), deferred._p_serial
+            serials[db] = serials.get(db) if serial == before else serial
+    for db, serial in serials.items():
         # crash point 3: the put is committed and nobody is told; the call runs.
-        name = deferred._p_jar.db().database_name
-        clock.storage_clock(name).observe(deferred._p_serial, clock.SYSTEM.monotonic())
-        wakeup.tell(deferred._p_jar.db())
+        clock.storage_clock(db.database_name).observe(serial, clock.SYSTEM.monotonic())
+        wakeup.tell(db)

@@ -18,6 +18,7 @@ from zope.component import provideHandler
 from zope.interface.verify import verifyObject
 from ZPublisher import zpublish
 
+from Products.zasync import clock
 from Products.zasync import lanes
 from Products.zasync.errors import BadCall
 from Products.zasync.errors import NotYours
@@ -277,6 +278,31 @@ def test_ping_and_pong_are_aware_utc_times(manager, now):
     assert manager.getLastPong() is None
     manager.queue.pulse.write(0, 0, 0.0, 1, 1, NOW + 1)
     assert manager.getLastPong().timestamp() == NOW + 1
+
+
+def test_a_retry_that_was_rolled_back_tells_nothing_of_the_clock_of_the_storage(
+        site, app, manager):
+    """Else a worker that has died would be taken for alive."""
+    site.login('admin')
+    with clock.replaced(clock.ManualClock(NOW)) as mine:
+        failed = put(manager)
+        transaction.commit()
+        failed.accept('boot', NOW)
+        failed.fail(Failure('ValueError', 'no'), NOW)
+        manager.queue.failed[failed.id] = failed
+        transaction.commit()
+        put(manager)
+        transaction.commit()
+        storage = clock.storage_clock(app._p_jar.db().database_name)
+        before = storage.now(mine.monotonic(), None)
+        mine.advance(3_600)
+        savepoint = transaction.savepoint()
+        assert manager.retry(failed.id) == 1
+        savepoint.rollback()
+        app.title = 'something else'
+        transaction.commit()
+        assert failed.state == 'failed'
+        assert storage.now(mine.monotonic(), None) == pytest.approx(before + 3_600, abs=60)
 
 
 # copying, deleting, renaming

@@ -18,6 +18,7 @@ from ZODB.MappingStorage import MappingStorage
 
 from Products.CPSMailAccess import mailtool
 from Products.CPSMailAccess.mailtool import MailTool
+from Products.zasync import clock
 from Products.zasync.manager import AsynchronousCallManager
 from Products.zasyncdispatcher.zasyncdispatcher import ZAsyncDispatcher
 from tests.zopeapp import started
@@ -161,3 +162,15 @@ def test_what_a_lost_call_has_held_is_free(mounted):
     mounted.renew_manager()
     assert not box.isSynchronizing()
     assert box.background_synchronisation() == 'queued'
+
+
+def test_the_clocks_of_all_databases_are_learned_from_puts_in_one_transaction(mounted):
+    """As those who wait in them are told, where the storage does not."""
+    mounted.app._setObject('zam', AsynchronousCallManager('zam'))
+    transaction.commit()
+    with clock.replaced(clock.ManualClock()) as mine:
+        for manager in mounted.app.zam, mounted.app[DISPATCHER].zam:
+            manager.putCall('echo', 1)
+        transaction.commit()
+        for name in 'main', 'calls':
+            assert clock.storage_clock(name).now(mine.monotonic(), None) > 0
