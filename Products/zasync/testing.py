@@ -109,7 +109,7 @@ class _AtCommit:
         self._plugins = plugins
         self._lock = threading.Lock()
         self._places: dict[Any, tuple[Any, tuple[str, ...]]] = {}
-        self._due: list[tuple[tuple[str, ...], Any]] = []
+        self._due: list[tuple[Any, tuple[str, ...]]] = []
         self._busy = False
 
     def serve(self, queue: Any, manager: Any = None) -> None:
@@ -123,21 +123,21 @@ class _AtCommit:
         touched = of_transaction(self)
         if not touched:
             transaction.get().addAfterCommitHook(self._after_commit, (touched,))
-        root, path = self._places[queue]
-        touched[path] = root
+        touched[queue] = self._places[queue]
 
-    def _after_commit(self, committed: bool, touched: dict[tuple[str, ...], Any]) -> None:
+    def _after_commit(self, committed: bool, touched: dict[Any, Any]) -> None:
         """Run what was committed. A commit of a call: whoever runs it comes to that next."""
         if not committed:
             return
         with self._lock:
-            self._due.extend(touched.items())
+            # A manager that was rolled back with what was put to it is in no database.
+            self._due.extend(place for queue, place in touched.items() if queue._p_jar is not None)
             if self._busy:
                 return
             self._busy = True
         try:
             while (due := self._next_due()) is not None:
-                path, root = due
+                root, path = due
                 system = cast(ManualClock, clock.SYSTEM)  # nobody moves it here
                 with make_worker(root, '/'.join(path), system, self._plugins) as worker:
                     worker.go_on_until_idle()
@@ -149,7 +149,7 @@ class _AtCommit:
                 self._busy = False
             raise
 
-    def _next_due(self) -> tuple[tuple[str, ...], Any] | None:
+    def _next_due(self) -> tuple[Any, tuple[str, ...]] | None:
         with self._lock:
             self._busy = bool(self._due)
             return self._due.pop(0) if self._due else None

@@ -451,6 +451,19 @@ def test_it_is_a_decorator_and_leaves_nothing_behind(zam):
 
 # at the commit
 
+@pytest.mark.parametrize('at_commit', [False, True])
+def test_calls_run_beside_a_manager_that_was_rolled_back_with_its_calls(app, zam, at_commit):
+    with eager(at_commit):
+        app.title = 'something else'
+        savepoint = transaction.savepoint()
+        app._setObject('fresh', AsynchronousCallManager('fresh'))
+        app.fresh.putCall('zope_call', jobs.mark, 'gone')
+        savepoint.rollback()
+        deferred = zam.putCall('zope_call', jobs.add, 1)
+        transaction.commit()
+    assert (deferred.state, marks(app)) == ('resolved', None)
+
+
 def test_at_commit_nothing_runs_before_and_everything_after(app, zam):
     with eager(at_commit=True):
         deferred = zam.putCall('zope_call', jobs.mark, 'done')
