@@ -17,6 +17,7 @@ from .places import holds
 from .places import make_id
 from .places import parse_id
 from .places import place_of
+from .trees import ask_for
 from .trees import NarrowTree
 
 
@@ -112,7 +113,7 @@ class Archiving:
             slices = self.archive if deferred.state == RESOLVED else self.withdrawn
             _into_slice(slices, deferred, policy.slice_of(deferred.ended_at, rotation_period))
         if self.desk.n_aside:
-            for _, waiter in self.waiting.take_after(deferred.id):
+            for _, waiter in self.waiting.take_after(deferred):
                 self._add_waiting(waiter, deferred.ended_at, waiter.not_before)
 
     def born(self, call, now, names=None, after=()):
@@ -171,7 +172,7 @@ class Archiving:
             return
         calls = self.departed[end]
         some = list(islice(calls.items(), DEPARTED_MOST))
-        self._prefetch([deferred for _, deferred in some])
+        ask_for([deferred for _, deferred in some])
         for key, deferred in some:
             del calls[key]
             if is_there(deferred):

@@ -1,6 +1,6 @@
 """Claiming: from the lanes to the threads of a worker, in the beat of who holds the desk.
 
-Imports: places, lanes, deferred, waiting, policy, errors, failure.
+Imports: places, lanes, deferred, trees, waiting, policy, errors, failure.
 """
 
 from heapq import merge
@@ -9,7 +9,6 @@ from itertools import islice
 from operator import itemgetter
 
 from BTrees.OOBTree import OOBTree
-from persistent import GHOST
 from ZODB.POSException import POSKeyError
 
 from . import lanes
@@ -27,6 +26,7 @@ from .places import parse_id
 from .places import PLACE
 from .places import place_in_lane
 from .places import place_of
+from .trees import ask_for
 from .waiting import is_waiting
 
 
@@ -93,6 +93,8 @@ class Claiming:
         self._take_out_cancelled(news, rotation_period)
         for deferred in self.waiting.take_expired(now, news, TAKE_IN_MOST):
             self._expire(deferred, now, rotation_period)
+        for _, deferred in self.waiting.take_more_after():
+            self._add_waiting(deferred, now, deferred.not_before)
         waiting = [*news.items(), *self.waiting.take_due(now, TAKE_IN_MOST)]
         if slots and self.desk.n_aside:
             waiting += self.waiting.take_unblocked()
@@ -106,7 +108,9 @@ class Claiming:
                 if self._has_news(number, lane)]
         for lane_number, lane in news:
             most = max(1, TAKE_IN_MOST // len(news))
-            for number, entry in self._new_entries(lane_number, lane, most, now, rotation_period):
+            entries = self._new_entries(lane_number, lane, most, now, rotation_period)
+            ask_for(entry.deferred for _, entry in entries if AFTER in entry.facts)
+            for number, entry in entries:
                 deferred, facts = entry.deferred, entry.facts
                 place = place_in_lane(entry, lane_number, number)
                 not_before = facts.get(NOT_BEFORE, 0.0)
@@ -261,7 +265,7 @@ class Claiming:
         if any_undone:
             self.have_run_not_held_up(now)
         # Their threads will ask for them.
-        self._prefetch([deferred.big_arguments for deferred in chosen
+        ask_for([deferred.big_arguments for deferred in chosen
                         if deferred.big_arguments is not None])
         return chosen
 
@@ -274,17 +278,8 @@ class Claiming:
     def _loaded_together(self, items, most):
         """The [(place, Deferred)] given, loaded `most` at a time: one journey to the server."""
         while together := list(islice(items, most)):
-            self._prefetch([deferred for _, deferred in together])
+            ask_for([deferred for _, deferred in together])
             yield from together
-
-    def _prefetch(self, objects):
-        """Ask the server for what is not loaded, and do not wait for the answers.
-
-        One alone is as well loaded by who needs it.
-        """
-        oids = [each._p_oid for each in objects if each._p_state == GHOST]
-        if len(oids) > 1 and self._p_jar is not None:
-            self._p_jar.prefetch(oids)
 
     def _ready_items(self, further=None):
         """[(place, Deferred)] of `ready` in order, robust against removals on the way.

@@ -254,16 +254,19 @@ class Deferred(Persistent):
             return 'id' not in self.__dict__
         return cast(Any, self)._p_jar is None and self._queue._p_jar is not None
 
-    def is_held_up(self) -> bool:
+    def is_held_up(self, ended: Deferred | None = None) -> bool:
         """Whether a call it waits for has not ended; with `hurried` a failure is enough.
 
-        One that has begun waits for nobody any more.
+        One that has begun waits for nobody any more. ended -- the one of those that has ended
+        since this was asked last; None: look at all. They mostly end in order: of many, it is the
+        last that tells.
         """
         if self.state != NEW or not self.after:
             return False
-        if self.hurried and any(has_failed(each) for each in self.after):
+        if self.hurried and any(has_failed(each)
+                                for each in (self.after if ended is None else (ended,))):
             return False
-        return any(not has_ended(each) for each in self.after)
+        return any(not has_ended(each) for each in reversed(self.after))
 
     def step(self) -> int:
         """Which part of the call is to be done: −1 its work, else the number of a callback."""

@@ -1,4 +1,4 @@
-"""NarrowTree: a tree that grows large and has one writer.
+"""NarrowTree: a tree that grows large and has one writer. And loading many objects together.
 
 Its inner nodes are small. A plain OOBTree has up to 250 children in each, and writes one
 again whenever a leaf is added or emptied: with many calls that is more than all else that
@@ -9,6 +9,7 @@ Imports: nothing of ours.
 """
 
 from BTrees.OOBTree import OOBTree
+from persistent import GHOST
 
 
 class NarrowTree(OOBTree):
@@ -17,3 +18,13 @@ class NarrowTree(OOBTree):
     __zpublishable__ = False
 
     max_internal_size = 16
+
+
+def ask_for(objects):
+    """Ask the server for what is not loaded of one database, and do not wait for the answers.
+
+    One alone is as well loaded by who needs it.
+    """
+    ghosts = [each for each in objects if each._p_state == GHOST]
+    if len(ghosts) > 1:
+        ghosts[0]._p_jar.prefetch([each._p_oid for each in ghosts])

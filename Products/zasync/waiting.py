@@ -22,7 +22,17 @@ from ZODB.POSException import POSKeyError
 
 from .deferred import has_ended
 from .deferred import is_there
+from .trees import ask_for
 from .trees import NarrowTree
+
+
+#: Places that are noted of an awaited call in one tuple, which is written whole; more are in a
+#: tree of their own.
+TUPLE_MOST = 16
+
+#: Calls that are looked at in one beat of those that wait for one that has ended: however many
+#: there are, the worker must not look dead.
+AFTER_MOST = 1_000
 
 
 class Waiting(Persistent):
@@ -34,6 +44,9 @@ class Waiting(Persistent):
     #: their ends.
     parted = False
 
+    #: Calls that have ended, with more that wait for them than one beat looks at.
+    ended = ()
+
     def __init__(self, desk):
         self._desk = desk
         self.ready = NarrowTree()
@@ -42,8 +55,9 @@ class Waiting(Persistent):
         self.parked = NarrowTree()
         # (lane, number) → ('later', time), ('blocked', series) or ('parked', None)
         self._where = NarrowTree()
-        # id of a call whose end is awaited → tuple of places in `parked`. Who waits for
-        # several calls waits for the first that has not ended; if a failure is enough, for all.
+        # id of a call whose end is awaited → places in `parked`: a tuple, or a tree with them as
+        # keys. Who waits for several calls waits for the last that has not ended, since they
+        # mostly end in order; if a failure is enough, for all.
         self._awaited = NarrowTree()
         # (time, lane, number) → (place, Deferred), of the calls that expire
         self._expiring = NarrowTree()
@@ -121,24 +135,50 @@ class Waiting(Persistent):
             self.add_parked(place, deferred)
         return found
 
-    def take_after(self, id):
-        """Take out what needs to wait no longer now that the call `id` has ended.
+    def take_after(self, ended):
+        """Take out what needs to wait no longer now that the call `ended` has.
 
-        → [(place, Deferred)]
+        → [(place, Deferred)]. If more wait for it than one beat looks at, those are left to
+        `take_more_after`.
         """
         found, any_undone = [], False
-        for place in self._awaited.pop(id, ()):
-            deferred = self.parked.get(place)
+        for place, deferred in self._some_after(ended):
             if deferred is None:
                 continue
             if not is_there(deferred):
                 any_undone = True
-            elif deferred.is_held_up():
-                self._await(place, deferred)
+            elif deferred.is_held_up(ended):
+                if not deferred.hurried:  # else it is noted for all
+                    self._await(place, deferred)
             elif not deferred.ended:  # else it will be taken out for that
                 self.remove(place, deferred)
                 found.append((place, deferred))
         return found + self.take_not_held_up() if any_undone else found
+
+    def take_more_after(self):
+        """The same for a call of which not all were looked at that wait for it."""
+        if not self.ended:
+            return []
+        if has_ended(self.ended[0]):
+            return self.take_after(self.ended[0])
+        self.ended = self.ended[1:]  # it runs once more, and all wait for that
+        return []
+
+    def _some_after(self, ended):
+        """[(place, Deferred or None)] of those that wait for a call; these are noted no more."""
+        places = self._awaited.pop(ended.id, ())
+        some = list(islice(places, AFTER_MOST + 1))
+        if ended in self.ended:
+            self.ended = tuple(each for each in self.ended if each is not ended)
+        if len(some) > AFTER_MOST:
+            some.pop()
+            left = self._awaited[ended.id] = _in_tree(places)
+            for place in some:
+                del left[place]
+            self.ended = (*self.ended, ended)
+        found = [(place, self.parked.get(place)) for place in some]
+        ask_for(deferred for _, deferred in found if deferred is not None)
+        return found
 
     def take_not_held_up(self):
         """Take out what waits for calls of which none is left: undone, or ended elsewhere.
@@ -241,7 +281,11 @@ class Waiting(Persistent):
         for awaited in _awaited(deferred):
             places = self._awaited.get(awaited.id, ())
             if place not in places:
-                self._awaited[awaited.id] = (*places, place)
+                if len(some := list(islice(places, TUPLE_MOST))) < TUPLE_MOST:
+                    self._awaited[awaited.id] = (*some, place)
+                else:
+                    places = self._awaited[awaited.id] = _in_tree(places)
+                    places[place] = None
             if not (self.parted or awaited.is_beside(deferred)):
                 self.parted = True
 
@@ -250,8 +294,12 @@ class Waiting(Persistent):
             for awaited in deferred.after:
                 places = self._awaited.get(awaited.id, ())
                 if place in places:
-                    self._awaited[awaited.id] = tuple(each for each in places if each != place)
-                    if places == (place,):
+                    if isinstance(places, tuple):
+                        places = self._awaited[awaited.id] = tuple(
+                            each for each in places if each != place)
+                    else:
+                        del places[place]
+                    if not places:
                         del self._awaited[awaited.id]
         except POSKeyError:  # a put was undone; what is left here does no harm
             return
@@ -290,9 +338,14 @@ class Waiting(Persistent):
             start = (*prefix, priority, float('inf'))
 
 
+def _in_tree(places):
+    """The places of a tuple as the keys of a tree; a tree as it is."""
+    return NarrowTree(dict.fromkeys(places)) if isinstance(places, tuple) else places
+
+
 def _awaited(deferred):
-    """The first call it waits for that has not ended; if a failure is enough, all of them."""
-    awaited = (each for each in deferred.after if not has_ended(each))
+    """The last call it waits for that has not ended; if a failure is enough, all of them."""
+    awaited = (each for each in reversed(deferred.after) if not has_ended(each))
     return awaited if deferred.hurried else islice(awaited, 1)
 
 

@@ -13,6 +13,8 @@ from ZODB.utils import p64
 from ZODB.utils import u64
 
 from Products.zasync import payload
+from Products.zasync.failure import Failure
+from Products.zasync.waiting import AFTER_MOST
 from tests.fakes import make_call
 from tests.fakes import NOW
 from tests.zodb.conftest import Store
@@ -166,6 +168,102 @@ def test_looking_for_work_loads_as_much_whatever_waits(file_store):
         loads.append(worker.connection.getTransferCounts()[0])
     # The last leaf of a tree of chunks, in each lane.
     assert loads[1] <= loads[0] + LANES
+
+
+def put_behind(client, awaited, calls, first=1):
+    """Put so many that wait for the end of that call."""
+    queue = client.begin()
+    for number in range(first, first + calls):
+        queue.put(make_call(number), number % LANES, after=(queue.find(awaited),))
+    client.commit()
+
+
+def end(client, id):
+    client.begin().find(id).succeed(None, LATE)
+    client.commit()
+    file_all(client, [id])
+
+
+def loads_of(client, action):
+    """How many objects `action` loads with nothing in memory; it gets the queue."""
+    client.connection.cacheMinimize()
+    client.connection.getTransferCounts(clear=True)
+    action(client.begin())
+    return client.connection.getTransferCounts()[0]
+
+
+def test_a_call_that_waits_for_another_writes_as_much_however_many_do(file_store):
+    caller, worker = file_store.client(), file_store.client()
+    awaited = caller.put(make_call())
+    worker.beat(LATE, 1)
+    sizes = []
+    for calls in (300, 3_000, 300):
+        put_behind(caller, awaited, calls, first=1_000_000 * (1 + len(sizes)))
+        written = Written(file_store)
+        take_in(worker)
+        sizes.append(written.bytes())
+    assert sizes[2] < 2 * sizes[0], sizes
+
+
+@pytest.mark.parametrize('waiting', [50, 2_500])
+def test_of_those_that_wait_for_a_call_a_beat_looks_at_a_part_and_all_run(store, waiting):
+    caller, worker = store.client(), store.client()
+    awaited = caller.put(make_call())
+    assert worker.beat(LATE, 1) == [awaited]
+    put_behind(caller, awaited, waiting)
+    take_in(worker)
+    worker.begin().find(awaited).succeed(None, LATE)
+    worker.commit()
+    assert loads_of(worker, lambda queue: queue.archive_ended(awaited, DAY)) < AFTER_MOST + 500
+    worker.commit()
+    beats = 0
+    while worker.begin().has_work(LATE, 0):
+        worker.beat(LATE)
+        beats += 1
+    desk = worker.begin().desk
+    assert (beats, desk.n_ready, desk.n_aside) == (waiting // AFTER_MOST, waiting, 0)
+    assert not worker.queue.waiting._awaited and not worker.queue.waiting.ended
+
+
+def test_those_not_looked_at_wait_when_the_call_they_wait_for_runs_once_more(store):
+    caller, worker = store.client(), store.client()
+    awaited = caller.put(make_call())
+    worker.beat(LATE, 1)
+    put_behind(caller, awaited, AFTER_MOST + 10)
+    take_in(worker)
+    worker.begin().find(awaited).fail(Failure('ValueError', 'no', ''), LATE)
+    worker.commit()
+    file_all(worker, [awaited])
+    queue = caller.begin()
+    queue.put_again(queue.find(awaited), 3)
+    caller.commit()
+    ids = worker.beat(LATE, 1)
+    assert ids == [awaited] and worker.begin().desk.n_aside >= 10
+    assert not worker.queue.has_work(LATE, 0)
+    end(worker, awaited)
+    worker.beat(LATE)
+    assert worker.begin().desk.n_aside == 0
+
+
+@pytest.mark.parametrize('first_failure', [False, True])
+def test_the_end_of_a_member_loads_as_much_however_many_there_are(file_store, first_failure):
+    """Members mostly end in order: what waits for the last of them is looked at once."""
+    members = 400
+    caller, worker = file_store.client(), file_store.client()
+    fill(caller, members)
+    ids = worker.beat(LATE, members)
+    queue = caller.begin()
+    queue.put(make_call(members, hurried=first_failure), 0, after=[queue.find(id) for id in ids])
+    caller.commit()
+    take_in(worker)
+    end_all(worker, ids[:300])
+    for id in ids[:300]:
+        assert loads_of(worker, lambda queue, id=id: queue.archive_ended(id, DAY)) < 30
+        worker.commit()
+    assert worker.begin().desk.n_aside == 1
+    end_all(worker, ids[300:])
+    file_all(worker, ids[300:])
+    assert (worker.begin().desk.n_aside, worker.queue.desk.n_ready) == (0, 1)
 
 
 class Prefetching(DemoStorage):
