@@ -78,6 +78,9 @@ class Offers:
 class Claiming:
     """The part of a Queue that takes calls in and claims them."""
 
+    #: Id of a call that was cancelled, from which the next beat goes on looking; None: the first.
+    _v_cancelled = None
+
     def take_in_and_claim(self, boot, now, slots, rotation_period, offers=None,
                           max_interruptions=policy.MAX_INTERRUPTIONS, may_reserve=_never,
                           lanes=True):
@@ -302,9 +305,12 @@ class Claiming:
     def _take_out_cancelled(self, news, rotation_period):
         """Archive what was cancelled where it waited; `news` is what was just taken in.
 
-        What is in a lane still is left for the beat that takes it in.
+        What is in a lane still is left for the beat that takes it in. If there is much, each beat
+        looks at a part, and goes on from there.
         """
-        for id, deferred in list(self.cancelled.items()):
+        some = list(islice(self.cancelled.items(self._v_cancelled), TAKE_IN_MOST))
+        self._v_cancelled = some[-1][0] if len(some) == TAKE_IN_MOST else None
+        for id, deferred in self._loaded_together(iter(some), TAKE_IN_MOST):
             place = place_of(deferred)
             # There may be another: who keeps a call whose put was rolled back may store it later.
             if place in self.waiting and self.waiting.find(*place[1:]) is deferred:

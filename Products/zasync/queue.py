@@ -186,7 +186,7 @@ class Queue(Claiming, Archiving, Persistent):
 
     def _n_withdrawn(self):
         """How many of those were cancelled and are not taken out yet."""
-        return sum(1 for id in self.cancelled if id not in self.desk.reserved)
+        return len(self.cancelled) - sum(id in self.cancelled for id in self.desk.reserved)
 
     def length_accepted(self):
         """Calls claimed, or kept for a worker, and not ended; exact in this snapshot."""

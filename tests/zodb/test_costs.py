@@ -12,7 +12,9 @@ from ZODB.utils import get_pickle_metadata
 from ZODB.utils import p64
 from ZODB.utils import u64
 
+from Products.zasync import lanes
 from Products.zasync import payload
+from Products.zasync.claiming import TAKE_IN_MOST
 from Products.zasync.failure import Failure
 from Products.zasync.waiting import AFTER_MOST
 from tests.fakes import make_call
@@ -264,6 +266,30 @@ def test_the_end_of_a_member_loads_as_much_however_many_there_are(file_store, fi
     end_all(worker, ids[300:])
     file_all(worker, ids[300:])
     assert (worker.begin().desk.n_aside, worker.queue.desk.n_ready) == (0, 1)
+
+
+@pytest.mark.parametrize('in_lanes', [False, True])
+def test_of_many_that_were_cancelled_a_beat_looks_at_a_part_and_all_are_filed(store, in_lanes):
+    calls = 4_000
+    caller, worker = store.client(), store.client()
+    fill(caller, calls)
+    if not in_lanes:
+        take_in(worker)
+    queue = caller.begin()
+    for lane, number in [(number % LANES, number // LANES + 1) for number in range(calls)]:
+        lanes.get(queue.lanes[lane], number).deferred.cancel()
+    caller.commit()
+    assert worker.begin().length_new() == 0
+    beats = 0
+    while worker.begin().has_work(LATE, 1):
+        assert loads_of(worker, lambda queue: queue.take_in_and_claim(
+            'boot', LATE, 1, DAY)) < 2 * TAKE_IN_MOST + 600
+        worker.commit()
+        beats += 1
+    assert beats <= 10
+    queue = worker.begin()
+    assert not queue.cancelled and not queue.desk.n_taken_in() and queue.length_new() == 0
+    assert sum(len(calls) for calls in queue.withdrawn.values()) == calls
 
 
 class Prefetching(DemoStorage):
