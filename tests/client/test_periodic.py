@@ -73,6 +73,22 @@ def bench(monkeypatch):
 
 # ticks
 
+def test_of_many_that_are_due_a_beat_makes_a_part_and_the_next_ones_the_rest(bench, monkeypatch):
+    monkeypatch.setattr(periodic, 'DUE_MOST', 3)
+    for number in range(8):
+        bench.set(f'tick{number}')
+    worker = bench.worker()
+    bench.clock.advance(60)
+    made = []
+    while bench.step(worker) and len(made) < 4:
+        made.append(bench.made())
+        bench.settle(worker)
+    assert made[:3] == [3, 6, 8]
+    bench.pass_time(worker, 0)
+    assert bench.made() == 8
+    assert {each.last.state for each in bench.manager.periodic.values()} == {'resolved'}
+
+
 def test_a_call_is_made_at_each_tick_and_only_then(bench):
     each, worker = bench.set(), bench.worker()
     bench.pass_time(worker, 59.5)
