@@ -4,11 +4,13 @@ A list loads no call but those it shows, and those it must look at to see whethe
 fit: where a call hangs tells its place and when it was put. Of the archive it loads no more leaves
 than that takes.
 
-Imports: interfaces, deferred, places, errors.
+Imports: interfaces, deferred, lanes, places, trees, errors.
 """
 
 import math
+from heapq import merge
 from itertools import groupby
+from itertools import islice
 from operator import itemgetter
 
 from ZODB.POSException import POSKeyError
@@ -23,10 +25,12 @@ from .interfaces import FINAL_STATES
 from .interfaces import NEW
 from .interfaces import RESOLVED
 from .interfaces import STATES
+from .lanes import CHUNK
 from .places import moment_of
 from .places import parse_filing_key
 from .places import parse_id
 from .places import place_in_lane
+from .trees import ask_for
 
 
 #: Calls that one transaction purges, or retries, and that one page holds, at most.
@@ -34,6 +38,11 @@ MOST = 10_000
 
 #: The clock of the host that put a call is no further ahead of the one of its worker. Seconds.
 SKEW_SECONDS = 86_400.0
+
+#: Calls that are loaded together.
+TOGETHER = 1_000
+
+_by_key = itemgetter(0)
 
 
 def page(queue, state=None, plugin=None, user=None, start=None, limit=100):
@@ -53,18 +62,21 @@ def search(queue, state=None, plugin=None, user=None, start=None, limit=100, mos
         raise ValueError(f'a page of calls holds 1 to {MOST:,} of them, not {told(limit)}')
     found, shown, looked = [], set(), 0
     items = _all(queue, state) if start is None else _after(queue, state, start, shown)
-    for _, deferred in items:
-        mark = _mark_of(deferred)
-        if mark in shown:
-            continue
-        shown.add(mark)
-        if _fits(deferred, state, plugin, user):
-            found.append(deferred)
-            if len(found) == limit:
-                break
-        looked += 1
-        if looked >= most and is_there(deferred):
-            return found, deferred
+    items = iter(items)
+    while some := list(islice(items, min(TOGETHER, limit - len(found), max(1, most - looked)))):
+        ask_for(deferred for _, deferred in some if deferred is not None)
+        for _, deferred in some:
+            mark = _mark_of(deferred)
+            if mark in shown:
+                continue
+            shown.add(mark)
+            if _fits(deferred, state, plugin, user):
+                found.append(deferred)
+                if len(found) == limit:
+                    return found, None
+            looked += 1
+            if looked >= most and is_there(deferred):
+                return found, deferred
     return found, None
 
 
@@ -130,13 +142,50 @@ def _on_desk(queue):
 
 def _waiting(queue):
     """What was taken in and what is still in the lanes, newest first."""
-    found = [((place[1], place[2:]), deferred) for place, deferred in queue.waiting.items()]
-    for lane_number in range(len(queue.lanes)):
+    waiting = queue.waiting
+    later = (((place[1], place[2:]), deferred) for place, deferred in waiting.later.values())
+    return merge(*_runs(waiting.ready), *_runs(waiting.blocked), *_runs(waiting.parked),
+                 _by_put(later), _by_put(_in_lanes(queue)), key=_by_key, reverse=True)
+
+
+def _runs(calls):
+    """Of a tree whose keys end with when and where a call was put, one list for each beginning."""
+    found, key = [], None
+    while True:
+        try:
+            key = calls.minKey(key)
+        except ValueError:  # no more
+            return found
+        found.append(_run(calls, key[:-3]))
+        key = (*key[:-3], math.inf)
+
+
+def _run(calls, beginning):
+    """The calls whose keys begin so: a leaf is loaded when its turn comes."""
+    bound = (*beginning, math.inf)
+    while True:
+        try:
+            key = calls.maxKey(bound)
+        except ValueError:  # nothing so low
+            return
+        if key[:-3] != beginning:
+            return
+        yield (key[-3], key[-2:]), calls[key]
+        bound = (*key[:-1], key[-1] - 1)
+
+
+def _in_lanes(queue):
+    for lane_number, lane in enumerate(queue.lanes):
+        ask_for(lane.values(queue.marks.get(lane_number)[0] // CHUNK))
         for number, entry in queue.not_taken_in(lane_number):
             if entry.deferred is not None:
                 place = place_in_lane(entry, lane_number, number)
-                found.append(((entry.put_at, place[2:]), entry.deferred))
-    return sorted(found, key=itemgetter(0), reverse=True)
+                yield (entry.put_at, place[2:]), entry.deferred
+
+
+def _by_put(items):
+    """Clocks differ, and some were put before: only who has seen all knows the order."""
+    return sorted(items, key=_by_key, reverse=True)
 
 
 def _cancelled(queue):
@@ -199,11 +248,14 @@ def purge(queue, state, older_than, now):
     for tree, parse in ([(queue.failed, parse_id)] if state == FAILED else
                         [(tree, parse_filing_key) for tree in slices.values()]):
         # What was put since has not ended before, and is not loaded to see that.
-        for key in [key for key in tree.keys() if parse(key)[2] <= before + SKEW_SECONDS]:
-            if dropped == MOST:
-                return dropped
-            deferred = tree[key]
-            if deferred.state == state and deferred.ended_at <= before:
-                del tree[key]
-                dropped += 1
+        keys = iter([key for key in tree.keys() if parse(key)[2] <= before + SKEW_SECONDS])
+        while some := [(key, tree[key]) for key in islice(keys, min(TOGETHER, MOST - dropped))]:
+            # Together: the longer it takes, the more it meets what a worker files meanwhile.
+            ask_for(deferred for _, deferred in some)
+            for key, deferred in some:
+                if deferred.state == state and deferred.ended_at <= before:
+                    del tree[key]
+                    dropped += 1
+        if dropped == MOST:
+            return dropped
     return dropped

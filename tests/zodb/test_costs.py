@@ -13,6 +13,7 @@ from ZODB.utils import p64
 from ZODB.utils import u64
 
 from Products.zasync import lanes
+from Products.zasync import listing
 from Products.zasync import payload
 from Products.zasync.claiming import TAKE_IN_MOST
 from Products.zasync.failure import Failure
@@ -290,6 +291,61 @@ def test_of_many_that_were_cancelled_a_beat_looks_at_a_part_and_all_are_filed(st
     queue = worker.begin()
     assert not queue.cancelled and not queue.desk.n_taken_in() and queue.length_new() == 0
     assert sum(len(calls) for calls in queue.withdrawn.values()) == calls
+
+
+def pages_of(queue, size):
+    """The calls that wait, read page by page."""
+    found, last = [], None
+    while page := listing.page(queue, 'new', start=last, limit=size):
+        found += page
+        last = page[-1].id
+    return found
+
+
+@pytest.mark.parametrize('kind', ['ready', 'of one series', 'behind another'])
+def test_a_page_of_calls_that_wait_loads_as_much_however_many_do(file_store, kind):
+    caller, worker = file_store.client(), file_store.client()
+    first = caller.put(make_call(series='one' if kind == 'of one series' else None))
+    worker.beat(LATE, 1)
+    queue = caller.begin()
+    for number in range(1, 4_000):
+        queue.put(make_call(number, priority=number % 3,
+                            series='one' if kind == 'of one series' else None),
+                  number % LANES, after=[queue.find(first)] if kind == 'behind another' else ())
+    caller.commit()
+    take_in(worker)
+    while kind == 'of one series' and worker.begin().desk.n_ready:
+        worker.beat(LATE, 1)
+    assert loads_of(worker, lambda queue: listing.page(queue, limit=20)) < 150
+    worker.begin()
+    assert [each.put_at for each in listing.page(worker.queue, 'new', limit=20)] == [
+        NOW + number for number in range(3_999, 3_979, -1)]
+
+
+def test_pages_of_calls_that_wait_are_newest_first_wherever_they_wait(store):
+    caller, worker = store.client(), store.client()
+    first = caller.put(make_call(series='one'))
+    worker.beat(LATE, 1)
+    numbers = [number * 7 % 200 for number in range(1, 200)]  # clocks differ
+    for part in (numbers[:150], numbers[150:]):  # what comes last is still in its lane
+        queue = caller.begin()
+        for number in part:
+            queue.put(make_call(number, priority=number % 3 - 1,
+                                series={1: 'one', 2: 'two'}.get(number % 5),
+                                not_before=LATE + 200 - number if number % 7 == 0 else 0.0),
+                      number % LANES,
+                      after=[queue.find(first)] if number % 11 == 0 else ())
+        caller.commit()
+        if part == numbers[:150]:
+            worker.beat(LATE)
+            worker.beat(LATE, 40)
+    queue = worker.begin()
+    assert queue.desk.n_ready and queue.desk.n_later and len(queue.waiting.blocked) > 5
+    assert len(queue.waiting.parked) > 5 and queue.has_news()
+    running = {each.put_at for each in queue.desk.running.values()}
+    expected = sorted({NOW + number for number in numbers} - running, reverse=True)
+    for size in (1, 7, 500):
+        assert [each.put_at for each in pages_of(queue, size)] == expected
 
 
 class Prefetching(DemoStorage):
