@@ -6,6 +6,7 @@ import re
 import pytest
 import transaction
 from bs4 import BeautifulSoup
+from persistent import GHOST
 
 from Products.zasync.board import Progress
 from Products.zasync.failure import Failure
@@ -277,3 +278,17 @@ def test_looking_at_calls_writes_nothing(site, calls):
     site.browser('admin').get('/zam/manage_calls')
     site.browser('admin').get('/zam/manage_call', params={'id': calls['failed'].id})
     assert site.db.lastTransaction() == last
+
+
+def test_the_page_of_a_call_that_waits_for_many_loads_and_names_some(site, manager, now):
+    site.login('bob')
+    job = ('zope_exec', ('/', {}, 'nothing', {}))
+    deferred = manager.putCall('aggregate', [job] * (callpages.AWAITED_MOST + 900))
+    transaction.commit()
+    site.login('admin')
+    manager._p_jar.cacheMinimize()
+    facts = dict(callpages.facts_of(deferred))
+    assert facts['Waits for'].endswith(f'{deferred.after[callpages.AWAITED_MOST - 1].id} '
+                                       'and 900 more')
+    loaded = sum(each._p_state != GHOST for each in deferred.after)
+    assert loaded == callpages.AWAITED_MOST

@@ -33,6 +33,9 @@ PAGE = 50
 #: Calls that are looked at for a page: a list by plugin or user loads each that does not fit.
 LOOK_MOST = 2_000
 
+#: Calls that a call waits for which its page names: an aggregate may have a thousand members.
+AWAITED_MOST = 50
+
 BADGES = {'new': 'secondary', 'accepted': 'primary', 'callback': 'info', 'resolved': 'success',
           'failed': 'danger', 'cancelled': 'warning', 'expired': 'warning'}
 
@@ -179,10 +182,17 @@ def facts_of(deferred):
          f'{deferred.timeout_seconds:g} s'),
         ('Key', deferred.key or ''),
         ('Series', deferred.series or ''),
-        ('Waits for', ', '.join(each.id for each in deferred.after if is_there(each))),
+        ('Waits for', _awaited(deferred.after)),
         ('Memo', showing.shown(deferred._memo) if deferred._memo is not None else ''),
         ('Result', showing.shown(deferred._result) if deferred.state == 'resolved' else '')]
     return [(label, text) for label, text in facts if text]
+
+
+def _awaited(calls):
+    """The ids of those calls, if they are not too many to be read."""
+    ids = [each.id for each in calls[:AWAITED_MOST] if is_there(each)]
+    more = len(calls) - AWAITED_MOST
+    return ', '.join(ids) + (f' and {more:,} more' if more > 0 else '')
 
 
 def attempts_of(deferred):
