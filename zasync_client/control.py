@@ -8,6 +8,7 @@ Imports: access, callview, pidfile, plaintext, errors, zasync.
 
 import json
 
+from Products.zasync import listing
 from Products.zasync.deferred import has_ended
 from Products.zasync.interfaces import FAILED
 from Products.zasync.listing import MOST
@@ -19,6 +20,10 @@ from .errors import NotSo
 from .errors import WorkerError
 from .plaintext import moment
 from .plaintext import safe
+
+
+#: Calls that one transaction of a purge drops, however many conflicts it has met.
+PURGE_LEAST = 100
 
 
 def status(config, options, clock):
@@ -186,11 +191,24 @@ def drain(config, options, clock):
 
 
 def purge(config, options, clock):
-    """Drop ended calls."""
+    """Drop ended calls, fewer at a time when that meets what a worker files meanwhile."""
+    total, most = 0, MOST
+
+    def drop(manager):
+        nonlocal most, tried
+        if tried:
+            most = max(PURGE_LEAST, most // 2)
+        tried = True
+        return listing.purge(manager.queue, options.state, options.older_than, clock.now(), most)
+
     with opened(config, clock) as target:
-        number = _repeatedly(lambda: target.change(
-            f'purge {options.state}', lambda m: m.purge(options.state, options.older_than)))
-    print(f'{_calls(number)} dropped')
+        while True:
+            tried = False
+            number = target.change(f'purge {options.state}', drop)
+            total += number
+            if number < most:
+                break
+    print(f'{_calls(total)} dropped')
     return 0
 
 

@@ -238,8 +238,8 @@ def _sorted(calls, keys, parse):
 
 # many at once
 
-def purge(queue, state, older_than, now):
-    """See IAsynchronousCallManager.purge; MOST at a time."""
+def purge(queue, state, older_than, now, most=MOST):
+    """See IAsynchronousCallManager.purge; `most` at a time."""
     if not isinstance(state, str) or state not in FINAL_STATES:
         raise ValueError(f'only calls that have ended can be purged, not those that are '
                          f'{told(state)}: {", ".join(sorted(FINAL_STATES))}')
@@ -249,13 +249,13 @@ def purge(queue, state, older_than, now):
                         [(tree, parse_filing_key) for tree in slices.values()]):
         # What was put since has not ended before, and is not loaded to see that.
         keys = iter([key for key in tree.keys() if parse(key)[2] <= before + SKEW_SECONDS])
-        while some := [(key, tree[key]) for key in islice(keys, min(TOGETHER, MOST - dropped))]:
+        while some := [(key, tree[key]) for key in islice(keys, min(TOGETHER, most - dropped))]:
             # Together: the longer it takes, the more it meets what a worker files meanwhile.
             ask_for(deferred for _, deferred in some)
             for key, deferred in some:
                 if deferred.state == state and deferred.ended_at <= before:
                     del tree[key]
                     dropped += 1
-        if dropped == MOST:
+        if dropped == most:
             return dropped
     return dropped

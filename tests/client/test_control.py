@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -12,9 +13,12 @@ import transaction
 from ZODB.FileStorage import FileStorage
 
 from bench.stack import our_environment
+from Products.zasync import listing
 from Products.zasync.clock import SYSTEM
+from Products.zasync.failure import Failure
 from Products.zasync.options import Options
 from tests.client import jobs
+from tests.fakes import make_call
 from zasync_client import access
 from zasync_client import control
 from zasync_client.database import Database
@@ -227,6 +231,46 @@ def test_a_change_that_meets_conflicts_is_made_again(site, operator, tmp_path):
         with pytest.raises(NotSo, match='others keep writing'):
             target.change('a test', lambda manager: change(manager, 1000))
         assert len(rounds) == access.ATTEMPTS
+    finally:
+        other.close()
+        target._database.close()
+
+
+def test_a_purge_that_meets_what_is_filed_goes_on_with_fewer_calls(site, monkeypatch, capsys):
+    """A worker files a failure whenever a part takes long."""
+    target = access.Access(SimpleNamespace(target=('', 'zam1')), Database(
+        site.db, ('', 'zam1'), 1), SYSTEM)
+    other = site.db.open(transaction.TransactionManager(explicit=False))
+    real, now, filed, parts = listing.purge, SYSTEM.now(), [], []
+
+    def file_one():
+        other.transaction_manager.begin()
+        queue = other.root()['Application'].zam1.queue
+        queue.desk.running[ids[len(filed)]].fail(Failure('ValueError', 'no', ''), now)
+        queue.archive_ended(ids[len(filed)], 86_400)
+        filed.append(ids[len(filed)])
+        other.transaction_manager.commit()
+
+    def purge(*args):
+        parts.append(real(*args))
+        if parts[-1] > 100:
+            file_one()
+        return parts[-1]
+
+    other.transaction_manager.begin()
+    queue = other.root()['Application'].zam1.queue
+    ids = [queue.put(make_call(number), number % 4).id for number in range(800)]
+    queue.take_in_and_claim('boot', now, 800, 86_400)
+    other.transaction_manager.commit()
+    for _ in range(600):
+        file_one()
+    transaction.begin()
+    monkeypatch.setattr(listing, 'purge', purge)
+    monkeypatch.setattr(control, 'opened', lambda config, clock: nullcontext(target))
+    try:
+        assert control.purge(None, SimpleNamespace(state='failed', older_than=0), SYSTEM) == 0
+        assert capsys.readouterr().out == f'{len(filed)} calls dropped\n'
+        assert parts[-2] == control.PURGE_LEAST and len(filed) > 600
     finally:
         other.close()
         target._database.close()
