@@ -159,10 +159,11 @@ class Waiting(Persistent):
         """The same for a call of which not all were looked at that wait for it."""
         if not self.ended:
             return []
-        if has_ended(self.ended[0]):
+        if is_there(self.ended[0]) and self.ended[0].ended:
             return self.take_after(self.ended[0])
-        self.ended = self.ended[1:]  # it runs once more, and all wait for that
-        return []
+        undone, self.ended = not is_there(self.ended[0]), self.ended[1:]
+        # Else it runs once more, and all wait for that.
+        return self.take_not_held_up() if undone else []
 
     def _some_after(self, ended):
         """[(place, Deferred or None)] of those that wait for a call; these are noted no more."""
