@@ -58,6 +58,10 @@ class Archiving:
             return
         if deferred.is_waiting() and deferred.attempt == 0:
             deferred.accept(boot, now)
+        elif deferred.attempt == 0:
+            # It was cancelled: of what runs `cancelled` has nothing, and it may be that no beat
+            # looks there for long.
+            self.cancelled.pop(id, None)
         self.desk.add_running(id, deferred)
 
     def _note_expiry(self, deferred):

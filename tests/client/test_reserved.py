@@ -359,6 +359,29 @@ def test_a_worker_that_is_stopped_leaves_nothing_reserved(group):
     assert states(deferreds) == [NEW] * 3
 
 
+@pytest.mark.parametrize('when', ['before', 'meanwhile'])
+def test_a_reserved_call_that_is_cancelled_while_its_worker_stops_counts_no_more(group, when):
+    """Else a manager could be deleted with as many calls that wait."""
+    gate = Gate()
+    group.actions['wait'] = lambda run, number: (gate.wait(), group.mark(run, number))
+    worker = group.worker()
+    deferreds = [group.put('do', 'wait', 0), *group.put_marks(1)]
+    group.step(worker)
+    assert reserved(group) == ids(deferreds)
+    if when == 'meanwhile':
+        worker._pool.start()
+        gate.reached()
+    worker._beat.draining = True
+    group.put_marks(2)
+    assert group.do(deferreds[0].cancel)
+    group.step(worker)
+    gate.open()
+    group.stop(worker)
+    assert group.counts() == (len(group.manager.calls('new')), 0)
+    assert not group.manager.queue.cancelled
+    assert group.manager.calls('cancelled') == [deferreds[0]]
+
+
 @pytest.mark.parametrize('when', ['before', 'meanwhile', 'after'])
 def test_the_put_of_a_reserved_call_is_undone(group, when):
     """Of one that is claimed it can not be: its record was written again."""
