@@ -85,11 +85,16 @@ def move_periodic(periodic, targets):
     spread = _Spread(targets)
     moved = list(periodic.items())
     for id, each in moved:
-        target = spread.choose({each.call.plugin})
+        target = spread.choose(_plugins_of(each.call))
         del periodic[id]
         each.id = _free_id(id, target.periodic)
         target.periodic[each.id] = each
     return len(moved)
+
+
+def _plugins_of(call):
+    """The plugins of a Call and of those it is made of."""
+    return {call.plugin}.union(*map(_plugins_of, call.members))
 
 
 def _free_id(id, mapping):

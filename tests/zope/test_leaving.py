@@ -326,6 +326,18 @@ def test_periodic_calls_go_along_under_an_id_that_is_free(admin, zad):
     assert admin.get(f'/zad/{"zam1"}/manage_periodic').status_int == 200
 
 
+def test_a_periodic_call_goes_where_a_worker_has_the_plugins_of_its_members_too(admin, zad):
+    for id, plugins in (('zam1', ['aggregate']), ('zam2', ['aggregate', 'special']),
+                        ('zam3', ['aggregate', 'special'])):
+        sign_on(zad[id], plugins)
+    put(zad, 3, 'zam3')
+    member = 'aggregate', ([('special', ())],)
+    zad.zam2.setPeriodicCall('nightly', '0 3 * * *', 'UTC', 'aggregate', ([member],))
+    transaction.commit()
+    assert 'zam2 was removed.' in follow(admin, remove(admin)).text
+    assert [id for id in ('zam1', 'zam3') if zad[id].periodic] == ['zam3']
+
+
 def test_a_call_joins_another_by_its_key_wherever_that_one_went(admin, zad):
     first = zad.putCallWith(Options(key='k'), *CALL)
     transaction.commit()
