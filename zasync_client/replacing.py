@@ -1,7 +1,8 @@
 """Replacing: whether a worker is to be replaced by one without what troubles it, and why.
 
 A thread that hangs can't be stopped, and memory that was taken is seldom given back: what rids
-a worker of them is a new life. How that comes about is not known here: a process of its own
+a worker of them is a new life. So it is with calls of a manager that is at its target no more.
+How that comes about is not known here: a process of its own
 begins anew (`succession`), inside Zope the next worker is started beside the old threads.
 
 Imports: runs, zasync.
@@ -47,10 +48,13 @@ class Replacing:
         self._since = clock.monotonic()
         self.wanted = None
 
-    def want(self, reason, outcome):
-        """Have the worker replaced, unless its life has just begun; from any thread."""
-        if (self.wanted is None
-                and self._clock.monotonic() - self._since >= SHORTEST_LIFE_SECONDS):
+    def want(self, reason, outcome, at_once=False):
+        """Have the worker replaced, unless its life has just begun; from any thread.
+
+        at_once -- even then: the next life is known not to have that trouble.
+        """
+        if (self.wanted is None and (at_once or
+                self._clock.monotonic() - self._since >= SHORTEST_LIFE_SECONDS)):
             self.wanted = Replacement(reason, outcome)
             log.warning('worker %s is to be replaced: %s', self._boot, reason)
             self._wake()

@@ -9,8 +9,8 @@ import threading
 class Service:
     """The beat at one desk, and the Ends of its calls that are not filed there.
 
-    identity -- of a sibling's manager, see siblings. target -- its path as its claims have it.
-    place -- where it is now. is_away -- it was not there.
+    identity -- of its manager, see siblings; of our own manager when its desk was taken. target --
+    its path as its claims have it. place -- where it is now. is_away -- it was not there.
     """
 
     def __init__(self, beat, identity=None):

@@ -30,6 +30,7 @@ from .beat import Done
 from .beat import SWEEP_SECONDS
 from .claims import ALONE
 from .claims import End
+from .claims import ENDED
 from .claims import GIVE_BACK
 from .claims import UNBEGUN
 from .database import AWAY_SECONDS
@@ -51,6 +52,7 @@ from .pool import Pool
 from .replacing import Replacing
 from .runs import Runs
 from .service import Service
+from .siblings import identity
 from .siblings import Siblings
 from .work import tell_later
 from .work import Work
@@ -98,6 +100,8 @@ class Worker:
         self._foresight = Foresight()
         self._beat = self._make_beat(config.target)
         self._own = Service(self._beat)
+        #: The identity of the manager that was at the target last.
+        self._at_target = None
         self._guests = Guests(database, clock, self.boot, config.threads, self._siblings,
                               self._make_beat)
         self._pool = Pool(config.threads, self._make_runner, self._on_end,
@@ -176,6 +180,7 @@ class Worker:
             self._foresight.watch(db)
             self._wakeup.watch(db, self._foresight.hear)
         # crash point 32: the desk is taken, its calls are given out; nothing has run.
+        self._own.identity = identity(manager)
         self._beat.note(Done((), False, (), {}, True))
 
     def drain(self):
@@ -263,14 +268,14 @@ class Worker:
             if not self._beat.draining:
                 log.warning('nobody holds the desk any more: the manager was made anew, it may '
                             'be, or the start of this worker was undone')
-                self.register()
+                self._register_again()
         except DeskLost as reason:
             if not reason.to_guest:
                 raise
             if not self._beat.draining:
                 log.warning('this worker was taken for dead, and its calls were given to a '
                             'sibling; it takes its desk back')
-                self.register()
+                self._register_again()
         except TargetAway:
             if not self._beat.draining:
                 self._await_target()
@@ -284,6 +289,19 @@ class Worker:
             self._beat.doubt()
             self._clock.wait(self.stopping, self._config.initial_retry_seconds)
         return False
+
+    def _register_again(self):
+        """Take the desk of the target once more; or have a next life do so at another manager.
+
+        What we have claimed at the one that was there, and can't give back any more, all others
+        take for run as long as this life lasts.
+        """
+        held = self._pool.held() or any(end.how != ENDED for end in self._own.ends())
+        if held and self._at_target != self._own.identity:
+            self.replacing.want('another manager is at its target', policy.WORKER_REPLACED,
+                                at_once=True)
+        else:
+            self.register()
 
     def _await_target(self):
         """Wait until there is something at the path of the target again."""
@@ -323,6 +341,8 @@ class Worker:
         ends = service.ends()
         with unit_of_work('zasync beat') as work:
             manager = self._manager_of(service)
+            if service is self._own:
+                self._at_target = identity(manager)
             done = service.beat.in_transaction(manager, now, ends, here, len(held), hurry)
             if done is None:
                 work.abandon()

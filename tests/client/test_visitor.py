@@ -11,6 +11,7 @@ from Products.zasync.options import Options
 from Products.zasync.options import Retry
 from tests.client import jobs
 from tests.client.farm import CALL
+from tests.client.farm import states
 from tests.client.fate import Gate
 from zasync_client.beat import GUEST
 from zasync_client.beat import RECONCILE_SECONDS
@@ -265,6 +266,59 @@ def test_a_guest_goes_on_at_a_renamed_manager(farm):
     assert later.state == 'resolved'
     farm.let_pass(30, alive)
     assert farm.holder('zam9') == (None, False)
+
+
+@pytest.mark.parametrize('adopted', [False, True])
+def test_another_manager_gets_the_id_of_one_whose_calls_run(farm, adopted):
+    gate = Gate()
+
+    def fails_once(run):
+        gate.wait()
+        if run.attempt == 1:
+            raise RuntimeError('on purpose')
+        return 'done'
+
+    plugins = [('fails', fails_once), ('ends', lambda run: gate.wait())]
+    own, sibling = (farm.serve(id, plugins=plugins, threads=2) for id in ('zam1', 'zam2'))
+    fails = farm.put_to('zam1', 'fails', options=Options(retry=Retry(attempts=2, delay=0.0)))
+    ends = farm.put_to('zam1', 'ends')
+    farm.step(own)
+    gate.reached(), gate.reached()
+    rename(farm, 'zam1', 'zam9')
+    farm.zad._setObject('zam1', AsynchronousCallManager('zam1'))
+    transaction.commit()
+    if adopted:  # and taken for dead, so that all runs again
+        farm.put_to('zam1', *CALL)
+        for _ in range(7):
+            farm.let_pass(10, sibling)
+        assert farm.holder('zam1') == (sibling.boot, True)
+    farm.step(own)
+    assert own.replacing.is_wanted()
+    gate.open()
+    farm.settle(own)
+    transaction.begin()
+    assert adopted or ends.state == 'resolved'
+    farm.stop(own)
+    heir = farm.serve('zam1', plugins=plugins)
+    waits = farm.put_to('zam1', *CALL)
+    for _ in range(4):
+        farm.let_pass(30, heir, sibling)
+        farm.run(heir, sibling)
+    assert (fails.result, states(ends, waits)) == ('done', ['resolved'] * 2)
+    assert [farm.zad[id].open_calls() for id in ('zam1', 'zam9')] == [0, 0]
+    assert farm.holder('zam1') == (heir.boot, False)
+
+
+def test_a_worker_goes_on_with_another_manager_of_that_id_if_it_has_claimed_nothing(farm):
+    own = farm.serve('zam1')
+    farm.run(own)
+    rename(farm, 'zam1', 'zam9')
+    farm.zad._setObject('zam1', AsynchronousCallManager('zam1'))
+    transaction.commit()
+    waits = farm.put_to('zam1', *CALL)
+    farm.run(own)
+    assert waits.state == 'resolved' and not own.replacing.is_wanted()
+    assert farm.holder('zam1') == (own.boot, False)
 
 
 def test_a_visitor_whose_sibling_dies_is_its_guest_from_then_on(farm, tmp_path):
