@@ -10,6 +10,8 @@ Imports: filing, claims, rules, runs, pace, errors, zasync.
 import logging
 from typing import NamedTuple
 
+from Acquisition import aq_base
+
 from Products.zasync import periodic
 from Products.zasync import policy
 from Products.zasync.claiming import Offers
@@ -184,6 +186,10 @@ class Beat:
             self._has_claimed = True
             if not holds:
                 self._reconciled_at = self._clock.monotonic()
+        if claims and not holds:
+            # Whoever pauses the manager asks its own worker whether the pause has been seen: what
+            # is paused by the time of our commit is not claimed.
+            manager._p_jar.readCurrent(aq_base(manager))
         self.next_due = self._next_due(manager, now, slots > len(claims), idle)
         self._write_board(queue, reports, {claim.id for claim in claims})
         if holds:

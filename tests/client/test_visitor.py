@@ -1,5 +1,7 @@
 """What a visitor does with the calls it has taken, when something comes in between."""
 
+import threading
+
 import pytest
 import transaction
 from Acquisition import aq_base
@@ -106,6 +108,50 @@ def test_the_answer_to_a_claim_of_a_visitor_is_lost(farm, tmp_path, monkeypatch)
     assert [attempt.outcome for attempt in call.attempts] == ['nobody ran it', 'resolved']
     go.touch()
     farm.settle(busy)
+
+
+def test_a_visitor_claims_nothing_of_a_manager_that_has_been_drained(farm, tmp_path, monkeypatch):
+    """Whoever drains it asks its own worker, which has seen the pause."""
+    busy, go = hold_up(farm, tmp_path)
+    call = wait_at_sibling(farm, busy, *CALL)
+    visitor, real, drained, visits = farm.serve('zam1'), transaction.commit, [], []
+
+    def drain():
+        transaction.begin()
+        zad = farm.db.open().root()['Application'].zad
+        zad.zam2.pause()
+        zad.zam2.ping()
+        real()
+        go.touch()
+        farm.settle(busy)
+        busy.step(farm.clock.now())
+        transaction.begin()
+        queue = zad.zam2.queue
+        drained.append(not queue.length_accepted()
+                       and queue.pulse.answered == queue.ping.asked_at)
+        zad._p_jar.close()
+
+    def commit():
+        is_beat = transaction.get().description.strip() == 'zasync beat'
+        if is_beat and not visits and visitor._guests.services():
+            visits.append(1)
+            other = threading.Thread(target=drain)
+            other.start()
+            other.join(30)
+        real()
+
+    monkeypatch.setattr(transaction, 'commit', commit)
+    farm.clock.advance(0.3)
+    farm.step(visitor)
+    transaction.begin()
+    assert drained == [True]
+    assert (call.state, call.owner, farm.zad.zam2.lenAcceptedCalls()) == ('new', None, 0)
+    farm.run(visitor, busy)
+    assert call.state == 'new'
+    farm.zad.zam2.resume()
+    transaction.commit()
+    farm.run(busy)
+    assert call.state == 'resolved'
 
 
 @pytest.mark.parametrize('when', ['busy', 'free', 'paused'])
