@@ -129,11 +129,11 @@ class Guests:
             manager = self._database.manager()
             dead, alive = self._siblings.look(manager)
             self._has_siblings = bool(dead or alive)
-            now = self._clock.now()
+            now, leaves = self._clock.now(), manager.leaving
             strangers = [(self._service_at(each), pulse_serial(each)) for each in dead
-                         if self._is_stranded(each, now)]
+                         if not leaves and self._is_stranded(each, now)]
             busy = []
-            if len(held) < self._threads:
+            if len(held) < self._threads and not leaves:
                 busy = [self._service_at(each) for each in alive
                         if each.queue.pulse.new and not each.paused]
             needed = {service.identity for service in busy}
@@ -147,6 +147,9 @@ class Guests:
             self._adopt(service, serial, held)
         for service in done:
             self._end(service)
+        for service in self._services.values():
+            # The removal of our manager waits for the end of what we run as a visitor.
+            service.beat.draining = leaves and service.beat.role == VISITOR
         for service in busy:
             self._services.setdefault(service.target, service)
 

@@ -30,7 +30,8 @@ class Census(NamedTuple):
     """What a manager has: numbers of calls by kind, kept results, ids of its periodic calls.
 
     results -- a number above RESULTS_MOST stands for any larger one. served -- a worker lives and
-    runs those that run. lacking -- plugins that its worker offers and no sibling's.
+    runs those that run. lacking -- plugins that its worker offers and no sibling's. visits --
+    calls of others that its worker runs.
     """
 
     waiting: int
@@ -40,6 +41,7 @@ class Census(NamedTuple):
     periodic: tuple
     served: bool
     lacking: tuple
+    visits: int
 
 
 def census(dispatcher, manager):
@@ -50,7 +52,7 @@ def census(dispatcher, manager):
     return Census(queue.length_new(), queue.length_accepted(), len(queue.failed),
                   sum(1 for _ in islice(_results(queue), RESULTS_MOST + 1)),
                   tuple(manager.periodic), _is_served(dispatcher, manager),
-                  tuple(sorted(set(queue.card.plugins) - theirs)))
+                  tuple(sorted(set(queue.card.plugins) - theirs)), _visits(dispatcher, manager))
 
 
 def _results(queue):
@@ -101,7 +103,7 @@ def go_on(dispatcher, manager, now):
         moving.move_periodic(manager.periodic, targets)
     moving.move_some(queue, targets, manager.names(), now, manager.rotation_period,
                      _is_served(dispatcher, manager))
-    if moving.left(queue):
+    if moving.left(queue) or _visits(dispatcher, manager):
         return False
     # Whoever sets a periodic call meanwhile meets us here: nothing merges with an empty tree.
     # Whoever calls it off writes the manager.
@@ -122,6 +124,20 @@ def _is_served(dispatcher, manager):
              if loads.is_heard_of(each.queue.pulse, dispatcher.max_idle_time)}
     desk = manager.queue.desk
     return bool((alive - {None}) & {desk.boot, *(each.owner for each in desk.running.values())})
+
+
+def _visits(dispatcher, manager):
+    """How many calls of others its worker runs, if it lives.
+
+    When the manager is gone nobody knows any more that it does, and they are given out again.
+    """
+    desk, pulse = manager.queue.desk, manager.queue.pulse
+    if (desk.boot is None or desk.guest
+            or not loads.is_heard_of(pulse, dispatcher.max_idle_time)):
+        return 0
+    return sum(deferred.owner == desk.boot for each in dispatcher.managers()
+               if each.getId() != manager.getId()
+               for deferred in each.queue.desk.running.values())
 
 
 def _targets(dispatcher, manager):

@@ -11,6 +11,7 @@ from Products.zasync.board import Progress
 from Products.zasync.manager import AsynchronousCallManager
 from Products.zasync.options import Options
 from Products.zasync.options import Retry
+from Products.zasyncdispatcher import leaving
 from tests.client import jobs
 from tests.client.farm import CALL
 from tests.client.farm import states
@@ -365,6 +366,41 @@ def test_a_worker_goes_on_with_another_manager_of_that_id_if_it_has_claimed_noth
     farm.run(own)
     assert waits.state == 'resolved' and not own.replacing.is_wanted()
     assert farm.holder('zam1') == (own.boot, False)
+
+
+def test_the_removal_of_a_manager_waits_for_what_its_worker_runs_as_a_visitor(farm, tmp_path):
+    """Nobody would know any more that this worker lives: the call would be given out again."""
+    gate = Gate()
+    plugins = [('waits', lambda run: gate.wait())]
+    busy, go = hold_up(farm, tmp_path, plugins=plugins)
+    call = wait_at_sibling(farm, busy, 'waits', retry=False)
+    visitor = farm.serve('zam1', plugins=plugins, threads=2)
+    visit(farm, visitor, call)
+    gate.reached()
+    further = wait_at_sibling(farm, busy, *CALL)
+
+    def step():
+        transaction.begin()
+        leaving.start(farm.zad, farm.zad.zam1)
+        gone = leaving.go_on(farm.zad, farm.zad.zam1, farm.clock.now())
+        transaction.commit()
+        return gone
+
+    assert not step()
+    assert leaving.census(farm.zad, farm.zad.zam1).visits == 1
+    farm.let_pass(5, busy, visitor, each=1.0)
+    assert further.state == 'new'  # it claims nothing more
+    assert not step()
+    gate.open()
+    farm.settle(visitor)
+    farm.run(visitor)
+    transaction.begin()
+    assert call.state == 'resolved' and further.state == 'new'
+    assert step() and 'zam1' not in farm.zad.objectIds()
+    go.touch()
+    farm.settle(busy)
+    farm.run(busy)
+    assert further.state == 'resolved'
 
 
 def test_a_visitor_whose_sibling_dies_is_its_guest_from_then_on(farm, tmp_path):

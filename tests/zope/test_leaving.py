@@ -311,6 +311,28 @@ def test_failed_calls_are_run_again_from_their_new_place(admin, zad):
     assert claim(place) == [deferred]
 
 
+def test_the_page_says_that_the_worker_runs_calls_of_others_which_are_waited_for(admin, zad):
+    put(zad, manager='zam1')
+    call, = zad.zam1.queue.take_in_and_claim('boot-zam2', LATE, 1, 86_400)
+    transaction.commit()
+    said = text_of(ask(admin), '#sentences')
+    assert 'Calls of other managers that its worker runs: 1. The removal waits' in said
+    page = follow(admin, remove(admin))
+    assert 'zam2 is being removed' in page.text and 'zam2' in zad.objectIds()
+    call.succeed(None, NOW)
+    transaction.commit()
+    assert 'zam2 was removed.' in follow(admin, remove(admin)).text
+
+
+@pytest.mark.parametrize('why', ['stopped', 'a guest has its desk'])
+def test_what_others_run_is_not_waited_for(admin, zad, why):
+    put(zad, manager='zam1')
+    zad.zam1.queue.take_in_and_claim('boot-zam2', LATE, 1, 86_400)
+    zad.zam2.queue.desk.take(None if why == 'stopped' else 'boot-zam2', guest=True)
+    transaction.commit()
+    assert 'zam2 was removed.' in follow(admin, remove(admin)).text
+
+
 def test_periodic_calls_go_along_under_an_id_that_is_free(admin, zad):
     for id in ('zam1', 'zam2', 'zam3'):
         zad[id].setPeriodicCall('nightly', '0 3 * * *', 'UTC', *CALL[:1], CALL[1:], title=id)

@@ -191,6 +191,9 @@ def _of_moving(census, others):
     elif census.running:
         yield (f'Calls that ran in a worker that is gone: {census.running}, moved. They start '
                'again, or fail if they may not run twice.')
+    if census.visits:
+        yield (f'Calls of other managers that its worker runs: {census.visits}. The removal waits '
+               'for their end.')
     if census.failed:
         yield f'Calls that failed and are kept: {census.failed}, moved.'
     if census.periodic:
