@@ -298,6 +298,23 @@ def test_a_visitor_sleeps_while_it_runs_a_call_of_a_manager_that_was_moved_away(
     assert visitor._guests.services() == []
 
 
+@pytest.mark.parametrize('seconds', [40, 70])
+def test_calls_that_run_at_a_renamed_manager_end_well_within_max_idle_time(farm, seconds):
+    """Its worker waits for the target, and gives no sign of life at the new place."""
+    gate = Gate()
+    own = farm.serve('zam2', plugins=[('waits', lambda run: gate.wait())])
+    sibling = farm.serve('zam1')
+    call = farm.put_to('zam2', 'waits', options=Options(retry=False))
+    farm.step(own)
+    gate.reached()
+    rename(farm, 'zam2', 'zam9')
+    farm.let_pass(seconds, sibling)
+    gate.open()
+    farm.settle(own)
+    transaction.begin()
+    assert call.state == ('resolved' if seconds < farm.zad.max_idle_time else 'failed')
+
+
 def test_a_guest_goes_on_at_a_renamed_manager(farm):
     farm.serve('zam2', start=False)
     later = farm.put_to('zam2', 'schedule', 500, *CALL)
