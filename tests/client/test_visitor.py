@@ -373,6 +373,29 @@ def test_another_manager_gets_the_id_of_one_whose_calls_run(farm, adopted):
     assert farm.holder('zam1') == (heir.boot, False)
 
 
+def test_a_worker_process_begins_anew_at_another_manager_of_that_id(site, gate):
+    def swap():
+        manager = aq_base(site.app.zam1)
+        site.app._delObject('zam1', suppress_events=True)
+        manager._setId('zam9')
+        site.app._setObject('zam9', manager, set_owner=0, suppress_events=True)
+        site.app._setObject('zam1', AsynchronousCallManager('zam1'))
+
+    worker = site.start_worker('zam1')
+    ends = site.put('zope_call', jobs.wait_for_file, gate)
+    fails = site.put_with({'retry': Retry(attempts=2, delay=0.0)}, 'zope_call',
+                          jobs.wait_and_fail, gate)
+    site.wait(lambda: ends.owner and fails.owner)
+    boot = ends.owner
+    site.change(swap)
+    waits = site.put(*CALL)
+    with open(gate, 'w', encoding='ascii'):
+        site.ended(ends, waits)
+    assert (ends.state, waits.state) == ('resolved', 'resolved')
+    assert site.app.zam1.queue.desk.boot not in (None, boot)
+    assert site.app.zam1.queue.card.pid == worker.pid  # the same process
+
+
 def test_a_worker_goes_on_with_another_manager_of_that_id_if_it_has_claimed_nothing(farm):
     own = farm.serve('zam1')
     farm.run(own)
