@@ -1,9 +1,9 @@
 """Replacing: whether a worker is to be replaced by one without what troubles it, and why.
 
-A thread that hangs can't be stopped, and memory that was taken is seldom given back: what rids
-a worker of them is a new life. So it is with calls of a manager that is at its target no more.
-How that comes about is not known here: a process of its own
-begins anew (`succession`), inside Zope the next worker is started beside the old threads.
+A thread that hangs can't be stopped, and memory that was taken is seldom given back: what rids a
+worker of them is a new life. So it is with calls of a manager that is at its target no more. How
+that comes about is not known here: a process of its own begins anew (`succession`), inside Zope
+the next worker is started beside the old threads.
 
 Imports: runs, zasync.
 """
@@ -53,8 +53,8 @@ class Replacing:
 
         at_once -- even then: the next life is known not to have that trouble.
         """
-        if (self.wanted is None and (at_once or
-                self._clock.monotonic() - self._since >= SHORTEST_LIFE_SECONDS)):
+        lived = self._clock.monotonic() - self._since
+        if self.wanted is None and (at_once or lived >= SHORTEST_LIFE_SECONDS):
             self.wanted = Replacement(reason, outcome)
             log.warning('worker %s is to be replaced: %s', self._boot, reason)
             self._wake()

@@ -179,8 +179,9 @@ class Worker:
             db = self._database.watched()
             self._foresight.watch(db)
             self._wakeup.watch(db, self._foresight.hear)
+            taken = identity(manager)
         # crash point 32: the desk is taken, its calls are given out; nothing has run.
-        self._own.identity = identity(manager)
+        self._own.identity = taken
         self._beat.note(Done((), False, (), {}, True))
 
     def drain(self):
@@ -296,7 +297,8 @@ class Worker:
         What we have claimed at the one that was there, and can't give back any more, all others
         take for run as long as this life lasts.
         """
-        held = self._pool.held() or any(end.how != ENDED for end in self._own.ends())
+        held = any(claim.target == self._own.target for claim in self._pool.held())
+        held = held or any(end.how != ENDED for end in self._own.ends())
         if held and self._at_target != self._own.identity:
             self.replacing.want('another manager is at its target', policy.WORKER_REPLACED,
                                 at_once=True)

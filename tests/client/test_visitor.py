@@ -396,16 +396,22 @@ def test_a_worker_process_begins_anew_at_another_manager_of_that_id(site, gate):
     assert site.app.zam1.queue.card.pid == worker.pid  # the same process
 
 
-def test_a_worker_goes_on_with_another_manager_of_that_id_if_it_has_claimed_nothing(farm):
-    own = farm.serve('zam1')
-    farm.run(own)
+def test_a_worker_goes_on_with_another_manager_of_that_id_if_it_has_claimed_nothing_there(
+        farm, visited):
+    _, own, call, gate = visited
     rename(farm, 'zam1', 'zam9')
     farm.zad._setObject('zam1', AsynchronousCallManager('zam1'))
     transaction.commit()
     waits = farm.put_to('zam1', *CALL)
+    farm.step(own)
+    farm.step(own)
+    transaction.begin()
+    assert farm.holder('zam1') == (own.boot, False) and not own.replacing.is_wanted()
+    assert (waits.owner or waits.ended) and call.owner == own.boot
+    gate.open()
     farm.run(own)
-    assert waits.state == 'resolved' and not own.replacing.is_wanted()
-    assert farm.holder('zam1') == (own.boot, False)
+    assert waits.state == 'resolved'
+    assert call.failure.text == 'on purpose'
 
 
 def test_the_removal_of_a_manager_waits_for_what_its_worker_runs_as_a_visitor(farm, tmp_path):
