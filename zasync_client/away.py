@@ -30,13 +30,14 @@ class ServerAway(ClientDisconnected):
 
 def is_away(error):
     """Whether an exception says that the server of a database is away."""
-    if isinstance(error, ClientDisconnected):
+    if _is_disconnected(error):
         return True
+    if LOST.isdisjoint(_names(error)) or not _is_of_relstorage(error):
+        return False
     code = getattr(error, 'pgcode', None)
     if not code or not isinstance(code, str):  # what a call raises may call anything so
         code = CONNECTION
-    return ((code in SHUTDOWN or code.startswith(CONNECTION))
-            and not LOST.isdisjoint(_names(error)) and _is_of_relstorage(error))
+    return code in SHUTDOWN or code.startswith(CONNECTION)
 
 
 def is_unable(error):
@@ -56,8 +57,13 @@ def told_away():
 
 def check_away(error):
     """Raise ServerAway if that exception says so in another way than ZEO's."""
-    if is_away(error) and not isinstance(error, ClientDisconnected):
+    if is_away(error) and not _is_disconnected(error):
         raise ServerAway(' '.join(str(error).split()) or type(error).__name__) from error
+
+
+def _is_disconnected(error):
+    # Nothing is asked of the exception: it may be a call's own, whose attributes raise others.
+    return issubclass(type(error), ClientDisconnected)
 
 
 def _names(error):

@@ -243,5 +243,6 @@ def commit():
 
 def is_storage_trouble(error):
     """Whether the storage may take the same commit later: a full disk, a read-only server."""
-    return isinstance(error, (StorageError, ReadOnlyError)) or is_unable(error) or (
-        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT))
+    kind = type(error)
+    return issubclass(kind, (StorageError, ReadOnlyError)) or is_unable(error) or (
+        issubclass(kind, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT))

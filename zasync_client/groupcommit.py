@@ -214,13 +214,13 @@ class _Group:
         except Unfit:
             raise
         except BaseException as error:
-            spoils = (isinstance(error, (TransientError, TransactionFailedError))
+            spoils = (issubclass(type(error), (TransientError, TransactionFailedError))
                       or is_away(error) or is_unable(error))
             if spoils and not self._runs.is_stopped(claim):
                 self._watch.check()
                 raise
             self._watch.roll_back()
-            if isinstance(error, Relayed):
+            if issubclass(type(error), Relayed):
                 outcome = Outcome(failure=error.failure, relayed=True)
             else:
                 try:

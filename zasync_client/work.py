@@ -158,7 +158,7 @@ class Work:
         """
         self.check_blame(claim, error)
         plugin_log.log(logging.WARNING if self._config.verbose_traceback else logging.DEBUG,
-                       'call %s raised an exception', claim.id, exc_info=error)
+                       'call %s raised an exception', claim.id, exc_info=True)
         delay = policy.next_try(retry_of(asked, plugin), failures, class_names(type(error)))
         if delay is not None:
             raise LaterAgain(delay, f'{type(error).__name__}: {text_of(error)}') from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass
+from typing import cast
 
 
 #: Longest text and traceback that are kept, in characters. A call that fails
@@ -33,9 +34,9 @@ class Failure:
     @classmethod
     def from_exception(cls, exception: BaseException) -> Failure:
         """The account of `exception`, its traceback and its causes."""
-        if isinstance(exception, Relayed):
-            return exception.failure
-        return cls(type_name=dotted_name(type(exception)), text=text_of(exception)[:TEXT_LIMIT],
+        if issubclass(type(exception), Relayed):  # its own __class__ may raise
+            return cast(Relayed, exception).failure
+        return cls(type_name=dotted_name(type(exception)), text=text_of(exception),
                    traceback_text=''.join(lines_of(exception))[-TRACEBACK_LIMIT:])
 
     def __str__(self) -> str:
@@ -44,15 +45,19 @@ class Failure:
 
 def dotted_name(kind: type) -> str:
     """The dotted name of a class; one of Python's own has no module in it."""
-    # None too is in code that was executed in a bare namespace.
     module = getattr(kind, '__module__', 'builtins')
-    return kind.__qualname__ if module == 'builtins' else f'{module}.{kind.__qualname__}'
+    # None is in code that was executed in a bare namespace.
+    bare = not isinstance(module, str) or module == 'builtins'
+    return kind.__qualname__ if bare else f'{module}.{kind.__qualname__}'
 
 
 def text_of(exception: BaseException) -> str:
-    """str() of an exception of whatever class; a failing __str__ must not hide the failure."""
+    """str() of an exception of whatever class; a failing __str__ must not hide the failure.
+
+    As plain text, for str() may return what has a class of its own; no more than is kept.
+    """
     try:
-        return str(exception)
+        return str.__getitem__(str(exception), slice(TEXT_LIMIT))
     except BaseException as broken:  # SystemExit too: a call must not stop its worker
         return f'(its text can not be shown: {type(broken).__name__})'
 
@@ -68,8 +73,10 @@ def lines_of(exception: BaseException, frames: bool = True) -> list[str]:
             return traceback.format_exception(exception)
         return traceback.format_exception_only(exception)
     except BaseException as broken:  # as above
+        # Of a class that raises for whatever it is asked, too.
+        tb = vars(BaseException)['__traceback__'].__get__(exception)
         before = ['Traceback (most recent call last):\n',
-                  *traceback.format_tb(exception.__traceback__)] if frames else []
+                  *traceback.format_tb(tb)] if frames else []
         return [*before, f'{dotted_name(type(exception))}: {text_of(exception)}\n',
                 f'(the rest can not be shown: {type(broken).__name__})\n']
 

@@ -3,6 +3,7 @@
 import datetime
 import itertools
 import os
+from dataclasses import replace
 
 import pytest
 import transaction
@@ -10,6 +11,7 @@ from BTrees.OOBTree import OOBucket
 
 from Products.zasync import lanes
 from Products.zasync import listing
+from Products.zasync.options import Retry
 from Products.zasync.places import parse_id
 from tests.client import jobs
 from tests.client.fate import Gate
@@ -384,6 +386,76 @@ def test_a_call_fails_whatever_it_raises(fate, error):
     assert [call.state for call in calls] == ['failed', 'resolved']
     assert calls[0].failure.text.startswith('said')
     assert runs == [1]
+
+
+class Wrapping(Exception):
+    """As proxies do that were not made by their constructor."""
+
+    def __getattr__(self, name):
+        return getattr(self.wrapped, name)
+
+
+class Deaf(Exception):
+
+    def __getattribute__(self, name):
+        raise KeyError(name)
+
+
+class Classless(Exception):
+
+    @property
+    def __class__(self):
+        raise KeyError('class')
+
+
+class Marked(str):
+    """A text as markupsafe's is, whose parts are of its class."""
+
+    def __getitem__(self, key):
+        return Marked(super().__getitem__(key))
+
+
+class Saying(Exception):
+
+    def __str__(self):
+        return Marked(super().__str__())
+
+
+@pytest.mark.parametrize('groupable', [False, True])
+@pytest.mark.parametrize('kind', [Wrapping, Deaf, Classless, Saying])
+def test_a_call_fails_whatever_what_it_raises_answers(fate, kind, groupable):
+    runs = []
+
+    def raises(run):
+        runs.append(run.id)
+        raise kind('said')
+
+    worker = fate.worker(plugins=[('raises', raises)], changes={'batch_seconds': 1.0})
+    plugins = worker._config.plugins
+    plugins['raises'] = replace(plugins['raises'], groupable=groupable)
+    worker._habits.note_alone(('raises',), 0.0)
+    calls = [fate.call('raises'), fate.call('raises'), fate.call('echo', 1)]
+    run_all(fate, worker, calls)
+    assert [call.state for call in calls] == ['failed', 'failed', 'resolved']
+    failure = calls[0].failure
+    assert (failure.type_name, failure.text) == (f'{__name__}.{kind.__name__}', 'said')
+    assert type(failure.text) is str
+    assert 'raise kind' in failure.traceback_text
+    assert sorted(runs) == sorted(call.id for call in calls[:2])
+
+
+def test_the_log_repeats_no_more_of_what_a_call_raises_than_is_kept(fate, caplog):
+    def raises(run):
+        raise ValueError('x' * 1_000_000)
+
+    worker = fate.worker(plugins=[('raises', raises)])
+    fate.call('raises', retry=Retry(2))
+    with caplog.at_level('INFO', 'zasync'):
+        fate.go(worker)
+    told = [record.getMessage() for record in caplog.records
+            if 'failed and runs again' in record.getMessage()]
+    assert len(told) == 1
+    assert len(told[0]) < 3_000
 
 
 # dropping
