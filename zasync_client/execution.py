@@ -20,6 +20,7 @@ from Products.zasync import payload
 from Products.zasync import policy
 from Products.zasync.deferred import OUTCOME_MOST
 from Products.zasync.errors import BadResult
+from Products.zasync.errors import CommitRefused
 from Products.zasync.errors import NotOurs
 from Products.zasync.errors import ZAsyncError
 from Products.zasync.failure import Failure
@@ -216,8 +217,16 @@ class Execution:
             self._work.store(deferred, outcome)
             # A data manager of the plugin may refuse the commit: its failure, too.
             # crash point 16, at the vote: as 15; the servers drop what was voted for.
-            commit()
+            self._commit_end(call, deferred)
         return deferred
+
+    def _commit_end(self, call, deferred):
+        """Commit what a plugin or a callback did, and how it ended; raises what refuses that."""
+        with self._fence.ending(deferred):
+            commit()
+        if deferred.step() == call.step and not deferred.ended:
+            raise CommitRefused(f'the call {call.claim.id} has something called before its commit '
+                                'that ended the transaction: nothing was committed')
 
     def _run_apart(self, call, deferred, plugin):
         """Run a plugin that knows nothing of Zope, no connection open; → its Outcome."""
@@ -252,7 +261,7 @@ class Execution:
                 # other.
                 deferred = self._work.ours(call.claim)
                 self._work.store(deferred, outcome)
-                commit()
+                self._commit_end(call, deferred)
         except (TransientError, TransactionFailedError):
             raise
         except BaseException as error:

@@ -45,6 +45,7 @@ class Fence:
     def __init__(self, wake):
         self._wake = wake
         self._call = None
+        self._ending = None
         self._closed = False
 
     @contextmanager
@@ -63,6 +64,16 @@ class Fence:
                 raise _through_two(call.id)
         finally:
             self._call = None
+
+    @contextmanager
+    def ending(self, deferred):
+        """The body commits the end of that call, and runs first what it has left to hooks."""
+        self._ending = deferred.id, deferred._p_jar
+        transaction.manager.registerSynch(self)
+        try:
+            yield
+        finally:
+            self._ending = None
 
     @contextmanager
     def closed(self):
@@ -92,6 +103,9 @@ class Fence:
         """The error of a commit that may not be; None if it may, and then it is the owner's."""
         if self._closed:
             return CommitRefused('a call that shares a transaction with others can not commit')
+        if self._ending is not None:
+            id, connection = self._ending
+            return _through_two(id) if second_connections(current, connection) else None
         if self._call is None:
             return None
         call, deferred = self._call, self._call.deferred

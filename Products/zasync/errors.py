@@ -80,7 +80,8 @@ class NotOurs(ZAsyncError, TransientError):
 class CommitRefused(ZAsyncError):
     """A call tried to commit a transaction that is not its own, a request's or a group's; or it
     doomed that of a request, or failed in one, and what it did can't be undone alone; or it
-    changed a database through two connections, or had closed its own.
+    changed a database through two connections, or had closed its own; or what it had left to a
+    hook before its commit ended the transaction.
     """
 
 

@@ -48,6 +48,23 @@ def change_through_two_connections(name, commits=False, gate=None):
         transaction.commit()
 
 
+def change_through_two_connections_at_the_end(name):
+    """The same by a hook before its commit, as code does that gathers what it has to write."""
+    def write():
+        app.db().open().root()['others'] = name
+
+    app = current().app._p_jar
+    set_mark(name, 1)
+    transaction.get().addBeforeCommitHook(write)
+
+
+def abort_at_the_end(path):
+    """An effect, and a hook before its commit that aborts the transaction."""
+    note(path, 'ran')
+    set_mark(path, 1)
+    transaction.get().addBeforeCommitHook(transaction.abort)
+
+
 def change_through_a_later_connection(name):
     """An effect through a connection that the call has opened after closing its own.
 

@@ -143,6 +143,42 @@ def test_a_call_changes_the_database_through_two_connections(site):
     assert (good.state, site.root['marks']['after']) == ('resolved', 1)
 
 
+def put_as_call_and_as_callback(site, job, value):
+    """The two calls."""
+    call = site.put('zope_call', job, value)
+    other = site.app.zam1.putCall('zope_call', jobs.add, value, '')
+    other.addCallbacks(job)
+    transaction.commit()
+    return call, other
+
+
+def test_what_is_done_through_a_second_connection_by_a_hook_before_the_commit_is_refused(site):
+    calls = put_as_call_and_as_callback(
+        site, jobs.change_through_two_connections_at_the_end, 'twice')
+    site.start_worker(threads=1)
+    site.ended(*calls)
+    for call in calls:
+        assert call.failure.type_name == 'Products.zasync.errors.CommitRefused'
+        assert 'through two connections' in call.failure.text
+    assert 'twice' not in site.root['marks'] and 'others' not in site.root
+    good = site.put('zope_call', jobs.set_mark, 'after', 1)
+    site.ended(good)
+    assert good.state == 'resolved'
+
+
+def test_a_call_whose_hook_ends_the_transaction_before_the_commit_fails_and_runs_once(
+        site, tmp_path):
+    path = str(tmp_path / 'ran')
+    calls = put_as_call_and_as_callback(site, jobs.abort_at_the_end, path)
+    site.start_worker(threads=1)
+    site.ended(*calls)
+    for call in calls:
+        assert call.failure.type_name == 'Products.zasync.errors.CommitRefused'
+        assert 'before its commit that ended the transaction' in call.failure.text
+    assert path not in site.root['marks']
+    assert (tmp_path / 'ran').read_text('ascii') == 'ran\n' * 2
+
+
 def test_a_call_that_was_cancelled_commits_through_two_connections(site, tmp_path):
     site.start_worker(threads=1)
     gate = tmp_path / 'gate'
