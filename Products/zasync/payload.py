@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from . import values
 from .errors import BadCall
 from .errors import BadResult
+from .errors import told
 from .failure import Failure
 from .failure import text_of
 
@@ -90,6 +91,10 @@ def dump_result(result: object, largest: int = LARGEST_BYTES) -> bytes | Failure
     """
     if isinstance(result, Failure):
         dumps(result, BadResult, 'the failure', largest)
+        for name in ('type_name', 'traceback_text'):  # a list of calls could not show it
+            value = getattr(result, name)
+            if not isinstance(value, str):
+                raise BadResult(f'the {name} of the failure is no text but {told(value)}')
         return result
     return None if result is None else dumps(result, BadResult, 'the result', largest)
 

@@ -10,10 +10,12 @@ from AccessControl.SecurityManagement import noSecurityManager
 from AccessControl.users import system
 
 from Products.zasync.errors import BadCall
+from Products.zasync.failure import Failure
 from Products.zasync.options import Options
 from Products.zasync.options import Retry
 from tests.client import chains
 from tests.client.workbench import Bench
+from zasync_client import callview
 from zasync_client.config import Plugin
 
 
@@ -266,6 +268,18 @@ def test_a_result_of_a_call_that_can_not_be_pickled_goes_to_the_failure_chain(be
     run(bench, worker, deferred)
     assert deferred.result.startswith(text)
     assert kept(bench) == ()
+
+
+@pytest.mark.parametrize('fields, text', [
+    ((404, ''), 'the type_name of the failure is no text but 404'),
+    (('Declined', 'no', 7), 'the traceback_text of the failure is no text but 7')])
+def test_a_failure_that_a_list_of_calls_could_not_show_is_refused(bench, fields, text):
+    worker = bench.worker(plugins=[('fails', lambda run: Failure(*fields))])
+    deferred = bench.put('fails')
+    run(bench, worker, deferred)
+    assert text in callview.summary(deferred)['failure']
+    assert deferred.failure.type_name == 'Products.zasync.errors.BadResult'
+    assert deferred.failure.text == text
 
 
 @pytest.mark.parametrize('callbacks', [[], [(chains.big,)]])
