@@ -211,7 +211,7 @@ def abort():
     """Abort the current transaction. What goes wrong is logged: nothing was kept."""
     try:
         transaction.abort()
-    except Exception as error:  # and what went wrong before has to be told
+    except BaseException as error:  # SystemExit too; and what went wrong before has to be told
         if not is_away(error):
             log.exception('a data manager could not abort')
 

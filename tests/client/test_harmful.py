@@ -274,9 +274,10 @@ def test_a_conflict_of_storing_a_failure_does_not_run_the_call_again(bench, monk
     assert runs == [1]
 
 
-def test_a_data_manager_that_can_not_abort_does_not_hide_why_a_call_failed(bench):
+@pytest.mark.parametrize('abort', [RuntimeError('no abort'), SystemExit('no abort')])
+def test_a_data_manager_that_can_not_abort_does_not_hide_why_a_call_failed(bench, abort):
     def fails(run):
-        transaction.get().join(_Broken(RuntimeError('unused'), abort=RuntimeError('no abort')))
+        transaction.get().join(_Broken(RuntimeError('unused'), abort=abort))
         raise ValueError('the reason')
 
     worker = bench.worker(plugins=[('fails', fails)])
