@@ -198,7 +198,10 @@ class Execution:
             deferred.checkpoint(payload.dumps(memo, BadResult, 'the memo'))
             # crash point 12: the checkpoint is not committed; the call starts again at the last
             # one.
+            before = deferred._p_serial
             commit()
+            if deferred._p_serial == before:  # the fence has each commit write it
+                raise _undone_by_hook(call)
             # crash point 13: the checkpoint is committed; the call starts again with its memo.
             transaction.begin()
 
@@ -225,8 +228,7 @@ class Execution:
         with self._fence.ending(deferred):
             commit()
         if deferred.step() == call.step and not deferred.ended:
-            raise CommitRefused(f'the call {call.claim.id} has something called before its commit '
-                                'that ended the transaction: nothing was committed')
+            raise _undone_by_hook(call)
 
     def _run_apart(self, call, deferred, plugin):
         """Run a plugin that knows nothing of Zope, no connection open; → its Outcome."""
@@ -271,6 +273,11 @@ class Execution:
             call.outcome = Outcome(failure=Failure.from_exception(error))
             return None
         return deferred
+
+
+def _undone_by_hook(call):
+    return CommitRefused(f'the call {call.claim.id} has something called before its commit that '
+                         'ended the transaction: nothing was committed')
 
 
 def _no_checkpoint(memo):

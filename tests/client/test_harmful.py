@@ -274,6 +274,25 @@ def test_a_conflict_of_storing_a_failure_does_not_run_the_call_again(bench, monk
     assert runs == [1]
 
 
+@pytest.mark.parametrize('way', [transaction.abort, transaction.begin])
+def test_a_checkpoint_whose_hook_ends_the_transaction_is_none(bench, way):
+    def half(run):
+        run.checkpoint(done=0)
+        marks = run.app._p_jar.root()['marks']
+        marks['first'] = True
+        transaction.get().addBeforeCommitHook(way)
+        run.checkpoint(done=1)
+        marks['second'] = True
+
+    worker = bench.worker(plugins=[('half', half)])
+    deferred = bench.put('half')
+    bench.step(worker)
+    bench.settle(worker)
+    assert deferred.failure.type_name == 'Products.zasync.errors.CommitRefused'
+    assert 'before its commit that ended the transaction' in deferred.failure.text
+    assert (dict(bench.marks), deferred.memo) == ({}, {'done': 0})
+
+
 @pytest.mark.parametrize('abort', [RuntimeError('no abort'), SystemExit('no abort')])
 def test_a_data_manager_that_can_not_abort_does_not_hide_why_a_call_failed(bench, abort):
     def fails(run):
