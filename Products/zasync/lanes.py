@@ -74,8 +74,9 @@ def current():
 
 
 def move():
-    """Let this thread put into another lane, picked at random."""
-    _thread.lane = random.randrange(LANES)
+    """Let this thread put into another lane than so far, picked at random."""
+    here = getattr(_thread, 'lane', random.randrange(LANES))
+    _thread.lane = (here + random.randrange(1, LANES)) % LANES
 
 
 def next_number(lane):

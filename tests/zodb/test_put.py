@@ -468,3 +468,12 @@ def test_the_last_of_a_lane_is_its_highest_number_and_whose_it_is(store):
 
 def test_the_first_put_of_a_lane_gets_the_number_1():
     assert [lanes.next_number(lane) for lane in lanes.make_lanes()] == [1] * lanes.LANES
+
+
+def test_a_thread_that_moves_goes_to_any_lane_but_the_one_it_was_in():
+    seen = [lanes.current()]
+    for _ in range(20 * lanes.LANES):
+        lanes.move()
+        seen.append(lanes.current())
+    assert all(before != after for before, after in itertools.pairwise(seen))
+    assert set(seen) == set(range(lanes.LANES))
