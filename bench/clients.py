@@ -1,12 +1,14 @@
-"""ZEO clients in processes of their own: raw committers, putters of calls, and one that listens.
+"""ZEO clients in processes of their own: raw committers, putters of calls, one that listens, and
+those that do the least a put or a group of calls could do.
 
 ``python -m bench.clients '{"mode": "put", …}'`` connects, prints ``ready``, waits
 for a line on standard input, works, and prints one JSON object.
 
-Imports: Products.zasync, when used.
+Imports: Products.zasync and zasync_client.sending, when used; jobs.
 """
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -18,12 +20,20 @@ import ZEO
 import ZODB
 from persistent import Persistent
 
+from bench.processes import keep_on
+
+
+#: Entries of a chunk, calls of a group, and bytes of a call, about as ours are.
+CHUNK, GROUP, CALL_TEXT = 16, 160, 'x' * 200
+
 
 class Record(Persistent):
     """The small object a raw committer writes."""
 
     n = 0
     at = 0.0
+    #: As long as what a call without arguments stores.
+    text = ''
 
 
 def open_database(address):
@@ -122,10 +132,46 @@ def work_put(root, task, client):
     return {'conflicts': conflicts, 'at_put': at_put, 'at_commit': at_commit}
 
 
+def work_least_put(root, task, client):
+    """Commit a new object and an entry for it, `number` times: what no put can do without."""
+    chunk = root['least_put']
+    for number in range(task['number']):
+        transaction.begin()
+        if len(chunk) == CHUNK:
+            chunk.clear()
+        record = Record()
+        record.text = CALL_TEXT
+        chunk[number] = record
+        transaction.commit()
+    return {}
+
+
+def work_least_group(root, task, client):
+    """Load objects of a call's size, and store each with a record of its own, many in a commit.
+
+    What no group of calls can do without: a savepoint for each is part of that.
+    """
+    from zasync_client.sending import send_together
+    send_together(root._p_jar.db().storage)
+    records = root['least_group']
+    for first in range(0, len(records), GROUP):
+        transaction.begin()
+        some = records[first:first + GROUP]
+        root._p_jar.prefetch([each._p_oid for each in some])
+        for number, each in enumerate(some, first):
+            transaction.savepoint(optimistic=True)
+            each.n += 1
+            root['ledger'].append(number)
+        transaction.commit()
+    return {}
+
+
 def warm_up(root, task, client):
     """Import and load what the work needs, as a thread of a running site has done long ago."""
     transaction.begin()
     root.keys()  # it names classes of Zope: half a second of imports
+    if task.get('processor') is not None:
+        keep_on(os.getpid(), task['processor'])
     if task['mode'] != 'put':
         root['raw'][client]._p_activate()
     else:
@@ -135,7 +181,8 @@ def warm_up(root, task, client):
     transaction.abort()
 
 
-MODES = {'raw': work_raw, 'put': work_put, 'listen': work_listen}
+MODES = {'raw': work_raw, 'put': work_put, 'listen': work_listen, 'least_put': work_least_put,
+         'least_group': work_least_group}
 
 
 def main():

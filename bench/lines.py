@@ -3,11 +3,13 @@
 Every figure of ours stands beside the same work done by the raw database, in the
 same run, by the same number of clients, through the same ZEO server.
 
-Imports: putting, draining, idling, dispatching, growth, front, parts, storing.
+Imports: putting, draining, idling, dispatching, growth, front, parts, storing,
+floors.
 """
 
 from bench import dispatching
 from bench import draining
+from bench import floors
 from bench import front
 from bench import growth
 from bench import idling
@@ -21,4 +23,5 @@ LINES = {
     'conflicts': putting.conflicts, 'waiting': putting.waiting, 'drain': draining.drain,
     'group': draining.group, 'two': draining.two, 'idle': idling.idle, 'growth': growth.growth,
     'dispatch': dispatching.dispatch, 'pace': dispatching.pace, 'front': front.front,
-    'stores': storing.stores, 'cache': storing.cache, 'profile': parts.profile}
+    'stores': storing.stores, 'cache': storing.cache, 'floor': floors.floor,
+    'profile': parts.profile}
