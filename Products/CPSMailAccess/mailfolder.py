@@ -7,7 +7,7 @@ tree of their own. Both are reached by traversal: `Archive` is a sub-folder, `.1
 Only the synchronisation writes here, and there is one at a time per mailbox, so plain
 counters do not conflict.
 
-Imports: Zope, BTrees, mailmessage, syncplan, values, permissions.
+Imports: Zope, BTrees, zasync, mailmessage, syncplan, values, permissions.
 """
 
 import itertools
@@ -19,6 +19,8 @@ from BTrees.OOBTree import OOBTree
 from OFS.SimpleItem import SimpleItem
 from zope.interface import implementer
 from ZPublisher import zpublish
+
+from Products.zasync.trees import ask_for
 
 from .interfaces import IMailFolder
 from .mailmessage import MailMessage
@@ -157,14 +159,8 @@ class MailFolder(SimpleItem):
 
     def _load(self, uids):
         """Bring these messages into the cache in one round trip, where the storage can."""
-        if self._p_jar is None:
-            return
-        ghosts = [message for message in (self._messages.get(uid) for uid in uids)
-                  if message is not None and message._p_changed is None]
-        if ghosts:
-            self._p_jar.prefetch(ghosts)
-            # After a savepoint a connection can't, and hides the method from all who come later.
-            vars(self._p_jar).pop('prefetch', None)
+        found = (self._messages.get(uid) for uid in uids)
+        ask_for(message for message in found if message is not None)
 
     # Written by the synchronisation
 

@@ -268,8 +268,8 @@ class Claiming:
         if any_undone:
             self.have_run_not_held_up(now)
         # Their threads will ask for them.
-        ask_for([deferred.big_arguments for deferred in chosen
-                        if deferred.big_arguments is not None])
+        ask_for(deferred.big_arguments for deferred in chosen
+                if deferred.big_arguments is not None)
         return chosen
 
     def _must_wait_alone(self, deferred, boot, max_interruptions):

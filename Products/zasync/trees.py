@@ -27,4 +27,7 @@ def ask_for(objects):
     """
     ghosts = [each for each in objects if each._p_state == GHOST]
     if len(ghosts) > 1:
-        ghosts[0]._p_jar.prefetch([each._p_oid for each in ghosts])
+        connection = ghosts[0]._p_jar
+        connection.prefetch([each._p_oid for each in ghosts])
+        # After a savepoint a connection can't, and hides the method from all who come later.
+        vars(connection).pop('prefetch', None)

@@ -128,16 +128,21 @@ def test_the_result_can_not_be_stored(site):
     assert 'unpicklable' not in site.root['marks']
 
 
+def check_refused(site, calls):
+    """They have failed for their second connection, and nothing of them is stored."""
+    for call in calls:
+        assert call.failure.type_name == 'Products.zasync.errors.CommitRefused'
+        assert 'through two connections' in call.failure.text
+    assert 'twice' not in site.root['marks'] and 'others' not in site.root
+
+
 def test_a_call_changes_the_database_through_two_connections(site):
     site.start_worker()
     calls = [site.put('zope_call', jobs.change_through_two_connections, 'twice', commits=commits)
              for commits in (False, True)]
     calls.append(site.put('zope_call', jobs.change_through_a_later_connection, 'later'))
     site.ended(*calls)
-    for call in calls:
-        assert call.failure.type_name == 'Products.zasync.errors.CommitRefused'
-        assert 'through two connections' in call.failure.text
-    assert 'twice' not in site.root['marks'] and 'others' not in site.root
+    check_refused(site, calls)
     good = site.put('zope_call', jobs.set_mark, 'after', 1)
     site.ended(good)
     assert (good.state, site.root['marks']['after']) == ('resolved', 1)
@@ -157,10 +162,7 @@ def test_what_is_done_through_a_second_connection_by_a_hook_before_the_commit_is
         site, jobs.change_through_two_connections_at_the_end, 'twice')
     site.start_worker(threads=1)
     site.ended(*calls)
-    for call in calls:
-        assert call.failure.type_name == 'Products.zasync.errors.CommitRefused'
-        assert 'through two connections' in call.failure.text
-    assert 'twice' not in site.root['marks'] and 'others' not in site.root
+    check_refused(site, calls)
     good = site.put('zope_call', jobs.set_mark, 'after', 1)
     site.ended(good)
     assert good.state == 'resolved'

@@ -142,7 +142,7 @@ def test_worker_killed_in_mid_run_goes_on_where_it_stopped(office, dovecot):
         office.add_box(proxy.port)
         worker = office.start_worker('zam1')
         office.press(light=0)
-        assert gate.reached.wait(LIMIT)
+        assert gate.reached.wait(LIMIT), office.report()
         # One batch was committed, and the page shows it as soon as this process is told of it.
         wait_until(lambda: office.report()['done'], LIMIT, 'the first batch')
         report = office.report()
@@ -170,7 +170,7 @@ def test_two_workers_run_one_synchronisation_of_a_box(office, dovecot):
         office.start_worker('zam1')
         office.start_worker('zam2')
         office.press(light=0)
-        assert gate.reached.wait(LIMIT)
+        assert gate.reached.wait(LIMIT), office.report()
         # A call of somebody who does not ask first, in whichever worker.
         transaction.begin()
         calls = [getattr(office.site.app[DISPATCHER], name).putCall(
@@ -194,7 +194,7 @@ def test_stopped_run_stops_for_good_and_the_next_request_is_served(office, dovec
         office.add_box(proxy.port)
         office.start_worker('zam1')
         office.press()
-        assert gate.reached.wait(LIMIT)
+        assert gate.reached.wait(LIMIT), office.report()
         call = office.request(lambda: office.box.sync_requests.call)
         office.request(office.box.clearSynchro)
         gate.open.set()
@@ -214,7 +214,7 @@ def test_mailbox_deleted_while_its_mail_comes_gets_no_more(office, dovecot):
         url = office.stack.start_zope()
         office.start_worker('zam1')
         office.press()
-        assert gate.reached.wait(LIMIT)
+        assert gate.reached.wait(LIMIT), office.report()
         wait_until(lambda: office.report()['done'], LIMIT, 'the first batch')
         call, box = office.request(lambda: (office.box.sync_requests.call, office.box))
         answer = requests.post(url + '/portal_webmail/manage_delObjects',

@@ -385,3 +385,15 @@ class _NoStack:
 
     def callback(self, action):
         """Nothing is kept."""
+
+
+def test_a_list_after_a_savepoint_leaves_the_connection_able_to_load_ahead(store):
+    caller, reader = store.client(), store.client()
+    for number in (1, 2):
+        caller.put(make_call(number))
+    reader.begin()
+    reader.connection.root()['changed'] = True
+    reader.tm.savepoint()
+    assert len(listing.page(reader.queue)) == 2
+    reader.abort()
+    assert 'prefetch' not in vars(reader.connection)
