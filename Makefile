@@ -27,10 +27,12 @@ PIP_OPTIONS = --quiet --disable-pip-version-check --no-input
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
+VENVS = .venv .venv-zeo .venv-plone .venv-peers
+
 # A stamp in the directory says that all of setup.py and constraints.txt is installed, so an
 # environment made by hand, or half made, is completed and not trusted. It holds the place of the
 # checkout: an environment that was moved or copied along is looked at anew.
-MOVED := $(foreach stamp,$(wildcard .venv/.complete .venv-zeo/.complete .venv-plone/.complete),\
+MOVED := $(foreach stamp,$(wildcard $(VENVS:=/.complete)),\
     $(shell [ "$$(cat $(stamp))" = "$$(pwd -P)" ] || echo $(stamp)))
 .PHONY: $(MOVED)
 
@@ -61,6 +63,15 @@ MOVED := $(foreach stamp,$(wildcard .venv/.complete .venv-zeo/.complete .venv-pl
 	.venv-plone/bin/python -m pip install $(PIP_OPTIONS) -c constraints.txt plone.protect
 	@pwd -P > $@
 
+# Other queues, for `make bench ONLY=peers`; nothing of ours can be imported there.
+.venv-peers: .venv-peers/.complete
+.venv-peers/.complete: constraints.txt .ci/make-venv
+	@.ci/apt-packages postgresql redis-server || true
+	@.ci/make-venv .venv-peers
+	.venv-peers/bin/python -m pip install $(PIP_OPTIONS) -c constraints.txt celery dramatiq huey \
+	    procrastinate 'psycopg[binary]' psycopg-pool redis rq
+	@pwd -P > $@
+
 # A package that is missing is no reason not to run: what needs it is skipped with a reason.
 debian-packages:
 	@.ci/apt-packages $$(sed 's/#.*//' debian-packages.txt) || true
@@ -89,7 +100,7 @@ check: .venv
 	$(RUN) -m mypy --no-error-summary
 	$(RUN) -m pytest -q tests/unit tests/test_architecture.py $(PYTEST)
 
-bench: .venv .venv-zeo
+bench: .venv .venv-zeo $(if $(filter peers,$(ONLY)),.venv-peers)
 	$(RUN) -m bench.run $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(JSON))
 
 storm: debian-packages .venv .venv-zeo
@@ -101,6 +112,6 @@ docs: .venv/.docs-complete
 	@echo "docs/_build/html/index.html"
 
 clean:
-	rm -rf .venv .venv-zeo .venv-plone docs/_build build dist ./*.egg-info \
+	rm -rf $(VENVS) docs/_build build dist ./*.egg-info \
 	    .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

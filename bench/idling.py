@@ -42,10 +42,10 @@ def latency():
     ratios, medians, worst, raws = [], [], [], []
     with Site() as site:
         site.start_worker()
-        _put_one_by_one(site, 20)
+        put_one_by_one(site, 20)
         for _ in range(RUNS):
             raw = _raw_news(site)
-            took = _put_one_by_one(site, PUTS)
+            took = put_one_by_one(site, PUTS)
             median = statistics.median(took)
             ratios.append(round(median / raw, 2))
             raws.append(milliseconds(raw))
@@ -70,7 +70,7 @@ def _raw_news(site):
     return statistics.median(listened['took'])
 
 
-def _put_one_by_one(site, number):
+def put_one_by_one(site, number):
     """Seconds from each put to the start of its job."""
     began, put = [], []
     for _ in range(number):

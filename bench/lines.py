@@ -4,7 +4,7 @@ Every figure of ours stands beside the same work done by the raw database, in th
 same run, by the same number of clients, through the same ZEO server.
 
 Imports: putting, draining, idling, dispatching, growth, front, parts, storing,
-floors.
+floors, peers.
 """
 
 from bench import dispatching
@@ -14,6 +14,7 @@ from bench import front
 from bench import growth
 from bench import idling
 from bench import parts
+from bench import peers
 from bench import putting
 from bench import storing
 
@@ -24,4 +25,7 @@ LINES = {
     'group': draining.group, 'two': draining.two, 'idle': idling.idle, 'growth': growth.growth,
     'dispatch': dispatching.dispatch, 'pace': dispatching.pace, 'front': front.front,
     'stores': storing.stores, 'cache': storing.cache, 'floor': floors.floor,
-    'profile': parts.profile}
+    'profile': parts.profile, 'peers': peers.peers}
+
+#: What is run only if it is asked for: it takes packages and servers of others, and its time.
+ASIDE = {'peers'}

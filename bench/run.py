@@ -15,13 +15,14 @@ import sys
 import time
 from importlib.metadata import version
 
+from .lines import ASIDE
 from .lines import LINES
 
 
 def main(argv=None):
     """Run the lines asked for, print the table; → exit code."""
     options = _parser().parse_args(argv)
-    chosen = [options.only] if options.only else list(LINES)
+    chosen = [options.only] if options.only else [name for name in LINES if name not in ASIDE]
     print(machine(), flush=True)
     print(f'{"line":<58} {"value":>10} {"unit":<18} {"bar":<12} holds', flush=True)
     rows = []

@@ -139,7 +139,7 @@ def test_without_a_zeo_environment_it_is_said_how_to_make_one(monkeypatch):
         stack.zeo_python()
 
 
-@pytest.mark.parametrize('name', ['.venv', '.venv-zeo', '.venv-plone'])
+@pytest.mark.parametrize('name', ['.venv', '.venv-zeo', '.venv-plone', '.venv-peers'])
 def test_an_environment_that_was_moved_with_its_checkout_is_made_anew(tmp_path, name):
     old, new = tmp_path / 'a checkout', tmp_path / 'moved'
     old.mkdir()
