@@ -146,6 +146,11 @@ class ImapSession:
             context = self._tls_context()
         client = _Client(self._trouble, context)
         try:
+            if client._imap.state == 'AUTH':
+                # RFC 3501 7.1.4 PREAUTH: as whom is not said, and no TLS can be begun any more.
+                raise errors.LoginRefused(
+                    '%s takes no login: it lets in whoever connects, as somebody whom it knows '
+                    '(PREAUTH).' % self._trouble.server)
             if account.ssl == TLS_STARTTLS:
                 client.starttls(context)
         except CapabilityError:

@@ -18,6 +18,7 @@ from Products.CPSMailAccess.imapanswers import uid_sets
 from Products.CPSMailAccess.values import Account
 from Products.CPSMailAccess.values import FolderState
 from Products.CPSMailAccess.values import TLS_IMAPS
+from Products.CPSMailAccess.values import TLS_NONE
 from Products.CPSMailAccess.values import TLS_STARTTLS
 
 from .conftest import message
@@ -410,6 +411,17 @@ def test_password_is_in_no_log(caplog, capability):
         pass
     assert secret not in caplog.text
     assert base64.b64encode(b'\0alice\0very-s3cret').decode() not in caplog.text
+
+
+@pytest.mark.parametrize('ssl', [TLS_NONE, TLS_STARTTLS])
+def test_server_that_lets_in_whoever_connects_is_not_taken_for_one_that_refuses_a_password(ssl):
+    script = [(rb'CAPABILITY', b'* CAPABILITY IMAP4rev1 STARTTLS\r\n%(tag)s OK done\r\n')]
+    server = ScriptedServer(greeting=b'* PREAUTH hello root\r\n')
+    server.script = script + server.script
+    with server, pytest.raises(errors.LoginRefused, match='takes no login'):
+        session(server.port, ssl=ssl).__enter__()
+    # No mail of whoever that is is taken for alice's, and nothing is told in the clear.
+    assert server.commands == [b'CAPABILITY']
 
 
 def test_login_without_encryption_refused_by_the_server():
