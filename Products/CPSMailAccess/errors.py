@@ -46,6 +46,10 @@ class FolderUnreadable(CommandRefused):
     """One folder can't be opened; the others may be."""
 
 
+class FolderGone(FolderUnreadable):
+    """The server has no such folder, whatever it lists."""
+
+
 class ProtocolGarbage(MailError):
     """The mail server sent something that is not IMAP."""
 

@@ -33,6 +33,7 @@ from .imapanswers import quoted
 from .imapanswers import remote_folder
 from .imapanswers import remote_message
 from .imapanswers import section
+from .imapanswers import tells_of_no_folder
 from .imapanswers import uid_set
 from .imapanswers import uid_sets
 from .imapanswers import within
@@ -212,7 +213,8 @@ class ImapSession:
         """Open a folder for reading, RFC 3501 6.3.2; its FolderState.
 
         Raises FolderUnreadable when the server refuses this folder, or when its messages can't
-        be told apart: without UIDVALIDITY (RFC 3501 7.1) UIDs mean nothing.
+        be told apart: without UIDVALIDITY (RFC 3501 7.1) UIDs mean nothing. FolderGone when
+        the server says that there is no such folder.
         """
         with self._errors('open a folder', refused=errors.FolderUnreadable):
             try:
@@ -220,6 +222,11 @@ class ImapSession:
             except UnicodeEncodeError:
                 raise errors.FolderUnreadable(
                     'The folder has a name that can not be sent to the server.') from None
+            except IMAPClientError as error:
+                if tells_of_no_folder(str(error)):
+                    raise errors.FolderGone('%s has no such folder any more.'
+                                            % self._trouble.server) from None
+                raise
             told = self._client._imap.untagged_responses
             state = FolderState(
                 uidvalidity=within(agreed(told.get('UIDVALIDITY', ())), NUMBER_MOST),

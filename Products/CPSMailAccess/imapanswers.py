@@ -170,6 +170,16 @@ def remote_folder(flags, delimiter, name):
     return RemoteFolder(server_name, path, parents, selectable)
 
 
+def tells_of_no_folder(refusal):
+    """Whether a folder was not opened because there is none: that is the response code NONEXISTENT
+    (RFC 5530 3, RFC 9051 7.1), and what Dovecot 2.3 says, which has no code there."""
+    return _NO_FOLDER.match(refusal) is not None
+
+
+#: `refusal` begins with what IMAPClient says of any command.
+_NO_FOLDER = re.compile(r"[a-z]+ failed: (\[NONEXISTENT\]|Mailbox doesn't exist:)", re.IGNORECASE)
+
+
 def decode_name(text):
     """A folder's name for people: modified UTF-7 decoded, RFC 3501 5.1.3.
 

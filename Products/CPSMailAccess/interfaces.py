@@ -148,7 +148,8 @@ class IMailSession(Interface):
         """RemoteFolders of a complete LIST."""
 
     def examine(server_name):
-        """Open a folder; its FolderState. FolderUnreadable: this folder only."""
+        """Open a folder; its FolderState. FolderUnreadable: this folder only. FolderGone: there
+        is none of that name."""
 
     def list_messages(state):
         """The Snapshot of the folder just opened with `state`."""

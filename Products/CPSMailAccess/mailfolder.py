@@ -272,9 +272,18 @@ class MailFolder(SimpleItem):
     @security.private
     def show_as(self, remote):
         """Take over what the server's list says of the folder itself."""
-        if (self.path, self.selectable) != (remote.path, remote.selectable):
+        if self.path != remote.path:
             self.path, self.name = remote.path, remote.path[-1]
-            self.selectable = remote.selectable
+        if not remote.selectable:
+            # That it can be opened is believed when it was.
+            self.keep_selectable(False)
+
+    @zpublish(False)
+    @security.private
+    def keep_selectable(self, selectable):
+        """Remember whether this is a folder, or a name only."""
+        if self.selectable != selectable:
+            self.selectable = selectable
 
     @zpublish(False)
     @security.private

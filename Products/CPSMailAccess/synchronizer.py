@@ -49,6 +49,8 @@ class Synchronizer:
         self.message = ''
         #: {server name of a folder: (its path, why it could not be opened)}
         self.skipped = {}
+        #: Server names of what this round found to be names only, though listed as folders.
+        self.names_only = set()
         #: {server name of a folder: how many of its messages the server refused to read}
         self.left = {}
         self.refusal = None
@@ -147,7 +149,8 @@ class Synchronizer:
                 self._create(remote)
             for remote in plan.keep:
                 self.box.place_folder(remote)
-            work = [found for found in (self._survey(session, remote)
+            self.names_only.clear()
+            work = [found for found in (self._survey(session, remote, plan.above)
                                         for remote in plan.scan) if found]
             self.total = self.done + sum(messages.to_fetch for _f, _s, messages in work)
             # What the survey created and changed: after this a crash costs only the listing.
@@ -160,7 +163,7 @@ class Synchronizer:
             self._drop(folder, messages)
         for folder, state, _messages in finished:
             folder.remember(state)
-        for server_name in plan.empty:
+        for server_name in (*plan.empty, *sorted(self.names_only)):
             self._empty(server_name)
         for server_name in plan.remove:
             self._remove(server_name)
@@ -170,9 +173,10 @@ class Synchronizer:
 
     def _check_success(self, plan):
         """Raise the MailError for which a round had nothing of what it was for."""
-        unread = [self.skipped[remote.server_name] for remote in plan.scan
-                  if remote.server_name in self.skipped]
-        if unread and len(unread) == len(plan.scan):
+        scanned = [remote.server_name for remote in plan.scan
+                   if remote.server_name not in self.names_only]
+        unread = [self.skipped[name] for name in scanned if name in self.skipped]
+        if unread and len(unread) == len(scanned):
             # The INBOX of a light run, or all there is.
             raise unread[0][1]
         if self.refusal is not None and not self.box.message_count():
@@ -183,17 +187,26 @@ class Synchronizer:
         folder = self.box.create_folder(remote)
         self.log.append('%s: created' % folder.shown_path())
 
-    def _survey(self, session, remote):
-        """(folder, FolderState, MessagePlan) if there is something to do, else None."""
+    def _survey(self, session, remote, above):
+        """(folder, FolderState, MessagePlan) if there is something to do, else None.
+
+        above -- see syncplan.FolderPlan.
+        """
         folder = self.box.folder(remote.server_name)
         self.message = 'Looking into %s.' % folder.shown_path()
         self._beat_if_due()
         try:
             state = session.examine(remote.server_name)
         except errors.FolderUnreadable as error:
-            # One folder's trouble; its messages stay, and the others are not held up.
-            self._skip(folder, error)
+            if isinstance(error, errors.FolderGone) and remote.server_name in above:
+                folder.keep_selectable(False)
+                self.names_only.add(remote.server_name)
+                self.skipped.pop(remote.server_name, None)
+            else:
+                # One folder's trouble; its messages stay, and the others are not held up.
+                self._skip(folder, error)
             return None
+        folder.keep_selectable(True)
         self.skipped.pop(remote.server_name, None)
         self.counts['folders'] += 1
         stored = folder.state() if folder.exists is not None else None

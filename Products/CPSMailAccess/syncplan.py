@@ -12,7 +12,9 @@ The rules, each with a reason:
   listing or an error deletes nothing.
 - A light run looks at INBOX; only a full run creates the other folders and removes any.
 - A folder that is a name only has no messages: its server deleted it, and kept the name for what
-  is below it (RFC 3501 6.3.4). INBOX is always a folder.
+  is below it (RFC 3501 6.3.4). Dovecot 2.3 lists such a name as if it could be opened: so what has
+  folders below it is a name only too when the server says, asked to open it, that there is no such
+  folder. INBOX is always a folder.
 
 Imports: dataclasses, re, unicodedata, values.
 """
@@ -59,13 +61,15 @@ FLAGS_NONE, FLAGS_SINCE, FLAGS_ALL = 'none', 'since', 'all'
 class FolderPlan:
     """create -- RemoteFolders to make, parents first. keep -- those there are, likewise.
     scan -- RemoteFolders to look into. remove -- server names to drop, children first.
-    empty -- server names of those kept that are names only."""
+    empty -- server names of those kept that are names only. above -- server names of what has
+    others below it, and may be a name only though it is listed as a folder."""
 
     create: tuple = ()
     keep: tuple = ()
     scan: tuple = ()
     remove: tuple = ()
     empty: tuple = ()
+    above: frozenset = frozenset()
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,8 @@ def plan_folders(listed, local_names, light):
     # A child's name is its parent's and more, so longest first is children first.
     remove = tuple(sorted(gone, key=lambda name: (-len(name), name)))
     empty = tuple(folder.server_name for folder in keep if not folder.selectable)
-    return FolderPlan(create, keep, tuple(scan), remove, empty)
+    above = frozenset(name for folder in ordered for name in folder.parents) - {INBOX}
+    return FolderPlan(create, keep, tuple(scan), remove, empty, above)
 
 
 def _implied_parents(folder):

@@ -233,6 +233,21 @@ def test_folder_that_can_not_be_opened_is_its_own_error():
         opened.examine('Secret')
 
 
+@pytest.mark.parametrize('refusal, error', [
+    (b'NO [NONEXISTENT] gone', errors.FolderGone), (b'NO [nonexistent] gone', errors.FolderGone),
+    # Dovecot 2.3.
+    (b"NO Mailbox doesn't exist: Work (0.001 + 0.000 secs).", errors.FolderGone),
+    (b"NO [SERVERBUG] Mailbox doesn't exist: not now", errors.FolderUnreadable),
+    (b"BAD Mailbox doesn't exist: what", errors.FolderUnreadable),
+    (b'NO [UNAVAILABLE] later', errors.FolderUnreadable)])
+def test_only_a_folder_that_the_server_says_is_none_is_gone(refusal, error):
+    script = [(rb'EXAMINE', b'%(tag)s ' + refusal + b'\r\n')]
+    with ScriptedServer(script) as server, pytest.raises(errors.FolderUnreadable) as caught, \
+            session(server.port) as opened:
+        opened.examine('Work')
+    assert type(caught.value) is error
+
+
 def test_folder_opened_without_uidvalidity_is_left_alone():
     # Taken for another UIDVALIDITY it would be emptied and fetched anew.
     with ScriptedServer([(rb'EXAMINE', b'* 3 EXISTS\r\n%(tag)s OK done\r\n')]) as server, \

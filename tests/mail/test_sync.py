@@ -2,11 +2,11 @@
 
 import pytest
 import transaction
+from imapclient.exceptions import IMAPClientError
 
 from Products.CPSMailAccess import errors
 from Products.CPSMailAccess.synchronizer import Synchronizer
 
-from .conftest import empty
 from .conftest import fill
 from .conftest import in_call
 from .conftest import message
@@ -29,7 +29,12 @@ def same_as_server(box, server):
             name = name if isinstance(name, str) else name.decode('ascii')
             if b'\\Noselect' in flags:
                 continue
-            client.select_folder(name, readonly=True)
+            try:
+                client.select_folder(name, readonly=True)
+            except IMAPClientError as error:
+                # Dovecot 2.3 lists a deleted folder that has others below it.
+                assert "doesn't exist" in str(error) and b'\\HasChildren' in flags
+                continue
             uids = client.search()
             there[name] = {uid: {flag.decode() for flag in flags} - {'\\Recent'}
                            for uid, flags in client.get_flags(uids).items()}
@@ -240,29 +245,30 @@ def test_folder_tree_and_its_removal(box, server):
     assert [child.id for child in box.A.child_folders()] == []
 
 
-def test_a_deleted_folder_whose_name_stays_for_those_below_it_loses_its_messages(site, pymap):
-    # Dovecot lists such a folder as if it could be opened.
-    empty(pymap)
-    box = site.add_box(pymap.port)
-    with pymap.client() as client:
+def test_a_deleted_folder_whose_name_stays_for_those_below_it_loses_its_messages(box, server):
+    with server.client() as client:
         client.create_folder('Work')
         client.create_folder('Work/Old')
-    fill(pymap, 2, 'Work')
-    fill(pymap, 1, 'Work/Old')
+    fill(server, 2, 'Work')
+    fill(server, 1, 'Work/Old')
     synchronize(box)
     box.fetch_body(box.Work, box.Work.messages()[0])
     transaction.commit()
-    with pymap.client() as client:
+    with server.client() as client:
         client.delete_folder('Work')
     assert 'Work: emptied' in synchronize(box)
-    same_as_server(box, pymap)
+    same_as_server(box, server)
     assert not box.Work.selectable and not box.Work.uids() and not len(box.body_index)
-    assert box.sync_report()['counts']['deleted'] == 2
-    with pymap.client() as client:
+    report = box.sync_report()
+    assert report['counts']['deleted'] == 2 and 'skipped' not in report['message']
+    before = box.Work._p_serial
+    assert 'emptied' not in synchronize(box) and box.Work._p_serial == before
+    with server.client() as client:
         client.create_folder('Work')
-    fill(pymap, 1, 'Work')
+    fill(server, 1, 'Work')
     assert 'emptied' not in synchronize(box)
-    same_as_server(box, pymap)
+    assert box.Work.selectable
+    same_as_server(box, server)
 
 
 def test_names_outside_ascii_are_shown_decoded_and_matched_as_they_are(box, server):

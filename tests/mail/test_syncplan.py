@@ -75,6 +75,12 @@ def test_a_name_only_is_emptied_whether_it_is_listed_or_not():
     assert plan.empty == ('A', 'C') and plan.remove == ()
 
 
+def test_whatever_has_others_below_it_may_be_a_name_only_but_for_inbox():
+    listed = remote('A', 'A.B', 'A.B.C', 'D', 'INBOX', 'INBOX.E', separator='.')
+    assert syncplan.plan_folders(listed, (), light=0).above == {'A', 'A.B'}
+    assert syncplan.plan_folders((), ('A',), light=1).above == frozenset()
+
+
 @pytest.mark.parametrize('listed', [
     remote('INBOX.A', separator='.'),
     [RemoteFolder('INBOX', ('INBOX',), selectable=False)]])
