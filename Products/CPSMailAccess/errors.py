@@ -43,7 +43,7 @@ class CommandRefused(MailError):
 
 
 class FolderUnreadable(CommandRefused):
-    """One folder can't be opened; the others may be."""
+    """One folder can't be opened, or looked into; the others may be."""
 
 
 class FolderGone(FolderUnreadable):

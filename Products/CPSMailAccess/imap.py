@@ -243,9 +243,10 @@ class ImapSession:
         """The Snapshot of the folder opened last: every UID in it.
 
         RFC 3501 6.4.4 UID SEARCH ALL. `complete` is false when fewer came than EXAMINE
-        announced, deletions told of meanwhile aside.
+        announced, deletions told of meanwhile aside. Raises FolderUnreadable when the server
+        refuses it.
         """
-        with self._errors('list the messages'):
+        with self._errors('list the messages', refused=errors.FolderUnreadable):
             if not state.exists:
                 return Snapshot(state)
             typ, data = self._client._imap.uid('SEARCH', 'ALL')
@@ -265,10 +266,11 @@ class ImapSession:
         """{uid: frozenset of flags} of `uids`, RFC 3501 6.4.5.
 
         since -- a modification sequence: only what changed after it, RFC 7162 3.1.4.1.
+        Raises FolderUnreadable when the server refuses it.
         """
         if not uids:
             return {}
-        with self._errors('read the flags'):
+        with self._errors('read the flags', refused=errors.FolderUnreadable):
             if since:
                 # The answer has only what changed, so the sets need not be small.
                 fetched = self._fetch(uids, '(UID FLAGS)', uid_sets(uids),

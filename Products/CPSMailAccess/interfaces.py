@@ -152,10 +152,11 @@ class IMailSession(Interface):
         is none of that name."""
 
     def list_messages(state):
-        """The Snapshot of the folder just opened with `state`."""
+        """The Snapshot of the folder just opened with `state`. FolderUnreadable."""
 
     def flags(uids, since=None):
-        """{uid: frozenset}; with `since` only what changed after that sequence number."""
+        """{uid: frozenset}; with `since` only what changed after that sequence number.
+        FolderUnreadable."""
 
     def headers(uids):
         """{uid: RemoteMessage} of those that were answered."""

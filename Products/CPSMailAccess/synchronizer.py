@@ -196,7 +196,7 @@ class Synchronizer:
         self.message = 'Looking into %s.' % folder.shown_path()
         self._beat_if_due()
         try:
-            state = session.examine(remote.server_name)
+            found = self._look_into(session, folder)
         except errors.FolderUnreadable as error:
             if isinstance(error, errors.FolderGone) and remote.server_name in above:
                 folder.keep_selectable(False)
@@ -206,9 +206,14 @@ class Synchronizer:
                 # One folder's trouble; its messages stay, and the others are not held up.
                 self._skip(folder, error)
             return None
-        folder.keep_selectable(True)
         self.skipped.pop(remote.server_name, None)
         self.counts['folders'] += 1
+        return found
+
+    def _look_into(self, session, folder):
+        """What `_survey` returns. Raises FolderUnreadable."""
+        state = session.examine(folder.server_name)
+        folder.keep_selectable(True)
         stored = folder.state() if folder.exists is not None else None
         if syncplan.is_unchanged(stored, folder.message_count(), state):
             return None

@@ -24,6 +24,8 @@ class FakeServer:
         self.broken = frozenset()
         #: Names of folders that can't be opened.
         self.locked = frozenset()
+        #: Names of sessions' methods that the server refuses in Old.
+        self.refuses = frozenset()
         #: Numbers of UIDs in the batches asked for.
         self.asked = []
 
@@ -63,13 +65,20 @@ class FakeSession:
         if server_name in self.server.locked:
             raise errors.FolderUnreadable('can not open %s' % server_name)
         self.chosen = self.server.folders[server_name]
+        self.is_old = server_name == 'Old'
         return FolderState(1, max(self.chosen, default=0) + 1, len(self.chosen))
 
     def list_messages(self, state):
         self.server.happen('list_messages')
+        self._refuse('list_messages')
         return Snapshot(state, frozenset(self.chosen))
 
+    def _refuse(self, name):
+        if self.is_old and name in self.server.refuses:
+            raise errors.FolderUnreadable('no %s' % name)
+
     def flags(self, uids, since=None):
+        self._refuse('flags')
         return {uid: self.chosen[uid] for uid in uids if uid in self.chosen}
 
     def headers(self, uids):

@@ -308,12 +308,20 @@ def test_listing_of_a_very_large_folder():
 
 
 @pytest.mark.parametrize('search, error', [
-    (b'%(tag)s NO server busy\r\n', errors.CommandRefused), (None, errors.ConnectionLost),
+    (b'%(tag)s NO server busy\r\n', errors.FolderUnreadable), (None, errors.ConnectionLost),
     (b'* SEARCH one two\r\n%(tag)s OK done\r\n', errors.ProtocolGarbage)])
 def test_failed_search_is_an_error_and_no_empty_folder(search, error):
     # Historic defect D.9 no. 5.
     with pytest.raises(error):
         listing(search)
+
+
+def test_refusal_to_tell_the_flags_is_about_one_folder():
+    with ScriptedServer([EXAMINED, (rb'UID FETCH', b'%(tag)s NO no flags\r\n')]) as server, \
+            session(server.port) as opened:
+        opened.examine('INBOX')
+        with pytest.raises(errors.FolderUnreadable, match='refused to read the flags'):
+            opened.flags([1])
 
 
 def item(sequence, uid, size=10, more=b''):

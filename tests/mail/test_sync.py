@@ -5,8 +5,10 @@ import transaction
 from imapclient.exceptions import IMAPClientError
 
 from Products.CPSMailAccess import errors
+from Products.CPSMailAccess import imap
 from Products.CPSMailAccess.synchronizer import Synchronizer
 
+from .conftest import empty
 from .conftest import fill
 from .conftest import in_call
 from .conftest import message
@@ -269,6 +271,31 @@ def test_a_deleted_folder_whose_name_stays_for_those_below_it_loses_its_messages
     assert 'emptied' not in synchronize(box)
     assert box.Work.selectable
     same_as_server(box, server)
+
+
+def test_folder_deleted_while_it_is_looked_into_fails_no_run(site, pymap, monkeypatch):
+    # Dovecot ends the connection in place of saying no.
+    empty(pymap)
+    box = site.add_box(pymap.port)
+    with pymap.client() as client:
+        client.create_folder('Old')
+    fill(pymap, 1)
+    fill(pymap, 1, 'Old')
+
+    class Deleting(imap.ImapSession):
+        def examine(self, server_name):
+            state = super().examine(server_name)
+            if server_name == 'Old':
+                with pymap.client() as client:
+                    client.delete_folder('Old')
+            return state
+
+    monkeypatch.setattr(imap, 'open_session', Deleting)
+    assert 'Old: skipped' in synchronize(box)
+    assert box.INBOX.message_count() == 1
+    monkeypatch.undo()
+    synchronize(box)
+    same_as_server(box, pymap)
 
 
 def test_names_outside_ascii_are_shown_decoded_and_matched_as_they_are(box, server):

@@ -156,6 +156,24 @@ def test_a_folder_of_the_mail_server_can_not_be_opened(box):
     assert (box.Old.message_count(), box.Work.message_count()) == (2, 1)
 
 
+@pytest.mark.parametrize('what', ['list_messages', 'flags'])
+def test_folder_that_can_be_opened_and_not_looked_into_keeps_no_other_away(box, what):
+    server = FakeServer(INBOX=range(1, 4), Old=range(1, 3), Work=range(1, 3))
+    run(box, server)
+    server.refuses = frozenset((what,))
+    server.folders['INBOX'][4] = server.folders['Old'][3] = frozenset()
+    del server.folders['Old'][1], server.folders['Work'][1]
+    log = run(box, server).log
+    assert box.INBOX.uids() == {1, 2, 3, 4} and box.Work.uids() == {2}
+    assert box.Old.uids() == {1, 2} and 'Old: skipped, no %s' % what in log
+    report = box.sync_report()
+    assert report['state'] == 'done' and report['counts']['folders'] == 2
+    assert report['message'].endswith(' 1 folder skipped: Old.')
+    server.refuses = frozenset()
+    run(box, server)
+    assert box.Old.uids() == {2, 3}
+
+
 def test_light_run_that_can_not_open_the_inbox_fails_and_says_so(box):
     server = FakeServer(INBOX=range(1, 4), Work=range(1, 3))
     run(box, server)
