@@ -35,7 +35,9 @@ _OTHER_NAMES = {'iso-8859-8-i': 'iso8859-8', 'windows-874': 'cp874', 'windows-31
                 'x-sjis': 'cp932', 'x-gbk': 'gbk'}
 
 #: Many programs write the larger of two character sets and name the smaller one.
-_REALLY = {'iso8859-1': 'cp1252', 'gb2312': 'gb18030', 'euc_kr': 'cp949', 'shift_jis': 'cp932'}
+_REALLY = {'iso8859-1': 'cp1252', 'iso8859-9': 'cp1254', 'iso8859-11': 'cp874', 'tis-620': 'cp874',
+           'gb2312': 'gb18030', 'gbk': 'gb18030', 'big5': 'big5hkscs', 'euc_kr': 'cp949',
+           'shift_jis': 'cp932', 'euc_jp': 'euc_jis_2004'}
 
 _FIELD = re.compile(rb'^([!-9;-~]+)[ \t]*:(.*)$', re.DOTALL)
 _CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+')
