@@ -181,8 +181,9 @@ class ImapSession:
                 if client.has_capability('AUTH=PLAIN'):
                     client.plain_login(account.login, account.password)
                 elif client.has_capability('LOGINDISABLED'):
-                    raise errors.LoginRefused(
-                        '%s takes no login without encryption.' % self._trouble.server)
+                    raise errors.LoginRefused('%s takes no login %s.' % (
+                        self._trouble.server, 'without encryption'
+                        if account.ssl == TLS_NONE else 'by password'))
                 else:
                     client.login(quoted(account.login), account.password)
             except LoginError as error:

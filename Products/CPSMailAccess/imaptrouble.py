@@ -11,6 +11,7 @@ import contextlib
 import imaplib
 import io
 import logging
+import re
 import socket
 import ssl
 import traceback
@@ -41,6 +42,24 @@ LINE_BYTES = LITERAL_BYTES = 20_000_000
 
 #: Most bytes of an answer. A batch of headers has up to 4 MB, a list of a million UIDs 11 MB.
 ANSWER_BYTES = 60_000_000
+
+
+#: The response code of a refused login in the text of IMAPClient's error, which may be of bytes.
+_CODE = re.compile(r"""(?:b["'])?\[([A-Z]+)""", re.IGNORECASE)
+
+_WRONG_PASSWORD = errors.LoginRefused, 'does not accept the login %s with this password'
+_LATER = errors.CommandRefused, 'can not let %s in for now'
+
+#: What that code says, where it is not the password (RFC 5530 3).
+_REFUSALS = {
+    'UNAVAILABLE': _LATER, 'LIMIT': _LATER, 'INUSE': _LATER, 'SERVERBUG': _LATER,
+    'CONTACTADMIN': (errors.LoginRefused,
+                     'does not let %s in, and says that its administrator is to be asked'),
+    'AUTHORIZATIONFAILED': (errors.LoginRefused,
+                            'does not let %s in, though it accepts the password'),
+    'EXPIRED': (errors.LoginRefused, 'does not let %s in: the password has expired'),
+    'PRIVACYREQUIRED': (errors.LoginRefused, 'does not let %s in without encryption'),
+}
 
 
 class Wire(imaplib.IMAP4):
@@ -217,13 +236,9 @@ class Trouble:
         cause = error.__context__
         if isinstance(cause, IMAPClientAbortError):
             return self.abort_error(cause, 'log in')
-        text = str(error).upper()
-        if '[UNAVAILABLE]' in text or '[LIMIT]' in text or '[INUSE]' in text:
-            # RFC 5530: not the password's fault.
-            return errors.CommandRefused(
-                '%s can not let %s in for now.' % (self.server, account_name(self.account)))
-        return errors.LoginRefused('%s does not accept the login %s with this password.'
-                                   % (self.server, account_name(self.account)))
+        found = _CODE.match(str(error))
+        kind, words = _REFUSALS.get(found and found[1].upper(), _WRONG_PASSWORD)
+        return kind('%s %s.' % (self.server, words % account_name(self.account)))
 
     @contextlib.contextmanager
     def translated(self, action, refused=errors.CommandRefused):

@@ -447,6 +447,22 @@ def test_server_that_lets_in_whoever_connects_is_not_taken_for_one_that_refuses_
     assert server.commands == [b'CAPABILITY']
 
 
+@needs_dovecot
+def test_server_that_takes_no_password_is_not_said_to_want_encryption_that_there_is(tls_dovecot):
+    config = tls_dovecot.base_dir / 'dovecot.conf'
+    before = config.read_text('utf-8')
+    config.write_text(before.replace('auth_mechanisms = plain login',
+                                     'auth_mechanisms = cram-md5'), 'utf-8')
+    tls_dovecot.stop(), tls_dovecot.start()
+    try:
+        with pytest.raises(errors.LoginRefused, match='takes no login by password'):
+            ImapSession(Account('localhost', tls_dovecot.tls_port, TLS_IMAPS, USER, PASSWORD,
+                                tls_dovecot.ca_file)).__enter__()
+    finally:
+        config.write_text(before, 'utf-8')
+        tls_dovecot.stop(), tls_dovecot.start()
+
+
 def test_login_without_encryption_refused_by_the_server():
     script = [(rb'CAPABILITY', b'* CAPABILITY IMAP4rev1 LOGINDISABLED\r\n%(tag)s OK done\r\n')]
     server = ScriptedServer()
@@ -457,6 +473,7 @@ def test_login_without_encryption_refused_by_the_server():
 
 @pytest.mark.parametrize('answer, error', [
     (b'%(tag)s NO [AUTHENTICATIONFAILED] no\r\n', errors.LoginRefused),
+    (b'%(tag)s NO Say [LIMIT] and no password\r\n', errors.LoginRefused),
     (b'%(tag)s NO [UNAVAILABLE] later\r\n', errors.CommandRefused),
     (b'* BYE bye\r\n', errors.ConnectionLost), (None, errors.ConnectionLost)])
 def test_answers_to_a_login(answer, error):
@@ -465,6 +482,34 @@ def test_answers_to_a_login(answer, error):
                      *server.script]
     with server, pytest.raises(error):
         session(server.port).__enter__()
+
+
+@pytest.mark.parametrize('capability, command', [(b'AUTH=PLAIN', rb'AUTHENTICATE'),
+                                                 (b'X', rb'LOGIN')])
+@pytest.mark.parametrize('code, sentence', [
+    (b'[AUTHENTICATIONFAILED]', 'does not accept the login alice with this password'),
+    (b'[CONTACTADMIN]', 'does not let alice in, and says that its administrator'),
+    (b'[AuthorizationFailed]', 'does not let alice in, though it accepts the password'),
+    (b'[EXPIRED]', 'does not let alice in: the password has expired'),
+    (b'[PRIVACYREQUIRED]', 'does not let alice in without encryption'),
+    (b'[SERVERBUG]', 'can not let alice in for now'), (b'[LIMIT]', 'can not let alice in for now'),
+    (b"It's no use", 'does not accept the login alice with this password')])
+def test_refused_login_is_told_by_its_response_code(capability, command, code, sentence):
+    server = ScriptedServer([(command, b'%(tag)s NO ' + code + b' no\r\n')])
+    server.script = [(rb'CAPABILITY', b'* CAPABILITY IMAP4rev1 %s\r\n%%(tag)s OK done\r\n'
+                      % capability), *server.script]
+    with server, pytest.raises(errors.MailError, match=sentence):
+        session(server.port).__enter__()
+
+
+@needs_dovecot
+def test_user_whose_login_is_disabled_is_not_told_of_a_wrong_password():
+    with DovecotServer() as server:
+        users = server.base_dir / 'users'
+        users.write_text('%s:{PLAIN}%s::::::nologin=y\n' % (USER, PASSWORD), 'utf-8')
+        server.own(users)
+        with pytest.raises(errors.LoginRefused, match='administrator is to be asked'):
+            session(server.port).__enter__()
 
 
 def test_login_command_quotes_both_arguments():
