@@ -272,7 +272,8 @@ class Trouble:
             raise self.garbage(action) from None
         except IMAPClientError as error:
             raise refused('%s refused to %s: %s' % (
-                self.server, action, clean(self.without_password(str(error)))[:200])) from None
+                self.server, action,
+                clean(_said(self.without_password(str(error))))[:200])) from None
         except OSError as error:
             raise errors.ConnectionLost('The connection to %s:%d was lost (to %s): %s.' % (
                 self.account.host, self.account.port, action,
@@ -327,6 +328,11 @@ class Trouble:
             # RFC 4616: what is sent in AUTHENTICATE PLAIN.
             sent = (before + password).encode('utf-8', 'surrogatepass')
             yield base64.b64encode(sent).decode('ascii').rstrip('=').casefold()
+
+
+def _said(text):
+    """What the server said, where imaplib wrote its bytes, in a list perhaps, as Python does."""
+    return re.sub(r"""\[?\bb(['"])(.*)\1\]?$""", lambda found: found[2], text)
 
 
 def account_name(account):

@@ -168,6 +168,18 @@ def test_greetings_that_are_none(greeting, error):
         session(server.port).__enter__()
 
 
+@pytest.mark.parametrize('greeting, answer, sentence', [
+    (b'* BYE too many', b'', r'refused to connect: \* BYE too many'),
+    (b'* OK hello', b'%(tag)s NO it\'s [busy]', r"refused to list the messages: NO it's \[busy\]"),
+    (b'* OK hello', b'%(tag)s BAD "what"?', r'refused to list the messages: .*: BAD "what"\?'),
+])
+def test_what_a_server_says_is_told_as_it_says_it(greeting, answer, sentence):
+    server = ScriptedServer([EXAMINED, (rb'UID SEARCH', answer + b'\r\n')], greeting + b'\r\n')
+    with server, pytest.raises(errors.MailError, match=sentence + '$'), \
+            session(server.port) as opened:
+        opened.list_messages(opened.examine('INBOX'))
+
+
 @pytest.mark.parametrize('answer, error', [
     (b'garbage\r\n', errors.ProtocolGarbage),
     (b'* LIST (((\r\n%(tag)s OK done\r\n', errors.ProtocolGarbage),
