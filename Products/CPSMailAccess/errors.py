@@ -15,7 +15,7 @@ class MailError(Exception):
 
 
 class ServerNotFound(MailError):
-    """The host name of the mail server is unknown."""
+    """The host name of the mail server is unknown, or nobody could be asked for it."""
 
 
 class ConnectionRefused(MailError):

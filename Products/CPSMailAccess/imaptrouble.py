@@ -254,9 +254,8 @@ class Trouble:
             raise self.timed_out(action) from None
         except ConnectionRefusedError:
             raise errors.ConnectionRefused('%s refuses connections.' % self.server) from None
-        except socket.gaierror:
-            raise errors.ServerNotFound(
-                'There is no host named %s.' % clean(self.account.host)) from None
+        except socket.gaierror as error:
+            raise self.not_found(error) from None
         except ssl.SSLCertVerificationError as error:
             raise errors.TlsFailed('The certificate of %s is not trusted: %s.' % (
                 self.account.host, clean(error.verify_message or ''))) from None
@@ -293,6 +292,16 @@ class Trouble:
         if 'timed out' in text:
             return self.timed_out(action)
         return self.lost(action)
+
+    def not_found(self, error):
+        """No address was found, of a gaierror."""
+        host = clean(self.account.host)
+        # Not every system has the second one.
+        if error.errno in (None, socket.EAI_NONAME, getattr(socket, 'EAI_NODATA', None)):
+            return errors.ServerNotFound('There is no host named %s.' % host)
+        # The name servers did not answer, or some such.
+        return errors.ServerNotFound('The address of the host %s could not be looked up: %s.' % (
+            host, clean(error.strerror or 'no answer')))
 
     def lost(self, action):
         return errors.ConnectionLost('%s closed the connection (to %s).'

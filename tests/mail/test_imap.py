@@ -59,6 +59,18 @@ def test_unknown_host():
         ImapSession(Account('no-such-host.invalid', login='a')).__enter__()
 
 
+@pytest.mark.parametrize('number, sentence', [
+    (socket.EAI_NONAME, 'There is no host named imap.example.org'),
+    (socket.EAI_AGAIN, 'The address of the host imap.example.org could not be looked up: words')])
+def test_host_is_unknown_only_when_a_name_server_says_so(number, sentence, monkeypatch):
+    def fail(host, port):
+        raise socket.gaierror(number, 'words')
+
+    monkeypatch.setattr(imaptrouble, 'addresses', fail)
+    with pytest.raises(errors.ServerNotFound, match=sentence):
+        ImapSession(Account('imap.example.org', login='a')).__enter__()
+
+
 def test_server_that_accepts_and_says_nothing_is_given_up_in_time():
     with ScriptedServer(greeting=None) as server:
         begin = time.monotonic()
