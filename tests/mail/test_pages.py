@@ -227,6 +227,19 @@ def test_body_that_can_not_be_fetched_says_why(zope, mail):
     assert 'refuses connections' in answer.text
 
 
+@pytest.mark.parametrize('ended', ['done', 'failed'])
+def test_stop_pressed_when_all_has_ended_takes_nothing_from_the_page(zope, mail, ended):
+    alice = zope.browser('alice')
+    if ended == 'failed':
+        alice.post(BOX + '/manage_changeSettings', {'PORT': str(free_port()), 'password': 'x'})
+    alice.post(BOX + '/manage_getMessages')
+    before = status(alice)
+    assert before['state'] == ended
+    page = alice.post(BOX + '/manage_clearSynchro')
+    assert 'No synchronisation is under way any more.' in page.text
+    assert 'told to stop' not in page.text and status(alice) == before
+
+
 def test_nothing_a_stranger_writes_becomes_markup(zope, admin, mail):
     alice = zope.browser('alice')
     evil = '"><img src=x onerror=alert(1)>'

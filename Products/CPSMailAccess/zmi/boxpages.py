@@ -35,6 +35,7 @@ OUTCOMES = {
     'done': 'The mailbox was synchronised.',
     'failed': 'The synchronisation failed.',
     'cleared': 'The synchronisation under way was told to stop.',
+    'over': 'No synchronisation is under way any more.',
 }
 
 
@@ -120,9 +121,13 @@ class BoxPages:
     @security.protected(ChangeMailbox)
     def manage_clearSynchro(self, REQUEST=None):
         """Button "Stop": take the lease from the run under way."""
-        self.clearSynchro()
+        outcome = 'over'
+        if self.isSynchronizing():
+            # What one that has ended did, or why it failed, is left on the page.
+            self.clearSynchro()
+            outcome = 'cleared'
         if REQUEST is not None:
-            REQUEST.RESPONSE.redirect(self.page_url(outcome='cleared'))
+            REQUEST.RESPONSE.redirect(self.page_url(outcome=outcome))
 
     def _press(self, light, REQUEST):
         outcome = self.background_synchronisation(light=light)
