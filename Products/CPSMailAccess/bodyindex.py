@@ -4,8 +4,8 @@ IMAP has no word for a move: a message vanishes here and another appears there. 
 of a new message are the same as those of one whose body is stored, it gets that body. Only
 messages with a body are entered, so synchronising thousands of messages writes nothing here.
 
-An entry outlives its message until the end of the next full run: a message moved out of INBOX
-is first seen gone by a light run, and seen in its new folder by the full one.
+An entry outlives its message until the end of the next full run that sees all there is: a message
+moved out of INBOX is first seen gone by a light run, and seen in its new folder by the full one.
 
 Imports: BTrees, persistent.
 """

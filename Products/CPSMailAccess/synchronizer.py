@@ -54,6 +54,8 @@ class Synchronizer:
         #: {server name of a folder: how many of its messages the server refused to read}
         self.left = {}
         self.refusal = None
+        #: Whether this round may have missed messages that were moved from where they were.
+        self.overlooks = False
 
     @property
     def status(self):
@@ -150,6 +152,7 @@ class Synchronizer:
             for remote in plan.keep:
                 self.box.place_folder(remote)
             self.names_only.clear()
+            self.overlooks = False
             work = [found for found in (self._survey(session, remote, plan.above)
                                         for remote in plan.scan) if found]
             self.total = self.done + sum(messages.to_fetch for _f, _s, messages in work)
@@ -167,7 +170,7 @@ class Synchronizer:
             self._empty(server_name)
         for server_name in plan.remove:
             self._remove(server_name)
-        if not light:
+        if not light and not self.overlooks:
             self.box.sweep_bodies()
         self._check_success(plan)
 
@@ -219,6 +222,7 @@ class Synchronizer:
             return None
         snapshot = session.list_messages(state)
         if not snapshot.complete:
+            self.overlooks = True
             self.log.append('%s: the listing is incomplete, nothing will be deleted'
                             % folder.shown_path())
         messages = syncplan.plan_messages(folder.snapshot(), snapshot, self.batch_size)
@@ -232,6 +236,8 @@ class Synchronizer:
 
     def _skip(self, folder, error):
         self.skipped[folder.server_name] = folder.shown_path(), error
+        # One that was never opened, as some that others share, is not waited for.
+        self.overlooks |= folder.uidvalidity is not None
         self.log.append('%s: skipped, %s' % (folder.shown_path(), error))
 
     def _drop_all(self, folder, why):
@@ -280,6 +286,7 @@ class Synchronizer:
             self._skip(folder, error)
             return False
         if again.uidvalidity != state.uidvalidity:
+            self.overlooks = True
             return False
         reading = Reading(session, messages.again, self._tell_refused)
         asked = [(reading.headers, uids) for uids in messages.batches]
@@ -295,6 +302,8 @@ class Synchronizer:
             missing += len(uids) - len(found)
             self.done += len(uids)
             self._beat()
+        # Those that are refused alone may be so for ever, and are not waited for.
+        self.overlooks |= missing > len(reading.refused)
         self.left[folder.server_name] = reading.left
         self.refusal = reading.error or self.refusal
         self.log.append('%s: %s' % (folder.shown_path(), plural(

@@ -232,6 +232,35 @@ def test_the_mail_server_does_not_answer(site, dovecot, error):
     assert box.message_count() == 2
 
 
+def test_message_moved_into_a_folder_that_can_not_be_opened_keeps_its_body(site, dovecot):
+    box = site.add_box(dovecot.port)
+    with dovecot.client() as client:
+        client.create_folder('Work')
+    fill(dovecot, 1)
+    synchronize(box)
+    box.fetch_body(box.INBOX, box.INBOX.messages()[0])
+    transaction.commit()
+    with dovecot.folder() as client:
+        client.move(client.search(), 'Work')
+    directory = dovecot.folder_dir(USER, 'Work')
+    (directory / 'cur').rename(directory / 'cur.away')
+    (directory / 'cur').touch()
+    try:
+        for _ in range(2):
+            assert 'Work: skipped' in synchronize(box)
+    finally:
+        (directory / 'cur').unlink()
+        (directory / 'cur.away').rename(directory / 'cur')
+    assert box.message_count() == 0
+    synchronize(box)
+    assert box.Work.messages()[0].has_body()
+    with dovecot.folder('Work') as client:
+        client.delete_messages(client.search())
+        client.expunge()
+    synchronize(box)
+    assert len(box.body_index) == 0
+
+
 class Forgetful(imap.ImapSession):
     """A session that leaves some UIDs out of its answers."""
 
@@ -256,6 +285,25 @@ def test_message_left_out_of_an_answer_is_fetched_next_time(site, dovecot, monke
     monkeypatch.setattr(Forgetful, 'forgets', frozenset())
     synchronize(box)
     same_as_server(box, dovecot)
+
+
+def test_message_left_out_of_an_answer_after_a_rebuild_gets_its_body_next_time(
+        site, fresh_dovecot, monkeypatch):
+    box = site.add_box(fresh_dovecot.port)
+    fill(fresh_dovecot, 2)
+    synchronize(box)
+    box.fetch_body(box.INBOX, box.INBOX.messages()[0])
+    transaction.commit()
+    fresh_dovecot.stop()
+    fresh_dovecot.change_uidvalidity()
+    fresh_dovecot.start()
+    monkeypatch.setattr(Forgetful, 'forgets', frozenset((1, 2)))
+    with monkeypatch.context() as patched:
+        patched.setattr(imap, 'open_session', Forgetful)
+        synchronize(box)
+    assert box.message_count() == 0
+    synchronize(box)
+    assert [one.has_body() for one in box.INBOX.messages()].count(True) == 1
 
 
 class Incomplete(imap.ImapSession):

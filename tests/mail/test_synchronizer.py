@@ -6,6 +6,7 @@ import pytest
 import transaction
 
 from Products.CPSMailAccess import errors
+from Products.CPSMailAccess.mailmessage import MessageBody
 from Products.CPSMailAccess.reading import REFUSED_MOST
 from Products.CPSMailAccess.synchronizer import Synchronizer
 from Products.CPSMailAccess.syncstatus import TEXT_LENGTH
@@ -244,6 +245,17 @@ def test_entry_of_a_body_fetched_while_its_message_went_is_swept_in_time(box):
     del server.folders['INBOX'][2]
     run(box, server, light=1)
     run(box, server)
+    assert len(box.body_index) == 0
+
+
+def test_bodies_of_messages_that_went_are_let_go_whatever_is_refused_or_was_never_opened(box):
+    server = FakeServer(INBOX=range(1, 4), Shared=range(1, 3))
+    server.locked, server.broken = frozenset(('Shared',)), frozenset((2,))
+    run(box, server)
+    box.body_index.enter('key', MessageBody(b'', True), ('INBOX', 1))
+    del server.folders['INBOX'][1]
+    run(box, server)
+    assert 'skipped: Shared' in box.sync_report()['message'] and box.INBOX.uids() == {3}
     assert len(box.body_index) == 0
 
 
