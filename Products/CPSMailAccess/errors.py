@@ -19,7 +19,7 @@ class ServerNotFound(MailError):
 
 
 class ConnectionRefused(MailError):
-    """Nobody listens at the address of the mail server, or it turns us away."""
+    """Nobody listens at the mail server's address, no way leads there, or it turns us away."""
 
 
 class TimedOut(MailError):

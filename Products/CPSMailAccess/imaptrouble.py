@@ -8,6 +8,7 @@ Imports: imaplib, imapclient's errors, clock, errors, headers, imapanswers.
 
 import base64
 import contextlib
+import errno
 import imaplib
 import io
 import logging
@@ -43,6 +44,10 @@ LINE_BYTES = LITERAL_BYTES = 20_000_000
 #: Most bytes of an answer. A batch of headers has up to 4 MB, a list of a million UIDs 11 MB.
 ANSWER_BYTES = 60_000_000
 
+
+#: There never was a connection, for want of a way to the server.
+_UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN,
+                errno.EADDRNOTAVAIL}
 
 #: The response code of a refused login in the text of IMAPClient's error, which may be of bytes.
 _CODE = re.compile(r"""(?:b["'])?\[([A-Z]+)""", re.IGNORECASE)
@@ -274,6 +279,9 @@ class Trouble:
                 self.server, action,
                 clean(_said(self.without_password(str(error))))[:200])) from None
         except OSError as error:
+            if action == 'connect' and error.errno in _UNREACHABLE:
+                raise errors.ConnectionRefused('%s can not be reached: %s.' % (
+                    self.server, clean(error.strerror or type(error).__name__))) from None
             raise errors.ConnectionLost('The connection to %s:%d was lost (to %s): %s.' % (
                 self.account.host, self.account.port, action,
                 clean(error.strerror or type(error).__name__))) from None

@@ -54,6 +54,12 @@ def test_refused_connection():
         session(free_port()).__enter__()
 
 
+def test_server_to_which_no_way_leads_is_not_said_to_have_been_lost():
+    # No kernel makes a connection to all hosts.
+    with pytest.raises(errors.ConnectionRefused, match='can not be reached: Network is unreach'):
+        ImapSession(Account('255.255.255.255', login='a')).__enter__()
+
+
 def test_unknown_host():
     with pytest.raises(errors.ServerNotFound):
         ImapSession(Account('no-such-host.invalid', login='a')).__enter__()
