@@ -67,7 +67,7 @@ FORMS = (
     Form('POST', f'{ZAD}/manage_test', {}),
     Form('POST', f'{ZAD}/manage_addManagers', {'managers': '2'}),
     Form('GET', f'{ZAD}/manage_removal', {'id': 'zam1', 'how': 'move', 'going': '1'}),
-    Form('POST', f'{ZAD}/manage_removeManager', {'id': 'zam2', 'how': 'move'}),
+    Form('POST', f'{ZAD}/manage_removeManager', {'id': 'zam2', 'how': 'move', 'going': ''}),
     Form('POST', f'{ZAD}/manage_keepManager', {'id': 'zam1'}),
     Form('POST', f'{ZAD}/manage_editProperties', {
         'title': 'T', 'max_idle_time:float': '60', 'no_worker': 'run', 'balance': 'load'}),

@@ -431,6 +431,27 @@ def test_a_removal_is_called_off(admin, zad):
     assert {each.id for each in claim(zad.zam2)} <= {each.id for each in deferreds}
 
 
+def test_a_removal_that_was_called_off_is_not_begun_again_by_a_page_that_goes_on(admin, zad):
+    """Somebody else's, which posts its form each second, or the one that Back leads to."""
+    put(zad)
+    claim(zad.zam2)
+    page = follow(admin, remove(admin))
+    follow(admin, page.forms['keep'].submit('press'))
+    assert zad.zam2.resume() == 1
+    zad.zam2.setPeriodicCall('nightly', '@daily', 'UTC', 'echo')
+    late = page.forms['go-on'].submit('press')
+    assert late.status_int == 400
+    assert text_of(late, '#error') == 'Its removal was called off meanwhile.'
+    assert 'setTimeout' not in late.text and 'go-on' not in late.forms
+    assert not zad.zam2.leaving and not zad.zam2.paused
+    again = follow(admin, page.forms['keep'].submit('press'))
+    assert 'zam2 stays.' in again.text and 'It is paused' not in again.text
+    assert list(zad.zam2.periodic) == ['nightly']
+    # Whoever wants it gone all the same begins anew.
+    assert 'zam2 is being removed' in text_of(follow(admin, ask(admin).forms['go-on'].submit()),
+                                              'h3')
+
+
 def test_a_manager_that_stays_tells_of_the_calls_that_have_gone(admin, zad, monkeypatch):
     deferreds = put(zad, 3)
     monkeypatch.setattr(moving, 'MOST', 2)

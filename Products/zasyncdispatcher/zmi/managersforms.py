@@ -87,11 +87,17 @@ class ManagersPages:
 
     @action
     @security.protected(delete_objects)
-    def manage_removeManager(self, REQUEST, id='', how=REFUSE):
-        """Remove a manager, or move a part of its calls on the way there."""
+    def manage_removeManager(self, REQUEST, id='', how=REFUSE, going=''):
+        """Remove a manager, or move a part of its calls on the way there.
+
+        going -- a removal goes on that was under way when the form was made.
+        """
         manager = self._manager_of(id)
         if manager is None:
             return self._choose_again(REQUEST, id, how)
+        if going and not manager.leaving:
+            REQUEST.RESPONSE.setStatus(400)
+            return self._show_removal(manager, how, 'Its removal was called off meanwhile.')
         savepoint = transaction.savepoint(optimistic=True)
         try:
             if how == MOVE:
@@ -116,8 +122,8 @@ class ManagersPages:
         if manager is None:
             return self._choose_again(REQUEST, id, MOVE)
         leaving.call_off(self, manager)
-        return self._to_overview(
-            REQUEST, f'{id} stays. It is paused: resume it on its tab Calls.')
+        paused = ' It is paused: resume it on its tab Calls.' if manager.paused else ''
+        return self._to_overview(REQUEST, f'{id} stays.{paused}')
 
     def _manager_of(self, id):
         return next((each for each in self.managers() if each.getId() == id), None)
