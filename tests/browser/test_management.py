@@ -1,6 +1,9 @@
 """An administrator with a browser: managers and dispatchers are added and looked at."""
 
 import pytest
+import requests
+
+from bench.stack import ADMIN
 
 
 ADD = '/manage_addProduct/%s'
@@ -57,6 +60,41 @@ def test_tested_worker_answers_on_the_overview_which_asks_for_news_itself(site, 
     admin.waits_for(lambda: overview(admin)['zam1']['test'].startswith('answered after '),
                     'the answer, without a reload')
     assert overview(admin)['zam2']['test'] == ''
+
+
+def test_overview_shows_managers_that_somebody_else_adds_and_removes(site, admin):
+    def does(action, **fields):
+        answer = requests.post(f'{site.url}/{action}', fields, auth=ADMIN, timeout=30)
+        assert answer.status_code == 200, answer.text
+    does('manage_addProduct/zasyncdispatcher/constructZAsyncDispatcherWithManagers',
+         id='shared', managers='2')
+    admin.goes_to('/shared/manage_overview')
+    assert set(overview(admin)) == {'zam1', 'zam2'}
+    does('shared/manage_addManagers', managers='1')
+    does('shared/manage_removeManager', id='zam1')
+    admin.waits_for(lambda: set(overview(admin)) == {'zam2', 'zam3'}, 'the change')
+    assert overview(admin)['zam3']['why'] == 'no worker has served it yet'
+    assert [(link.text, link.get_attribute('href').removeprefix(f'{admin.url}/shared/'))
+            for link in admin.finds_all('#managers a')] == [
+        ('zam2', 'zam2/manage_main'), ('zam3', 'zam3/manage_main')]
+
+
+def test_overview_says_so_when_it_gets_no_news_and_asks_one_question_at_a_time(site, admin):
+    def said():
+        return admin.reads('#no-news')
+    admin.goes_to(site.dispatcher + '/manage_overview')
+    assert said() == ''
+    admin.runs('window.ours = window.fetch; window.asked = 0;'
+               'window.fetch = () => { window.asked += 1;'
+               ' return new Promise((_, refuse) => { window.end = refuse; }); }')
+    admin.waits_for(lambda: said() == 'There are no news from the server: what is shown is old.',
+                    'that nobody answers')
+    assert admin.runs('return window.asked') == 1
+    admin.runs('window.fetch = window.ours; window.end(new TypeError("away"))')
+    admin.waits_for(lambda: said() == '', 'news')
+    admin.runs('window.fetch = () => Promise.resolve({ok: false, status: 401})')
+    admin.waits_for(lambda: said() == ('This page can not follow the managers any more: '
+                                       'reload it.'), 'that it is logged out')
 
 
 @pytest.mark.parametrize('field, value, sentence', [

@@ -213,7 +213,7 @@ def test_a_large_move_goes_on_part_by_part_and_shows_how_far_it_is(admin, zad, m
     overview = admin.get('/zad/manage_overview')
     assert 'zam2 is being removed' in text_of(overview, '.alert')
     assert 'it is being removed' in overview.text
-    assert 'setTimeout' not in overview.text
+    assert '.submit()' not in overview.text
     # Somebody else may go on with it; a look alone does not.
     look = ask(admin, how='refuse')
     assert 'setTimeout' not in look.text
