@@ -42,6 +42,15 @@ def test_it_shows_of_each_manager_who_is_next_and_why_not(site, zad):
     assert found['zam2']['why'] == 'no worker has served it yet'
 
 
+def test_a_sign_of_life_has_its_day_as_on_the_page_of_the_manager(site, zad):
+    """A worker that was stopped a week ago has given its last one at some time of some day."""
+    browser = site.browser('admin')
+    beat_at = rows(browser.get('/zad/manage_overview'))['zam1']['beat_at']
+    assert re.fullmatch(r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC', beat_at)
+    assert beat_at in browser.get('/zad/zam1/manage_main').text
+    assert rows(browser.get('/zad/manage_overview'))['zam2']['beat_at'] == ''
+
+
 def test_the_news_are_what_the_page_shows(site, zad):
     browser = site.browser('admin')
     page, news = rows(browser.get('/zad/manage_overview')), browser.get(

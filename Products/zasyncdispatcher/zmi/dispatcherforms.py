@@ -14,6 +14,7 @@ from Products.zasync import clock
 from Products.zasync.forgery import action
 from Products.zasync.forgery import Page
 from Products.zasync.permissions import ViewManagementScreens
+from Products.zasync.zmi.callpages import moment
 from Products.zasync.zmi.managerforms import check_id
 
 from ..balancing import choose
@@ -116,14 +117,12 @@ class DispatcherPages(ManagersPages):
         rows = []
         for manager in self.managers():
             load, card, pulse = self.load_of(manager), manager.queue.card, manager.queue.pulse
-            beat_at = clock.as_datetime(
-                clock.serial_seconds(pulse._p_serial) if pulse.beat else None)
             rows.append({
                 'id': load.id, 'url': manager.absolute_url(), 'new': manager.lenNewCalls(),
                 'accepted': manager.lenAcceptedCalls(), 'load': load.calls, 'alive': load.alive,
                 'why': load.why, 'leaving': manager.leaving,
                 'pace': f'{load.pace:g}' if load.pace else '',
-                'beat_at': '' if beat_at is None else beat_at.strftime('%H:%M:%S UTC'),
+                'beat_at': moment(clock.serial_seconds(pulse._p_serial) if pulse.beat else None),
                 'worker': f'process {card.pid} on {card.host}' if card.boot else 'none yet'})
         chosen = choose([self.load_of(manager) for manager in self.managers()], 0.0, self.balance)
         for row in rows:
