@@ -111,6 +111,15 @@ class StorageClock:
         last = serial_seconds(last_serial)
         return last if self._offset is None else max(monotonic + self._offset, last)
 
+    def ahead_of(self, clock: Clock) -> float | None:
+        """Seconds that the storage's clock is ahead of that one, of this process.
+
+        None before this process has committed anything.
+        """
+        if self._offset is None:
+            return None
+        return clock.monotonic() + self._offset - clock.now()
+
 
 def serial_seconds(serial: bytes | None) -> float:
     """The POSIX seconds at which the transaction of that id (8 bytes) was made; 0.0 for none."""

@@ -5,9 +5,11 @@ import threading
 import time
 
 import pytest
+import requests
 import transaction
 
 from bench.processes import wait_until
+from bench.stack import ADMIN
 from bench.stack import our_environment
 from Products.zasync import clock
 from tests.hosts import jobs
@@ -35,6 +37,24 @@ def test_a_worker_of_another_time_is_alive_and_answers_in_its_own(estate):
         assert estate.dispatcher.load_of(manager).alive
         assert manager.getLastPing().timestamp() == pytest.approx(asked, abs=5)
         assert manager.getLastPong().timestamp() == pytest.approx(asked + shift, abs=5)
+
+
+def test_the_test_of_the_workers_tells_the_time_that_passed(estate):
+    """Not what the clocks of Zope and of a worker, minutes apart, make of it."""
+    page = f'{estate.stack.zope_url}/asynchronous_call_dispatcher'
+    began = clock.SYSTEM.monotonic()
+    shown = requests.post(f'{page}/manage_test', auth=ADMIN, timeout=60).url
+
+    def answered():
+        answer = requests.get(shown.replace('manage_overview', 'manage_overview_data'),
+                              auth=ADMIN, timeout=60)
+        found = answer.json()['tests']
+        return all(each.startswith('answered after ') for each in found.values()) and found
+    found = estate.wait(answered, what='the answers of both workers')
+    passed = 1_000 * (clock.SYSTEM.monotonic() - began)
+    assert set(found) == {'zam1', 'zam2'}
+    for each in found.values():
+        assert 0 < int(each.split()[2]) < passed
 
 
 def test_calls_run_behind_a_slow_link(estate):

@@ -59,6 +59,15 @@ def test_before_our_first_commit_the_last_one_we_know_of_is_the_best_guess(monot
     assert learned.now(monotonic, serial(STORAGE)) == pytest.approx(STORAGE, abs=0.001)
 
 
+@pytest.mark.parametrize('skew', SKEWS)
+def test_it_is_told_how_far_the_storage_is_ahead_of_a_clock_of_ours(skew):
+    learned, ours = clock.StorageClock(), clock.ManualClock(STORAGE + skew)
+    assert learned.ahead_of(ours) is None
+    learned.observe(serial(STORAGE), ours.monotonic())
+    ours.advance(20)
+    assert learned.ahead_of(ours) == pytest.approx(-skew, abs=0.001)
+
+
 @pytest.mark.parametrize('nothing', [None, b'', b'\0' * 8])
 def test_a_record_that_was_never_committed_has_no_time(nothing):
     assert clock.serial_seconds(nothing) == 0.0
