@@ -512,6 +512,17 @@ def test_a_hostile_host_and_odd_names_are_shown_as_text(admin, zad):
     assert 'alert(1)' in page.text and '<script>alert' not in page.text
 
 
+def test_the_link_to_a_removal_leads_to_a_manager_of_any_id(admin, zad):
+    id = 'one #2+2%41 é'
+    zad.manage_renameObject('zam2', id)
+    put(zad, manager=id)
+    claim(zad[id])
+    remove(admin, id)
+    link = admin.get('/zad/manage_overview').html.select_one('#come-and-go .alert a')
+    page = admin.get(link['href'].partition(':80')[2])
+    assert f'{id} is being removed' in text_of(page, 'h3')
+
+
 # what Zope does by itself
 
 @pytest.mark.parametrize('path, selector', [('/zad/manage_overview', '#what-zope-does'),

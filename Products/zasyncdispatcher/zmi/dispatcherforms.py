@@ -91,8 +91,11 @@ class DispatcherPages(ManagersPages):
         return self._show_overview(REQUEST, {}, {}, manage_tabs_message)
 
     def _show_overview(self, REQUEST, values, errors, message=None):
+        rows = self._rows()
         return self._overview_page(
-            rows=self._rows(), tests=self._tests(REQUEST), errors=errors,
+            rows=rows, tests=self._tests(REQUEST), errors=errors,
+            leaving=[{'id': row['id'], 'query': urlencode({'id': row['id']})}
+                     for row in rows if row['leaving']],
             values={'managers': '1', 'how': REFUSE, **values}, manage_tabs_message=message)
 
     @zpublish
