@@ -97,6 +97,14 @@ def test_the_time_of_an_answer_is_right_though_the_clock_of_the_worker_is_not(si
     assert 0 <= int(re.fullmatch(r'answered after (-?\d+) ms', shown)[1]) <= most + 1
 
 
+def test_a_manager_of_any_id_is_tested(site, zad):
+    site.login('admin')
+    zad.manage_renameObject('zam1', 'a:b #+%41 é')
+    browser = site.browser('admin')
+    page = after_redirect(browser, browser.post('/zad/manage_test'))
+    assert rows(page)['a:b #+%41 é']['test'] == 'waits'
+
+
 @pytest.mark.parametrize('asked', ['', 'zam1', 'zam1:', 'no:0-1-0-0', 'zam1:<script>', '<b>:1'])
 def test_an_odd_test_in_the_address_harms_nobody(site, zad, asked):
     page = site.browser('admin').get('/zad/manage_overview', params={'test': asked})

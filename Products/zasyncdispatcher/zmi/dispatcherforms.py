@@ -137,7 +137,7 @@ class DispatcherPages(ManagersPages):
         found = {}
         asked = REQUEST.form.get('test', [])
         for item in (asked if isinstance(asked, list) else [asked])[:MOST_MANAGERS]:
-            manager_id, _, id = str(item).partition(':')
+            manager_id, _, id = str(item).rpartition(':')
             for manager in self.managers():
                 if manager.getId() == manager_id:
                     found[manager_id] = _outcome(manager.queue.find(id))
