@@ -128,6 +128,31 @@ def test_markup_typed_into_the_add_form_stays_text(site, admin):
     assert not admin.runs("return [...document.scripts].some(s => s.text.includes('alert(1)'))")
 
 
+def test_wide_table_scrolls_by_itself_on_a_small_screen(site, admin):
+    """What is around it, tabs and buttons, stays in sight."""
+    manager = site.dispatcher + '/zam1'
+
+    def does(action, **fields):
+        answer = requests.post(f'{site.url}{manager}/{action}', fields, auth=ADMIN, timeout=30)
+        assert answer.status_code == 200, answer.text
+    does('manage_savePeriodicCall', adding='1', id='wide', title='Night and day', path='/',
+         expression='@yearly', zone='Europe/Berlin', kind='zope_exec', tales='nothing')
+    does('manage_runPeriodicCall', id='wide')
+    admin.driver.set_window_rect(width=420, height=900)
+    admin.goes_to(manager + '/manage_calls?plugin=zope_exec')
+    admin.waits_for(lambda: admin.driver.refresh() or admin.finds_all('#calls a'), 'the call')
+    call = admin.finds('#calls a').get_attribute('href').removeprefix(admin.url)
+    wider = {}
+    for page in (call, manager + '/manage_calls', manager + '/manage_periodic',
+                 manager + '/manage_main', site.dispatcher + '/manage_overview',
+                 site.mail_tool + '/manage_main'):
+        admin.goes_to(page)
+        wider[page] = admin.runs('return document.documentElement.scrollWidth'
+                                 ' - document.documentElement.clientWidth')
+    does('manage_dropPeriodicCall', id='wide')
+    assert set(wider.values()) == {0}, wider
+
+
 def test_pinged_worker_answers_on_the_settings_page(site, admin):
     def answer():
         admin.goes_to(site.dispatcher + '/zam1/manage_main')
