@@ -32,13 +32,16 @@ def choose(loads: Sequence[Load], spread: float, balance: str = 'load') -> Load 
     the fewest calls; 'pace': where one more call would have ended first.
     There is no number of calls at which a manager counts as absent.
     """
+    tied = least(loads, balance)
+    return tied[int(spread * len(tied))] if tied else None
+
+
+def least(loads: Sequence[Load], balance: str = 'load') -> Sequence[Load]:
+    """Those that `choose` takes one of; none when no worker lives."""
     alive = [load for load in loads if load.alive]
-    if not alive:
-        return None
     weights = _weights(alive, balance)
-    least = min(weights)
-    tied = [load for load, weight in zip(alive, weights, strict=True) if weight == least]
-    return tied[int(spread * len(tied))]
+    lowest = min(weights, default=None)
+    return [load for load, weight in zip(alive, weights, strict=True) if weight == lowest]
 
 
 def _weights(loads: Sequence[Load], balance: str) -> Sequence[float]:

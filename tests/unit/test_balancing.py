@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from Products.zasyncdispatcher.balancing import choose
+from Products.zasyncdispatcher.balancing import least
 from Products.zasyncdispatcher.balancing import Load
 
 
@@ -35,6 +36,16 @@ def test_historic_defect_7_ties_are_spread_over_all_that_have_least():
     loads = [load('a', 2), load('b', 2), load('busy', 3), load('c', 2), load('dead', 0, False)]
     chosen = Counter(choose(loads, number / 300).id for number in range(300))
     assert chosen == {'a': 100, 'b': 100, 'c': 100}
+
+
+@pytest.mark.parametrize('balance', ['load', 'pace'])
+@pytest.mark.parametrize('loads', [
+    [], [load('a', alive=False)], [load('a', 2), load('b', 1)],
+    [load('a', 2), load('b', 2), load('busy', 3), load('dead', 0, False)],
+    [load('a', 2, pace=3), load('b', 1, pace=2), load('new', 0)]])
+def test_those_that_have_least_are_those_that_may_be_chosen(loads, balance):
+    found = {choose(loads, number / 300, balance) for number in range(300)} - {None}
+    assert set(least(loads, balance)) == found
 
 
 @pytest.mark.parametrize('loads', [

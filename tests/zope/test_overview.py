@@ -43,6 +43,41 @@ def test_it_shows_of_each_manager_who_is_next_and_why_not(site, zad):
     assert found['zam2']['why'] == 'no worker has served it yet'
 
 
+def how(page):
+    return page.html.select_one('#how').get_text(strip=True)
+
+
+@pytest.mark.parametrize('balance, chosen, sentence', [
+    ('load', ['zam3', 'zam4'], 'A call goes to the least loaded of those that take calls.'),
+    ('pace', ['zam1'], ('A call goes to the one, of those that take calls, where it would end '
+                        'first, by load and pace.'))])
+def test_it_says_how_a_manager_is_chosen_and_shows_all_that_may_be_next(
+        site, zad, balance, chosen, sentence):
+    for id, load, pace in (('zam1', 5, 1_000.0), ('zam2', 3, 1.0), ('zam3', 1, 1.0),
+                           ('zam4', 1, 1.0)):
+        if id not in zad.objectIds():
+            zad._setObject(id, AsynchronousCallManager(id))
+        sign_on(zad[id])
+        zad[id].queue.pulse.write(load, 0, 0.0, 1, 1, 0, pace=pace)
+    zad.balance = balance
+    page = site.browser('admin').get('/zad/manage_overview')
+    assert how(page) == sentence
+    assert [id for id, row in rows(page).items() if row['chosen']] == chosen
+
+
+@pytest.mark.parametrize('no_worker, sentence', [
+    ('run', 'None takes calls, so a call is run in the request that puts it, if it can be.'),
+    ('queue', 'None takes calls, so a call is left with one of them.'),
+    ('refuse', 'None takes calls, so a call is refused.')])
+def test_it_says_what_becomes_of_a_call_when_no_worker_lives(site, zad, no_worker, sentence):
+    browser = site.browser('admin')
+    before = browser.get('/zad/manage_overview_data').json['how']
+    beat(zad.zam1, accepting=0)
+    zad.no_worker = no_worker
+    assert how(browser.get('/zad/manage_overview')) == sentence
+    assert browser.get('/zad/manage_overview_data').json['how'] == sentence != before
+
+
 def test_a_sign_of_life_has_its_day_as_on_the_page_of_the_manager(site, zad):
     """A worker that was stopped a week ago has given its last one at some time of some day."""
     browser = site.browser('admin')

@@ -17,15 +17,28 @@ from Products.zasync.permissions import ViewManagementScreens
 from Products.zasync.zmi.callpages import moment
 from Products.zasync.zmi.managerforms import check_id
 
-from ..balancing import choose
+from ..balancing import least
+from ..interfaces import BY_LOAD
+from ..interfaces import BY_PACE
+from ..interfaces import QUEUE
+from ..interfaces import REFUSE
+from ..interfaces import RUN
+from . import managersforms
 from .managersforms import add_managers
 from .managersforms import ManagersPages
 from .managersforms import MOST_MANAGERS
 from .managersforms import read_number
-from .managersforms import REFUSE
 
 
 DEFAULT_ID = 'asynchronous_call_dispatcher'
+
+#: How a manager is chosen, by `balance`.
+HOW = {BY_LOAD: 'A call goes to the least loaded of those that take calls.',
+       BY_PACE: 'A call goes to the one, of those that take calls, where it would end first, by '
+                'load and pace.'}
+#: What becomes of a call when none can be, by `no_worker`.
+OTHERWISE = {RUN: 'run in the request that puts it, if it can be', QUEUE: 'left with one of them',
+             REFUSE: 'refused'}
 
 _add_form = Page('../www/dispatcherAdd', globals(), __name__='dispatcherAdd')
 
@@ -93,10 +106,11 @@ class DispatcherPages(ManagersPages):
     def _show_overview(self, REQUEST, values, errors, message=None):
         rows = self._rows()
         return self._overview_page(
-            rows=rows, tests=self._tests(REQUEST), errors=errors,
+            rows=rows, how=self._how(rows), tests=self._tests(REQUEST), errors=errors,
             leaving=[{'id': row['id'], 'query': urlencode({'id': row['id']})}
                      for row in rows if row['leaving']],
-            values={'managers': '1', 'how': REFUSE, **values}, manage_tabs_message=message)
+            values={'managers': '1', 'how': managersforms.REFUSE, **values},
+            manage_tabs_message=message)
 
     @zpublish
     @security.protected(ViewManagementScreens)
@@ -104,7 +118,8 @@ class DispatcherPages(ManagersPages):
         """The same as JSON, for the page."""
         REQUEST.RESPONSE.setHeader('Content-Type', 'application/json')
         REQUEST.RESPONSE.setHeader('Cache-Control', 'no-store')
-        return json.dumps({'rows': self._rows(), 'tests': self._tests(REQUEST)})
+        rows = self._rows()
+        return json.dumps({'rows': rows, 'how': self._how(rows), 'tests': self._tests(REQUEST)})
 
     @action
     @security.protected(ViewManagementScreens)
@@ -127,10 +142,17 @@ class DispatcherPages(ManagersPages):
                 'pace': f'{load.pace:g}' if load.pace else '',
                 'beat_at': moment(clock.serial_seconds(pulse._p_serial) if pulse.beat else None),
                 'worker': f'process {card.pid} on {card.host}' if card.boot else 'none yet'})
-        chosen = choose([self.load_of(manager) for manager in self.managers()], 0.0, self.balance)
+        next_ones = least([self.load_of(manager) for manager in self.managers()], self.balance)
+        chosen = {load.id for load in next_ones}
         for row in rows:
-            row['chosen'] = chosen is not None and row['id'] == chosen.id
+            row['chosen'] = row['id'] in chosen
         return rows
+
+    def _how(self, rows):
+        """A sentence: how the next call finds its manager."""
+        if not any(row['chosen'] for row in rows):
+            return f'None takes calls, so a call is {OTHERWISE[self.no_worker]}.'
+        return HOW[self.balance]
 
     def _tests(self, REQUEST):
         """{manager id: what became of its test call}, of the tests the request names."""
