@@ -4,6 +4,8 @@ A browser sends the password of a person along with whatever a page of another s
 send. Inside Plone each form carries the token of plone.protect, and each action demands it.
 Elsewhere nothing is stored: a browser says itself where a request comes from.
 
+All pages are a `Page`, which knows the token.
+
 Imports: Zope, plone.protect if it is installed.
 """
 
@@ -39,6 +41,22 @@ FOREIGN = ('A page of another site sent this, so nothing was done. If it was a p
            'the header Host on as it came; what was compared is in the log.')
 NO_TOKEN = ('This came without the token of a form of this site, or with an old one, so nothing '
             'was done. Go back, load the page again and send it once more.')
+
+#: Zope's footer takes the query off the address: loaded again, the page would be another one. It
+#: is put back, but for what was to be said once.
+ADDRESS = """<script>
+  (function () {
+    var bare = window.location.origin + window.location.pathname;
+    var query = new URLSearchParams(window.location.search);
+    query.delete('manage_tabs_message');
+    query.delete('outcome');
+    document.addEventListener('DOMContentLoaded', function () {
+      if (String(query) && window.parent.location.href === bare) {
+        window.parent.history.replaceState('', 'Main', bare + '?' + query);
+      }
+    });
+  }());
+</script>"""
 
 
 def action(method):
@@ -123,12 +141,18 @@ def _has_tokens():
 
 
 class Page(PageTemplateFile):
-    """A page. Its forms carry `<input tal:replace="structure authenticator" />`."""
+    """A page. Its forms carry `<input tal:replace="structure authenticator" />`.
+
+    One that is another for each query has `<script tal:replace="structure address"></script>`.
+    """
 
     @zpublish(False)
     def pt_getContext(self, *args, **kwargs):
-        """What the page may name: `authenticator` is the token's field, '' where there is none."""
+        """What the page may name: `authenticator` is the token's field, '' where there is none;
+        `address` keeps the query in the address.
+        """
         names = super().pt_getContext(*args, **kwargs)
+        names['address'] = ADDRESS
         names['authenticator'] = ''
         if _has_tokens():
             names['authenticator'] = (f'<input type="hidden" name="_authenticator" '

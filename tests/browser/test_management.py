@@ -128,6 +128,37 @@ def test_markup_typed_into_the_add_form_stays_text(site, admin):
     assert not admin.runs("return [...document.scripts].some(s => s.text.includes('alert(1)'))")
 
 
+def test_page_that_is_loaded_again_shows_the_same(site, admin):
+    """Zope's footer takes off its address what comes after the question mark."""
+    manager = site.dispatcher + '/zam1'
+    admin.goes_to(site.dispatcher + '/manage_overview')
+    admin.presses('Test the workers')
+    admin.waits_for(lambda: overview(admin)['zam1']['test'].startswith('answered after '),
+                    'the answer')
+    admin.driver.refresh()
+    assert overview(admin)['zam1']['test'].startswith('answered after ')
+    admin.goes_to(manager + '/manage_calls?plugin=echo')
+    admin.finds('#calls a').click()
+    admin.waits_for(lambda: admin.finds_all('#facts'), 'the page of the call')
+    shown = admin.reads('main')
+    admin.driver.refresh()
+    assert admin.reads('main') == shown
+    admin.driver.back()
+    admin.waits_for(lambda: admin.finds_all('#calls'), 'the list again')
+    assert admin.finds('[name=plugin]').get_attribute('value') == 'echo'
+    admin.goes_to(site.dispatcher + '/manage_removal?id=zam2&how=move')
+    shown = admin.reads('main')
+    assert 'Remove zam2?' in shown
+    admin.driver.refresh()
+    assert admin.reads('main') == shown
+    # What was said once is not said again.
+    admin.goes_to(manager + '/manage_calls?state=failed&manage_tabs_message=Done%20it.')
+    assert 'Done it.' in admin.reads('body')
+    admin.driver.refresh()
+    assert 'Done it.' not in admin.reads('body')
+    assert admin.finds('[name=state] option:checked').text == 'failed'
+
+
 def test_wide_table_scrolls_by_itself_on_a_small_screen(site, admin):
     """What is around it, tabs and buttons, stays in sight."""
     manager = site.dispatcher + '/zam1'
