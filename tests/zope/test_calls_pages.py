@@ -173,6 +173,9 @@ def test_the_pages_show_any_progress_that_can_be_told(site, calls, manager, done
     for page in (admin.get('/zam/manage_calls'),
                  admin.get('/zam/manage_call', params={'id': call.id})):
         assert f'width: {width}%' in page.text
+        bar = page.html.select_one('[role=progressbar]')
+        assert [bar.get(f'aria-{name}') for name in ('label', 'valuemin', 'valuenow', 'valuemax')
+                ] == ['Progress', '0', str(width), '100']
 
 
 def test_one_call_is_shown_in_full(site, calls):
