@@ -223,6 +223,33 @@ def test_a_large_move_goes_on_part_by_part_and_shows_how_far_it_is(admin, zad, m
     assert zad.zam1.lenNewCalls() + zad.zam3.lenNewCalls() == 10
 
 
+def test_a_manager_whose_worker_goes_on_meanwhile_is_paused_before_its_calls_move(
+        site, admin, zad, monkeypatch):
+    """Each claim writes the desk, which a move does too, for as long as a thousand calls take."""
+    put(zad, 3)
+    go_on, overlaps = leaving.go_on, []
+
+    def overlapped(dispatcher, manager, now):
+        gone = go_on(dispatcher, manager, now)
+        rival = transaction.TransactionManager()
+        other = site.db.open(rival)
+        theirs = other.root()['Application'].zad.zam2
+        if not theirs.paused:
+            theirs.queue.desk._p_changed = True
+            overlaps.append(theirs)
+        rival.commit()
+        other.close()
+        return gone
+    monkeypatch.setattr(leaving, 'go_on', overlapped)
+    page = follow(admin, remove(admin))
+    assert len(overlaps) == 1
+    assert 'zam2 is being removed' in text_of(page, 'h3') and 'setTimeout' in page.text
+    assert text_of(page, '#left').startswith('3 calls wait here still')
+    assert zad.zam2.paused
+    assert 'zam2 was removed.' in follow(admin, page.forms['go-on'].submit('press')).text
+    assert zad.zam1.lenNewCalls() + zad.zam3.lenNewCalls() == 3
+
+
 def test_running_calls_are_waited_for(admin, zad):
     put(zad, 2)
     running, = claim(zad.zam2)

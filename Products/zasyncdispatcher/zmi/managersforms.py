@@ -102,7 +102,10 @@ class ManagersPages:
         try:
             if how == MOVE:
                 leaving.start(self, manager)
-                gone = leaving.go_on(self, manager, clock.SYSTEM.now())
+                # Not after a conflict: until the pause is committed the worker writes the desk
+                # with each claim, and would meet us again. The page goes on in a second.
+                gone = not REQUEST.retry_count and leaving.go_on(self, manager,
+                                                                 clock.SYSTEM.now())
             else:
                 self._delObject(id)
                 gone = True
