@@ -87,7 +87,7 @@ def test_overview_says_so_when_it_gets_no_news_and_asks_one_question_at_a_time(s
     admin.runs('window.ours = window.fetch; window.asked = 0;'
                'window.fetch = () => { window.asked += 1;'
                ' return new Promise((_, refuse) => { window.end = refuse; }); }')
-    admin.waits_for(lambda: said() == 'There are no news from the server: what is shown is old.',
+    admin.waits_for(lambda: said() == 'There is no news from the server: what is shown is old.',
                     'that nobody answers')
     assert admin.runs('return window.asked') == 1
     admin.runs('window.fetch = window.ours; window.end(new TypeError("away"))')
