@@ -251,8 +251,7 @@ def test_a_killed_call_starts_again_on_top_of_its_last_checkpoint(site, gate):
     deferred = site.put('zope_call', jobs.count_in_steps, 'steps', 4, gate)
     site.wait(lambda: runs(gate))
     worker.kill()
-    transaction.begin()
-    assert deferred.memo == {'done': 2}
+    site.wait(lambda: deferred.memo == {'done': 2}, what='the news of the second checkpoint')
     open_gate(gate)
     site.start_worker()
     site.ended(deferred)

@@ -31,11 +31,12 @@ def test_all_calls_of_a_worker_that_was_killed_have_ended_within_max_idle_time_a
     transaction.commit()
     doomed = site.stack.start_worker('doomed', '/zad/zam1', threads=RUNNING)
     gates = [tmp_path / f'gate{number}' for number in range(RUNNING)]
-    running = [put(site, jobs.append_then_wait, str(tmp_path / f'ran{number}'), str(gate))
-               for number, gate in enumerate(gates)]
+    running = put(site, [(jobs.append_then_wait, str(tmp_path / f'ran{number}'), str(gate))
+                         for number, gate in enumerate(gates)])
     site.wait(lambda: all((tmp_path / f'ran{number}').exists() for number in range(RUNNING)),
               what='twenty calls that run')
-    waiting = [put(site, apply_effect, number) for number in range(WAITING)]
+    # At once: those that run do not wait for ever.
+    waiting = put(site, [(apply_effect, number) for number in range(WAITING)])
     site.stack.start_worker('heir', '/zad/zam2', threads=4)
     for gate in gates:  # whoever runs them next does not wait
         gate.touch()
@@ -50,8 +51,8 @@ def test_all_calls_of_a_worker_that_was_killed_have_ended_within_max_idle_time_a
     assert {counter.n for counter in site.root['effects'].counters} == {1}
 
 
-def put(site, target, *args):  # noqa: F811
+def put(site, calls):  # noqa: F811
     transaction.begin()
-    deferred = site.app.zad.zam1.putCall('zope_call', target, *args)
+    deferreds = [site.app.zad.zam1.putCall('zope_call', *call) for call in calls]
     transaction.commit()
-    return deferred
+    return deferreds
