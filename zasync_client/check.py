@@ -97,20 +97,28 @@ def findings(path, wait_seconds):
              for problem in reading.problems]
     found += [Finding(WARNING, warning.text, 0, warning.path, warning.line)
               for warning in reading.warnings]
+    if config is not None:
+        found += _of_logs(config)
     if config is None or reading.lost & _BEFORE_DATABASES:
-        return [*found, Finding(INFO, 'databases and target were not looked at: what is wrong in '
-                                      'the file comes first')]
-    found += _of_logs(config)
-    found += _of_secret_keys(config)
-    ours, wrong = _of_pid_file(config)
-    found += wrong
-    away = _of_databases(config, ours, wait_seconds)
-    found += away
-    if not away and 'target' not in reading.lost:
-        found += _of_target(config, ours, wait_seconds)
-    found += _of_memory(config)
-    found += _of_processors(config)
+        found.append(Finding(INFO, 'databases and target were not looked at: what is wrong in '
+                                   'the file comes first'))
+    else:
+        found += _of_places(config, 'target' not in reading.lost, wait_seconds)
+    if config is not None:
+        found += _of_memory(config)
+        found += _of_processors(config)
     return found
+
+
+def _of_places(config, with_target, wait_seconds):
+    """What the directories of the instance, the databases and the target are like."""
+    yield from _of_secret_keys(config)
+    ours, wrong = _of_pid_file(config)
+    yield from wrong
+    away = _of_databases(config, ours, wait_seconds)
+    yield from away
+    if not away and with_target:
+        yield from _of_target(config, ours, wait_seconds)
 
 
 def _of_logs(config):

@@ -72,6 +72,29 @@ def test_a_missing_section_end_is_said_where_the_section_begins(operator):
     assert 'databases and target were not looked at' in output
 
 
+def test_a_mistake_that_databases_depend_on_hides_none_that_they_do_not(operator, tmp_path):
+    operator.configure(more=f'''\
+cpu-affinity 1023
+max-memory 1MB
+<zodb_db other>
+  mount-point /other
+  frob 5
+</zodb_db>
+<eventlog>
+  <logfile>
+    path {tmp_path}/nowhere/zasync.log
+  </logfile>
+</eventlog>
+''')
+    code, output, errors = operator.does('check')
+    assert code == 2
+    words = ["line 10: 'frob' is not a known key name", 'nowhere/zasync.log can not be opened',
+             'max-memory is 1 MB', 'cpu-affinity names processor 1023']
+    assert [word for word in words if word not in errors] == [], errors
+    assert len(errors.splitlines()) == len(words), errors
+    assert 'databases and target were not looked at' in output
+
+
 def test_a_server_that_is_away_is_the_world_s_fault_and_is_named(operator):
     operator.conf.write_text(
         f'instancehome {operator.home}\n<zodb_db main>\n mount-point /\n <zeoclient>\n'
