@@ -65,7 +65,8 @@ class PeriodicCalls:
         if options.not_before is not None:
             raise BadCall('a periodic call has no not_before: its expression gives the times')
         if isinstance(options.expires, datetime.datetime):
-            raise BadCall('expires of a periodic call is a timedelta, counted from each tick')
+            raise BadCall('expires of a periodic call is a timedelta, counted from the moment at '
+                          'which the worker makes a call')
         return call
 
     @zpublish(False)

@@ -414,6 +414,13 @@ def test_what_makes_no_sense_is_refused_from_python_and_nothing_is_stored(manage
     assert not manager.periodic
 
 
+def test_a_refused_expiry_says_from_when_it_would_count(manager):
+    """As the page does: with no worker for a day a call is late, and not expired."""
+    moment = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
+    with pytest.raises(BadCall, match='counted from the moment at which the worker makes a call'):
+        set_one(manager, options=Options(expires=moment))
+
+
 def test_a_refused_reschedule_changes_nothing(manager):
     each = set_one(manager)
     for wrong in (('no', 'UTC'), ('@daily', 'no'), ('@daily', 'UTC', 'x' * 300)):
