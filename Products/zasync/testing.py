@@ -165,11 +165,15 @@ def make_worker(place: Any, target: str = '/asynchronous_call_manager',
     place -- a manager, or anything in the application, with the path of the manager as
     `target`; it must be committed. clock -- the clock of the whole process meanwhile; by
     default a ManualClock that begins now. plugins -- see `plugin`.
-    Raises TargetAway or BadTarget of zasync_client.errors.
+    Raises TargetAway or BadTarget of zasync_client.errors, and ValueError for a place that is
+    in no database.
     """
     if IAsynchronousCallManager.providedBy(place):
         target = '/'.join(place.getPhysicalPath())
-    jar = aq_base(place.getPhysicalRoot())._p_jar
+    find_root = getattr(place, 'getPhysicalRoot', None)
+    # What was added to nothing acquires none, and has Acquisition's mark in its place.
+    root = find_root() if callable(find_root) else place
+    jar = getattr(aq_base(root), '_p_jar', None)
     if jar is None:
         raise ValueError(f'{place!r} is in no database: commit it first')
     return Stepper(jar.db(), target, clock, plugins, threads)

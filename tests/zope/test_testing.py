@@ -701,8 +701,9 @@ def test_what_does_not_stand_in_the_database_is_told(app, zam):
         make_worker(app, '/acl_users')
     fresh = Application()
     fresh._setObject('zam', AsynchronousCallManager('zam'))
-    with pytest.raises(ValueError, match='in no database'):
-        make_worker(fresh.zam)
+    for loose in (fresh.zam, AsynchronousCallManager('zam'), Folder('nobody has added it'), 'zam'):
+        with pytest.raises(ValueError, match='in no database'):
+            make_worker(loose)
     # Nothing of these is left: not the clock, no thread.
     assert not isinstance(clock.SYSTEM, ManualClock)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith('zasync')]
