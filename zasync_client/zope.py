@@ -4,6 +4,7 @@ Imports: config, away, database, datafile, errors, knock.
 """
 
 import logging
+import threading
 from contextlib import contextmanager
 
 import ZConfig
@@ -40,6 +41,9 @@ class WorkerStarting(ProcessStarting):
 #: of several processes that start at once all but one meet a conflict there.
 START_ATTEMPTS = 10
 
+#: Between two looks whether we are to stop, while a storage waits for its server. Seconds.
+LOOK_SECONDS = 0.1
+
 
 def start(config, clock, stopping):
     """Start Zope as `config` says and return its database.
@@ -54,8 +58,9 @@ def start(config, clock, stopping):
     starter.setupLocale()
     starter.setupSecurityOptions()
     starter.setupPublisher()
-    patiently(lambda: _open_root(config), 'the database server', config, clock, stopping)
-    patiently(lambda: _open_mounted(config), 'the database server', config, clock, stopping)
+    for opener in (_open_root, _open_mounted):
+        patiently(lambda opener=opener: _until_stopped(lambda: opener(config), stopping),
+                  'the database server', config, clock, stopping)
     patiently(_start_zope, 'the database server', config, clock, stopping)
     notify(WorkerStarting())
     return Zope2.DB
@@ -104,6 +109,30 @@ def _open_mounted(config):
     for path, _name in dbtab.listMountPaths():
         with told_away(), _told_files(config):
             dbtab.getDatabase(path)
+
+
+def _until_stopped(open_it, stopping):
+    """Do open_it(), which waits for a server as long as its storage likes.
+
+    Raises GaveUp when `stopping` is set meanwhile: it goes on in a thread of its own, which ends
+    with the process.
+    """
+    mistakes = []
+
+    def work():
+        try:
+            open_it()
+        except Exception as reason:  # raised again in our thread
+            mistakes.append(reason)
+
+    thread = threading.Thread(target=work, name='zasync-opens', daemon=True)
+    thread.start()
+    while thread.is_alive():
+        if stopping.is_set():
+            raise GaveUp('stopped while waiting for the database server')
+        thread.join(LOOK_SECONDS)
+    if mistakes:
+        raise mistakes[0]
 
 
 @contextmanager

@@ -21,7 +21,7 @@ max-total-retry {patience}
 <zodb_db main>
   <clientstorage>
     server {host}:{port}
-    wait-timeout 1
+    wait-timeout {wait}
   </clientstorage>
   mount-point /
 </zodb_db>
@@ -32,10 +32,10 @@ max-total-retry {patience}
 @pytest.fixture
 def conf(tmp_path):
     """Writes a zasync.conf and returns its path."""
-    def write(address=('127.0.0.1', 1), target='/zam1', patience=60, more=''):
+    def write(address=('127.0.0.1', 1), target='/zam1', patience=60, more='', wait=1):
         path = tmp_path / 'zasync.conf'
         path.write_text(CONF.format(home=tmp_path, target=target, patience=patience,
-                                    host=address[0], port=address[1], more=more),
+                                    host=address[0], port=address[1], more=more, wait=wait),
                         encoding='utf-8')
         return str(path)
     return write
@@ -135,6 +135,34 @@ def test_the_zeo_server_is_away_when_a_worker_starts(conf):
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 0, errors
+
+
+MOUNTED = '''\
+<zodb_db other>
+  <clientstorage>
+    server 127.0.0.1:{port}
+    wait-timeout 3600
+  </clientstorage>
+  mount-point /other
+</zodb_db>
+'''
+
+
+@pytest.mark.parametrize('away', ['the root database', 'a mounted one'])
+def test_a_worker_that_waits_for_its_server_is_told_to_stop(site, conf, away):
+    """The storage's own wait, an hour here, is not cut short; but nobody waits for its end."""
+    mounted = away == 'a mounted one'
+    address = site.address if mounted else ('127.0.0.1', free_port())
+    more = MOUNTED.format(port=free_port()) if mounted else ''
+    process = start(conf(address, wait=3_600, more=more))
+    try:
+        line_with(process, 'retry connecting')
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert (process.returncode, errors) == (0, '')
+    assert 'stopped while waiting for the database server' in output
 
 
 def test_the_configuration_that_ZOPE_CONFIG_names_is_that_of_another_process(
