@@ -12,6 +12,7 @@ from Products.zasync import listing
 from Products.zasync.deferred import has_ended
 from Products.zasync.interfaces import FAILED
 from Products.zasync.listing import MOST
+from Products.zasync.listing import PURGE_LEAST
 
 from . import callview
 from . import pidfile
@@ -20,10 +21,6 @@ from .errors import NotSo
 from .errors import WorkerError
 from .plaintext import moment
 from .plaintext import safe
-
-
-#: Calls that one transaction of a purge drops, however many conflicts it has met.
-PURGE_LEAST = 100
 
 
 def status(config, options, clock):

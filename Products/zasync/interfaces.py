@@ -188,7 +188,7 @@ class IAsynchronousCallManager(ITakesCalls):
     def purge(state, older_than):
         """Drop ended calls of that final state that ended so many seconds ago; → how many.
 
-        10,000 at most. Raises ValueError.
+        10,000 at most, and fewer after a conflict. Raises ValueError.
         """
 
 

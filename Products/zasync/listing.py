@@ -8,11 +8,13 @@ Imports: interfaces, deferred, lanes, places, trees, errors.
 """
 
 import math
+import threading
 from heapq import merge
 from itertools import groupby
 from itertools import islice
 from operator import itemgetter
 
+import transaction
 from ZODB.POSException import POSKeyError
 
 from .deferred import is_there
@@ -36,6 +38,9 @@ from .trees import ask_for
 #: Calls that one transaction purges, or retries, and that one page holds, at most.
 MOST = 10_000
 
+#: Calls that one transaction purges at least, however many conflicts came before.
+PURGE_LEAST = 100
+
 #: The clock of the host that put a call is no further ahead of the one of its worker. Seconds.
 SKEW_SECONDS = 86_400.0
 
@@ -43,6 +48,7 @@ SKEW_SECONDS = 86_400.0
 TOGETHER = 1_000
 
 _by_key = itemgetter(0)
+_thread = threading.local()
 
 
 def page(queue, state=None, plugin=None, user=None, start=None, limit=100):
@@ -237,6 +243,28 @@ def _sorted(calls, keys, parse):
 
 
 # many at once
+
+def purge_some(queue, state, older_than, now):
+    """See IAsynchronousCallManager.purge; purge_most() at a time."""
+    dropped = purge(queue, state, older_than, now, purge_most())
+    if dropped:
+        transaction.get().addAfterCommitHook(_note_purge, (dropped,))
+    return dropped
+
+
+def purge_most():
+    """How many calls this thread purges next at most: few once it has met a conflict.
+
+    The more there are the more it meets what a worker files meanwhile, and a request is repeated
+    but a few times.
+    """
+    return getattr(_thread, 'purge_most', MOST)
+
+
+def _note_purge(committed, dropped):
+    _thread.purge_most = (min(MOST, 2 * purge_most()) if committed
+                          else max(PURGE_LEAST, dropped // 10))
+
 
 def purge(queue, state, older_than, now, most=MOST):
     """See IAsynchronousCallManager.purge; `most` at a time."""

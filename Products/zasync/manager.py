@@ -256,7 +256,7 @@ class AsynchronousCallManager(ManagerPages, CallPages, PeriodicPages, SimpleItem
         if not isinstance(older_than, (int, float)) or not 0 <= older_than < math.inf:
             raise ValueError('older_than is a number of seconds, 0 or more, not '
                              f'{told(older_than)}')
-        return listing.purge(self.queue, state, older_than, clock.SYSTEM.now())
+        return listing.purge_some(self.queue, state, older_than, clock.SYSTEM.now())
 
     # signs of life
 

@@ -270,7 +270,7 @@ def test_a_purge_that_meets_what_is_filed_goes_on_with_fewer_calls(site, monkeyp
     try:
         assert control.purge(None, SimpleNamespace(state='failed', older_than=0), SYSTEM) == 0
         assert capsys.readouterr().out == f'{len(filed)} calls dropped\n'
-        assert parts[-2] == control.PURGE_LEAST and len(filed) > 600
+        assert parts[-2] == listing.PURGE_LEAST and len(filed) > 600
     finally:
         other.close()
         target._database.close()

@@ -8,11 +8,13 @@ import transaction
 from bs4 import BeautifulSoup
 from persistent import GHOST
 
+from Products.zasync import listing
 from Products.zasync.board import Progress
 from Products.zasync.failure import Failure
 from Products.zasync.options import Options
 from Products.zasync.running import made_progress
 from Products.zasync.zmi import callpages
+from tests.fakes import make_call
 from tests.fakes import NOW
 
 
@@ -254,6 +256,57 @@ def test_ended_calls_are_dropped_by_state_and_age(site, calls, manager, now):
     assert '1 call dropped' in after_redirect(browser, answer)
     assert manager.calls('resolved') == []
     assert len(manager.calls('failed')) == 1
+
+
+@pytest.fixture
+def busy_worker(site, manager, monkeypatch):
+    """A worker files a failure whenever a purge takes so many calls; → what it has filed."""
+    filed, real = [], listing.purge
+    other = site.db.open(transaction.TransactionManager(explicit=False))
+
+    def file_one():
+        id = ids[len(filed)]
+        other.transaction_manager.begin()
+        queue = other.root()['Application'].zam.queue
+        queue.desk.running[id].fail(Failure('ValueError', 'no', ''), NOW)
+        queue.archive_ended(id, 86_400)
+        other.transaction_manager.commit()
+        filed.append(id)
+
+    def purge(*args):
+        number = real(*args)
+        if number > 100:
+            file_one()
+        return number
+
+    queue = manager.queue
+    ids = [queue.put(make_call(number), number % 4).id for number in range(800)]
+    queue.take_in_and_claim('boot', NOW, 800, 86_400)
+    transaction.commit()
+    for _ in range(600):
+        file_one()
+    transaction.begin()
+    monkeypatch.setattr(listing, 'purge', purge)
+    yield filed
+    other.close()
+
+
+def test_a_purge_by_its_button_takes_fewer_calls_when_it_meets_what_is_filed(
+        site, manager, busy_worker):
+    browser = site.browser('admin')
+    answer = browser.post('/zam/manage_purge', {'state': 'failed', 'hours': '0'})
+    assert '100 calls dropped. There may be more.' in after_redirect(browser, answer)
+    assert len(manager.queue.failed) == len(busy_worker) - 100
+
+
+def test_a_purge_from_python_takes_fewer_calls_when_it_meets_what_is_filed(
+        manager, busy_worker):
+    numbers = []
+    while not numbers or numbers[-1]:
+        for attempt in transaction.manager.attempts(4):  # as many as Zope makes
+            with attempt:
+                numbers.append(manager.purge('failed', 0))
+    assert not manager.queue.failed
 
 
 @pytest.mark.parametrize('values', [

@@ -120,12 +120,14 @@ class CallPages:
     @security.protected(permissions.ViewManagementScreens)
     def manage_purge(self, REQUEST, state='', hours=''):
         """Drop ended calls of one state and of some age."""
+        most = listing.purge_most()
         try:
             number = self.purge(state, float(hours) * 3600)
         except (ValueError, TypeError):  # a field that is there twice is a list
             return self._back_to_calls(REQUEST, 'Choose a final state and an age; nothing was '
                                        'dropped.', state)
-        return self._back_to_calls(REQUEST, f'{_calls(number)} dropped.', state)
+        more = ' There may be more.' if number == most else ''
+        return self._back_to_calls(REQUEST, f'{_calls(number)} dropped.{more}', state)
 
     @action
     @security.protected(permissions.ViewManagementScreens)
