@@ -53,7 +53,7 @@ class Archiving:
         deferred = self.desk.remove_reserved(id)
         if not is_there(deferred):  # its put was undone
             lane_number, number, put_at = parse_id(id)
-            self.waiting.forget_undone(put_at, lane_number, number)
+            self.waiting.forget_undone([(put_at, lane_number, number)])
             self.have_run_not_held_up(now)
             return
         if deferred.is_waiting() and deferred.attempt == 0:
@@ -84,11 +84,14 @@ class Archiving:
     def recheck_held_up(self, now):
         """Have run what waits for calls that ended elsewhere: some were moved, here or away."""
         if self.desk.n_aside and (self.intakes or self.waiting.parted):
-            self.have_run_not_held_up(now)
+            self.have_run_not_held_up(now, anew=False)
 
-    def have_run_not_held_up(self, now):
-        """Have run what waits for calls that nobody will tell of: none of them is left."""
-        for _, deferred in self.waiting.take_not_held_up():
+    def have_run_not_held_up(self, now, anew=True):
+        """Have run what waits for calls that nobody will tell of: none of them is left.
+
+        anew -- see Waiting.take_not_held_up.
+        """
+        for _, deferred in self.waiting.take_not_held_up(anew):
             self._add_waiting(deferred, now, deferred.not_before)
 
     def take_off(self, id):

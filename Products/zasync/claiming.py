@@ -98,6 +98,8 @@ class Claiming:
             self._expire(deferred, now, rotation_period)
         for _, deferred in self.waiting.take_more_after():
             self._add_waiting(deferred, now, deferred.not_before)
+        if self.waiting.further is not None:
+            self.have_run_not_held_up(now, anew=False)
         waiting = [*news.items(), *self.waiting.take_due(now, TAKE_IN_MOST)]
         if slots and self.desk.n_aside:
             waiting += self.waiting.take_unblocked()
@@ -205,14 +207,16 @@ class Claiming:
             return
         looked_at = [(place, deferred) for place, deferred in self.waiting.items()
                      if all_lanes or place[2] == lane_number]
+        undone = []
         for place, deferred in self._loaded_together(iter(looked_at), TAKE_IN_MOST):
             if is_waiting(deferred) or self._is_cancelled(deferred):
                 continue
             # With one that had ended others may have gone that waited for it.
             if place in self.waiting:
                 self.waiting.remove(place, deferred)
-                self.waiting.forget_undone(*place[1:])
+                undone.append(place[1:])
                 self._file_if_ended(deferred, rotation_period)
+        self.waiting.forget_undone(undone)
         self.have_run_not_held_up(now)
 
     def _claim(self, waiting, boot, now, slots, rotation_period, offers, max_interruptions,
@@ -223,7 +227,7 @@ class Claiming:
         # As many of the ready ones as may be needed; they are looked at in order.
         candidates = self._loaded_together(
             merge(waiting, self._ready_items(offers and offers.place), key=_by_place), slots)
-        chosen, places, seen, any_undone = [], [], 0, False
+        chosen, places, seen, undone = [], [], 0, []
         for place, deferred in candidates:
             if seen == slots + TAKE_IN_MOST:
                 break
@@ -236,8 +240,7 @@ class Claiming:
                 self.waiting.remove(place, deferred)
             if not is_waiting(deferred):
                 if not is_there(deferred):
-                    any_undone = True
-                    self.waiting.forget_undone(*place[1:])
+                    undone.append(place[1:])
                 self._file_if_ended(deferred, rotation_period)
             elif deferred.is_expired(now):
                 self._expire(deferred, now, rotation_period)
@@ -265,7 +268,8 @@ class Claiming:
         for place, deferred in waiting:
             if place in waits_apart:
                 self.waiting.add_ready(place, deferred)
-        if any_undone:
+        if undone:
+            self.waiting.forget_undone(undone)
             self.have_run_not_held_up(now)
         # Their threads will ask for them.
         ask_for(deferred.big_arguments for deferred in chosen

@@ -260,7 +260,7 @@ class Queue(Claiming, Archiving, Persistent):
         Without a free slot new entries wait in their lanes until there are so many
         that the lanes want trimming.
         """
-        if self.cancelled or self.waiting.ended:
+        if self.cancelled or self.waiting.ended or self.waiting.further is not None:
             return True
         due = self.next_due(slots)
         if due is not None and due <= now:

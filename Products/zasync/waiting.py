@@ -30,8 +30,8 @@ from .trees import NarrowTree
 #: tree of their own.
 TUPLE_MOST = 16
 
-#: Calls that are looked at in one beat of those that wait for one that has ended: however many
-#: there are, the worker must not look dead.
+#: Calls that are looked at in one beat of those that wait for one that has ended, or for any:
+#: however many there are, the worker must not look dead.
 AFTER_MOST = 1_000
 
 
@@ -46,6 +46,11 @@ class Waiting(Persistent):
 
     #: Calls that have ended, with more that wait for them than one beat looks at.
     ended = ()
+
+    #: From which place on calls that wait for others are to be looked at, whether they need to;
+    #: None: nobody is at it. And whether all are to be looked at once more after that.
+    further = None
+    once_more = False
 
     def __init__(self, desk):
         self._desk = desk
@@ -97,10 +102,16 @@ class Waiting(Persistent):
         if deferred.expires_at is not None:
             self._expiring.pop((deferred.expires_at, *place[2:]), None)
 
-    def forget_undone(self, put_at, lane, number):
-        """Its put was undone: when it would have expired can't be read any more."""
+    def forget_undone(self, places):
+        """Their puts were undone: when they would have expired can't be read any more.
+
+        places -- without their priorities, which can't either.
+        """
+        places = set(places)
+        if not places:
+            return
         for key, (place, _) in list(self._expiring.items()):
-            if place[1:] == (put_at, lane, number):
+            if place[1:] in places:
                 del self._expiring[key]
 
     # taking out
@@ -153,7 +164,7 @@ class Waiting(Persistent):
             elif not deferred.ended:  # else it will be taken out for that
                 self.remove(place, deferred)
                 found.append((place, deferred))
-        return found + self.take_not_held_up() if any_undone else found
+        return found + self.take_not_held_up(anew=True) if any_undone else found
 
     def take_more_after(self):
         """The same for a call of which not all were looked at that wait for it."""
@@ -163,7 +174,7 @@ class Waiting(Persistent):
             return self.take_after(self.ended[0])
         undone, self.ended = not is_there(self.ended[0]), self.ended[1:]
         # Else it runs once more, and all wait for that.
-        return self.take_not_held_up() if undone else []
+        return self.take_not_held_up(anew=True) if undone else []
 
     def _some_after(self, ended):
         """[(place, Deferred or None)] of those that wait for a call; these are noted no more."""
@@ -181,23 +192,39 @@ class Waiting(Persistent):
         ask_for(deferred for _, deferred in found if deferred is not None)
         return found
 
-    def take_not_held_up(self):
+    def take_not_held_up(self, anew=False):
         """Take out what waits for calls of which none is left: undone, or ended elsewhere.
 
-        → [(place, Deferred)], without what was undone itself.
+        → [(place, Deferred)], without what was undone itself. If more wait than one beat looks
+        at, `further` tells it to be called again. anew -- a put was found to be undone: what was
+        looked at before may have waited for that.
         """
-        for place, deferred in list(self.parked.items()):
-            if not is_there(deferred):
-                self.remove(place, deferred)
-                self.forget_undone(*place[1:])
-        left = [(place, deferred) for place, deferred in self.parked.items()
-                if not has_ended(deferred)]
+        begins = self.further is None
+        if anew and not begins:
+            self.once_more = True
+            return []
+        some = list(islice(self.parked.items(self.further), AFTER_MOST + 1))
+        further = some.pop()[0] if len(some) > AFTER_MOST else None
+        ask_for(deferred for _, deferred in some)
+        undone = [(place, deferred) for place, deferred in some if not is_there(deferred)]
+        for place, deferred in undone:
+            self.remove(place, deferred)
+        self.forget_undone(place[1:] for place, _ in undone)
+        if undone and not begins:
+            self.once_more = True
+        left = [(place, deferred) for place, deferred in some if not has_ended(deferred)]
         found = [(place, deferred) for place, deferred in left if not deferred.is_held_up()]
-        if self.parted:
-            self.parted = not all(each.is_beside(deferred) for _, deferred in left
-                                  for each in _awaited(deferred))
+        if self.parted == begins:  # else nobody has said so; or it was found, or said, meanwhile
+            parted = not all(each.is_beside(deferred) for _, deferred in left
+                             for each in _awaited(deferred))
+            if parted != self.parted:
+                self.parted = parted
         for place, deferred in found:
             self.remove(place, deferred)
+        if further is None and self.once_more:
+            further, self.once_more = (), False  # before all places
+        if further != self.further:
+            self.further = further
         return found
 
     def take_expired(self, now, news, most):

@@ -228,6 +228,43 @@ def test_of_those_that_wait_for_a_call_a_beat_looks_at_a_part_and_all_run(store,
     assert not worker.queue.waiting._awaited and not worker.queue.waiting.ended
 
 
+@pytest.mark.parametrize('waiting', [50, 2_500])
+def test_of_those_that_wait_for_a_call_elsewhere_a_beat_looks_at_a_part_and_all_run(
+        site, waiting):
+    """It was moved, and ended there: nobody tells them of that."""
+    first, = site.put(make_call())
+    site.put(*(make_call(number) for number in range(1, waiting + 1)), after=[first])
+    while site.begin()['old'].has_news():
+        site.beat('old')
+    site.begin().move(most=1)
+    site.commit()
+    place = site.begin().place(first)
+    assert site.beat(place, LATE, 1) == [first]
+    look_in_parts(site, waiting)
+    assert site.begin()['old'].desk.n_aside == waiting and site['old'].waiting.parted
+    site.find(first).succeed(None, LATE)
+    site[place].archive_ended(first, DAY)
+    site.commit()
+    look_in_parts(site, waiting)
+    desk = site.begin()['old'].desk
+    assert (desk.n_ready, desk.n_aside, site['old'].waiting.parted) == (waiting, 0, False)
+
+
+def look_in_parts(site, waiting):
+    """What a worker does each minute, and the beats that follow from it."""
+    client = site.client
+    client._key = site._key  # as loads_of finds it
+    assert loads_of(client, lambda queues: queues['old'].recheck_held_up(LATE)) < AFTER_MOST + 500
+    client.commit()
+    beats = 0
+    while client.begin()['old'].has_work(LATE, 0):
+        assert loads_of(client, lambda queues: queues['old'].take_in_and_claim(
+            'boot-old', LATE, 0, DAY)) < AFTER_MOST + 500
+        client.commit()
+        beats += 1
+    assert beats == waiting // AFTER_MOST
+
+
 def test_those_not_looked_at_wait_when_the_call_they_wait_for_runs_once_more(store):
     caller, worker = store.client(), store.client()
     awaited = caller.put(make_call())

@@ -1,6 +1,7 @@
 """Undo: a put that somebody takes back must not hide another one, nor stop the worker."""
 
 import pytest
+from BTrees.OOBTree import OOBTree
 
 from Products.zasync import listing
 from Products.zasync import moving
@@ -9,6 +10,8 @@ from Products.zasync.interfaces import ACCEPTED
 from Products.zasync.interfaces import NEW
 from Products.zasync.lanes import CHUNK
 from Products.zasync.queue import Queue
+from Products.zasync.trees import NarrowTree
+from Products.zasync.waiting import AFTER_MOST
 from tests.fakes import make_call
 from tests.fakes import NOW
 
@@ -277,6 +280,79 @@ def test_what_waits_for_a_call_that_was_kept_for_the_worker_and_is_undone_runs(
     worker.begin().claim_reserved(undone, 'boot', LATE)
     worker.commit()
     assert beats(worker) == [waits, other]
+
+
+@pytest.mark.parametrize('many', [10, 2_500])
+def test_of_those_that_wait_for_an_undone_call_a_beat_looks_at_a_part_and_all_run(
+        file_store, begun, many):
+    caller, worker = begun
+    undone = caller.put(make_call(2))
+    put = last_transaction_id(file_store)
+    worker.beat(LATE)
+    queue = caller.begin()
+    for number in range(many):
+        queue.put(make_call(100 + number), 1 + number % 8, after=[queue.find(undone)])
+    caller.commit()
+    while worker.begin().has_news():
+        worker.beat(LATE)
+    undo_under_others(file_store, caller, worker, put)
+    beats = 0
+    while worker.begin().has_work(LATE, 1) and worker.queue.desk.n_aside:
+        worker.connection.cacheMinimize()
+        worker.connection.getTransferCounts(clear=True)
+        worker.beat(LATE, 1)
+        assert worker.connection.getTransferCounts()[0] < AFTER_MOST + 500
+        beats += 1
+    assert worker.begin().length_new() == many + 1 - beats
+    assert beats == 1 + many // AFTER_MOST
+    assert not worker.queue.waiting.once_more
+
+
+def test_what_was_looked_at_is_looked_at_once_more_when_another_undone_call_is_found(
+        file_store, begun):
+    """What it waits for was not known to be undone before."""
+    caller, worker = begun
+    first = caller.put(make_call(2))
+    puts = [last_transaction_id(file_store)]
+    second = caller.put(make_call(3, priority=-1))
+    puts.append(last_transaction_id(file_store))
+    worker.beat(LATE)
+    queue = caller.begin()
+    for awaited, numbers in ((second, range(5)), (first, range(5, 1_500))):
+        for number in numbers:
+            queue.put(make_call(100 + number), 1 + number % 8, after=[queue.find(awaited)])
+    caller.commit()
+    while worker.begin().has_news():
+        worker.beat(LATE)
+    undo_under_others(file_store, caller, worker, puts[0])
+    worker.beat(LATE, 1)
+    assert worker.begin().waiting.further is not None
+    undo(file_store, caller, puts[1])
+    worker.begin().have_run_not_held_up(LATE)  # as who claims does when he finds that
+    worker.commit()
+    assert worker.begin().waiting.once_more
+    while worker.begin().waiting.further is not None:
+        assert worker.queue.has_work(LATE, 0)
+        worker.beat(LATE)
+    assert worker.begin().desk.n_aside == 0
+
+
+def test_many_undone_calls_are_looked_for_together_among_those_that_expire(
+        file_store, monkeypatch):
+    caller, worker = file_store.client(), file_store.client()
+    queue, looks = caller.begin(), []
+    for number in range(300):
+        queue.put(make_call(number, expires_at=LATE + 5_000 + number), 0)
+    caller.commit()
+    put = last_transaction_id(file_store)
+    worker.beat(LATE)
+    assert len(worker.begin().waiting._expiring) == 300
+    undo(file_store, caller, put)
+    monkeypatch.setattr(NarrowTree, 'items', lambda tree, *args: (
+        looks.append(tree), OOBTree.items(tree, *args))[1])
+    worker.beat(LATE)
+    assert not worker.begin().waiting._expiring
+    assert sum(tree is worker.queue.waiting._expiring for tree in looks) == 1
 
 
 def test_what_waits_for_a_call_whose_put_is_undone_is_not_begun_before_its_time(file_store):
