@@ -45,7 +45,7 @@ def _counts(manager):
     queue = manager.queue
     holder = f'process {queue.card.pid} on {queue.card.host}' if queue.desk.boot else None
     return {'waiting': manager.lenNewCalls(), 'running_calls': manager.lenAcceptedCalls(),
-            'failed_calls': len(queue.failed), 'paused': manager.paused, 'desk': holder}
+            'failed_calls': queue.length_failed(), 'paused': manager.paused, 'desk': holder}
 
 
 def status_text(facts, found):

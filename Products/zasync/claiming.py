@@ -175,15 +175,16 @@ class Claiming:
         self.marks.set(lane_number, last, oid)
         return [item for item in entries if item[1].deferred is not None]
 
-    def not_taken_in(self, lane_number):
+    def not_taken_in(self, lane_number, newest_first=False):
         """[(number, Entry)] of a lane; calls are loaded only after an undo."""
+        look = lanes.down_to if newest_first else lanes.after
         lane = self.lanes[lane_number]
         mark, oid = self.marks.get(lane_number)
         if holds(lane, mark, oid):
-            return lanes.after(lane, mark)
+            return look(lane, mark)
         # The put we marked was undone, and what came since may have its number: look at the
         # whole lane.
-        return ((number, entry) for number, entry in lanes.after(lane, 0)
+        return ((number, entry) for number, entry in look(lane, 0)
                 if self._is_unknown(lane_number, number, entry))
 
     def _is_unknown(self, lane_number, number, entry):

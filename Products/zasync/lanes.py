@@ -124,6 +124,19 @@ def after(lane, mark):
             yield number, Entry(*stored)
 
 
+def down_to(lane, mark):
+    """The same, the highest number first."""
+    index = lane.maxKey() if lane else -1
+    while index >= mark // CHUNK:
+        chunk = lane[index]
+        for number in reversed(chunk.keys(mark + 1)):
+            yield number, Entry(*chunk[number])
+        try:
+            index = lane.maxKey(index - 1)
+        except ValueError:  # that was the first chunk
+            return
+
+
 def store(lane, number, entry):
     """Note the Entry under that number; → whether that begins a chunk."""
     index = number // CHUNK

@@ -4,11 +4,12 @@ A list loads no call but those it shows, and those it must look at to see whethe
 fit: where a call hangs tells its place and when it was put. Of the archive it loads no more leaves
 than that takes.
 
-Imports: interfaces, deferred, lanes, places, trees, errors.
+Imports: interfaces, deferred, places, trees, errors.
 """
 
 import math
 import threading
+from bisect import insort
 from heapq import merge
 from itertools import groupby
 from itertools import islice
@@ -27,12 +28,14 @@ from .interfaces import FINAL_STATES
 from .interfaces import NEW
 from .interfaces import RESOLVED
 from .interfaces import STATES
-from .lanes import CHUNK
 from .places import moment_of
+from .places import MOVED_LANE
 from .places import parse_filing_key
 from .places import parse_id
+from .places import PLACE
 from .places import place_in_lane
 from .trees import ask_for
+from .trees import ask_for_leaves
 
 
 #: Calls that one transaction purges, or retries, and that one page holds, at most.
@@ -43,6 +46,14 @@ PURGE_LEAST = 100
 
 #: The clock of the host that put a call is no further ahead of the one of its worker. Seconds.
 SKEW_SECONDS = 86_400.0
+
+#: In a lane calls are in the order of their puts, but for those of hosts whose clocks differ. Who
+#: puts many by a lane is alone there: of what has come before a call no more than so many seem to
+#: have been put after it.
+APART = 64
+
+#: Calls that wait for their time and are gone through to find the newest; of more, lane by lane.
+LATER_MOST = 10_000
 
 #: Calls that are loaded together.
 TOGETHER = 1_000
@@ -149,9 +160,8 @@ def _on_desk(queue):
 def _waiting(queue):
     """What was taken in and what is still in the lanes, newest first."""
     waiting = queue.waiting
-    later = (((place[1], place[2:]), deferred) for place, deferred in waiting.later.values())
     return merge(*_runs(waiting.ready), *_runs(waiting.blocked), *_runs(waiting.parked),
-                 _by_put(later), _by_put(_in_lanes(queue)), key=_by_key, reverse=True)
+                 *_later(queue), *_in_lanes(queue), key=_by_key, reverse=True)
 
 
 def _runs(calls):
@@ -181,12 +191,46 @@ def _run(calls, beginning):
 
 
 def _in_lanes(queue):
-    for lane_number, lane in enumerate(queue.lanes):
-        ask_for(lane.values(queue.marks.get(lane_number)[0] // CHUNK))
-        for number, entry in queue.not_taken_in(lane_number):
-            if entry.deferred is not None:
-                place = place_in_lane(entry, lane_number, number)
-                yield (entry.put_at, place[2:]), entry.deferred
+    """Of what is not taken in, an iterable for each lane, which loads a chunk when it has to."""
+    ask_for(queue.lanes)
+    ask_for(lane[lane.maxKey()] for lane in queue.lanes if lane)
+    return [_in_lane(queue, number) for number in range(len(queue.lanes))]
+
+
+def _in_lane(queue, lane_number):
+    # What is to run once more, or came from another manager, may have been put long before it came
+    # by this lane, but not after that.
+    return _nearly_by_put(
+        ((entry.put_at, place_in_lane(entry, lane_number, number)[2:]), entry.deferred,
+         PLACE not in entry.facts)
+        for number, entry in queue.not_taken_in(lane_number, newest_first=True)
+        if entry.deferred is not None)
+
+
+def _later(queue):
+    """Of what waits for its time, some iterables: it is in the order of these times."""
+    waiting, desk = queue.waiting, queue.desk
+    if desk.n_later <= max(LATER_MOST, desk.n_aside):
+        ask_for_leaves(waiting.later)
+        return [_by_put(((place[1], place[2:]), deferred)
+                        for place, deferred in waiting.later.values())]
+    # The numbers in the last of these lanes tell nothing of the times of puts.
+    return [*(_nearly_by_put((*item, True) for item in waiting.later_of_lane(number))
+              for number in range(MOVED_LANE)),
+            _by_put(waiting.later_of_lane(MOVED_LANE))]
+
+
+def _nearly_by_put(items):
+    """[((put_at, place), Deferred, whether no more than APART are out of order)], put in order."""
+    ahead, so_many = [], 0
+    for item in items:
+        insort(ahead, item, key=_by_key)
+        so_many += item[2]
+        while so_many > APART:
+            *found, counts = ahead.pop()
+            so_many -= counts
+            yield found
+    yield from (found for *found, _ in reversed(ahead))
 
 
 def _by_put(items):
@@ -231,6 +275,8 @@ def _downwards(calls):
 
 
 def _newest_first(calls):
+    if not isinstance(calls, dict):
+        ask_for_leaves(calls)
     return _sorted(calls, calls.keys(), parse_id)
 
 

@@ -50,7 +50,7 @@ def left(queue):
 
     Exact in this snapshot once all is taken in.
     """
-    return queue.length_new() + queue.length_accepted() + len(queue.failed)
+    return queue.length_new() + queue.length_accepted() + queue.length_failed()
 
 
 def move_some(queue, targets, names, now, rotation_period, served=True, most=None):

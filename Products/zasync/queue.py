@@ -17,7 +17,8 @@ names                      puts with a key; claims and ends of calls of a series
 
 No acquisition and no clock here: every time is an argument, POSIX seconds.
 
-Imports: claiming, archiving, places, deferred, lanes, desk, waiting, pulse, board, names.
+Imports: claiming, archiving, places, deferred, lanes, desk, waiting, pulse, board, names,
+trees.
 """
 
 from BTrees.LOBTree import LOBTree
@@ -49,6 +50,7 @@ from .places import PRIORITY
 from .pulse import Ping
 from .pulse import Pulse
 from .pulse import WorkerCard
+from .trees import ask_for_leaves
 from .waiting import Waiting
 
 
@@ -192,6 +194,11 @@ class Queue(Claiming, Archiving, Persistent):
         """Calls claimed, or kept for a worker, and not ended; exact in this snapshot."""
         return (sum(1 for deferred in self.desk.running.values() if deferred.owner is not None)
                 + sum(1 for deferred in self.desk.reserved.values() if not has_ended(deferred)))
+
+    def length_failed(self):
+        """Calls that failed for good, exact in this snapshot."""
+        ask_for_leaves(self.failed)
+        return len(self.failed)
 
     def find(self, id):
         """The Deferred of that id, or None."""

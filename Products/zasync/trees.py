@@ -20,6 +20,18 @@ class NarrowTree(OOBTree):
     max_internal_size = 16
 
 
+def ask_for_leaves(tree):
+    """The same for all leaves of a tree that is to be gone through: else each is a journey."""
+    level = [tree]
+    while level:
+        states = [node.__getstate__() for node in level]
+        level = [child for state in states if state is not None and len(state) == 2
+                 for child in state[0][::2]]
+        ask_for(level)
+        if level and not isinstance(level[0], type(tree)):
+            return
+
+
 def ask_for(objects):
     """Ask the server for what is not loaded of one database, and do not wait for the answers.
 

@@ -287,6 +287,25 @@ class Waiting(Persistent):
         """When the first call expires, or None."""
         return self._expiring.minKey()[0] if self._expiring else None
 
+    def later_of_lane(self, lane):
+        """[((put_at, (lane, number)), Deferred)] of `later`, the highest number first.
+
+        They are loaded as far as it is asked, and where others wait whose numbers lie between.
+        """
+        number = float('inf')
+        while True:
+            try:
+                key = self._where.maxKey((lane, number))
+            except ValueError:  # nothing so low
+                return
+            if key[0] != lane:
+                return
+            kind, time = self._where[key]
+            if kind == 'later':
+                place, deferred = self.later[(time, *key)]
+                yield (place[1], place[2:]), deferred
+            number = key[1] - 1
+
     def any_unblocked(self):
         """Whether a series that calls wait for is free."""
         return any(has_ended(first) or not first.is_blocked()

@@ -49,7 +49,7 @@ def census(dispatcher, manager):
     queue = manager.queue
     theirs = {name for sibling in siblings(dispatcher, manager)
               for name in sibling.queue.card.plugins}
-    return Census(queue.length_new(), queue.length_accepted(), len(queue.failed),
+    return Census(queue.length_new(), queue.length_accepted(), queue.length_failed(),
                   sum(1 for _ in islice(_results(queue), RESULTS_MOST + 1)),
                   tuple(manager.periodic), _is_served(dispatcher, manager),
                   tuple(sorted(set(queue.card.plugins) - theirs)), _visits(dispatcher, manager))

@@ -339,6 +339,47 @@ def pages_of(queue, size):
     return found
 
 
+@pytest.mark.parametrize('again', [False, True])
+def test_a_page_of_calls_that_are_not_taken_in_loads_as_much_however_many_are_not(
+        file_store, again):
+    """A worker has not been there for long; what ran again, it may be, has old times."""
+    client = file_store.client()
+    if again:
+        for failed in [client.put(make_call(number)) for number in range(100)]:
+            assert client.beat(LATE, 1) == [failed]
+            client.begin().find(failed).fail(Failure('ValueError', 'no', ''), LATE)
+            client.queue.archive_ended(failed, DAY)
+            client.commit()
+        queue = client.begin()
+        for failed in listing.page(queue, 'failed', limit=100):
+            queue.put_again(failed, 3)
+        client.commit()
+    fill(client, 6_000, first=100)
+    assert loads_of(client, lambda queue: listing.page(queue, 'new', limit=20)) < 250
+    client.begin()
+    put_at = [each.put_at - NOW for each in listing.page(client.queue, 'new', limit=10_000)]
+    assert put_at == [*range(6_099, 99, -1), *(range(99, -1, -1) if again else ())]
+
+
+@pytest.mark.parametrize('delay, most', [
+    (lambda number: 1_000, 300), (lambda number: number * 7_919 % 6_000, 1_000)])
+def test_a_page_of_calls_that_wait_for_their_time_loads_as_much_however_many_do(
+        file_store, monkeypatch, delay, most):
+    monkeypatch.setattr(listing, 'LATER_MOST', 500)
+    client = file_store.client()
+    numbers = [number ^ 5 for number in range(6_000)]  # clocks differ
+    queue = client.begin()
+    for place, number in enumerate(numbers):
+        queue.put(make_call(number, not_before=LATE + 1 + number + delay(number)), place % LANES)
+    client.commit()
+    take_in(client)
+    assert client.queue.desk.n_later == 6_000
+    assert loads_of(client, lambda queue: listing.page(queue, 'new', limit=20)) < most
+    client.begin()
+    assert [each.put_at - NOW for each in listing.page(client.queue, 'new', limit=10_000)] == [
+        *range(5_999, -1, -1)]
+
+
 @pytest.mark.parametrize('kind', ['ready', 'of one series', 'behind another'])
 def test_a_page_of_calls_that_wait_loads_as_much_however_many_do(file_store, kind):
     caller, worker = file_store.client(), file_store.client()
@@ -415,6 +456,46 @@ def test_the_calls_of_a_claim_are_asked_for_together_and_so_are_big_arguments():
     for client in (caller, worker):
         client.close()
     database.close()
+
+
+@pytest.mark.parametrize('kind', ['failed', 'cancelled', 'new'])
+def test_what_a_page_has_to_go_through_is_asked_for_together(kind):
+    storage = Prefetching()
+    database = DB(storage)
+    client = Store([database], _NoStack()).client()
+    fill(client, 1_000)
+    ids = client.beat(LATE, 1_000)
+    queue = client.begin()
+    for id in ids:
+        deferred = queue.desk.running[id]
+        if kind == 'failed':
+            deferred.fail(Failure('ValueError', 'no', ''), LATE)
+            queue.archive_ended(id, DAY)
+        else:
+            queue.give_back(id, LATE, 'as if', LATE + 1_000)
+            if kind == 'cancelled':
+                deferred.cancel()
+    client.commit()
+    looks = [lambda queue: listing.page(queue, kind, limit=10)]
+    if kind == 'failed':
+        looks.append(lambda queue: queue.length_failed())
+    for look in looks:
+        client.connection.cacheMinimize()
+        storage.asked.clear()
+        look(client.begin())
+        leaves = _number_of_leaves({'failed': queue.failed, 'cancelled': queue.cancelled,
+                                    'new': queue.waiting.later}[kind])
+        assert leaves > 20 and leaves in map(len, storage.asked)
+    client.close()
+    database.close()
+
+
+def _number_of_leaves(tree):
+    number, leaf = 0, tree.__getstate__()[1]
+    while leaf is not None:
+        number += 1
+        leaf = leaf.__getstate__()[1] if len(leaf.__getstate__()) == 2 else None
+    return number
 
 
 class _NoStack:

@@ -71,7 +71,7 @@ class CallPages:
             rows=[row_of(deferred) for deferred in found[:PAGE]], asked=asked, older=older,
             further=further, look_most=f'{LOOK_MOST:,}',
             states=STATES, final_states=sorted(FINAL_STATES), ages=AGES, badges=BADGES,
-            counts=(self.lenNewCalls(), self.lenAcceptedCalls(), len(self.queue.failed)),
+            counts=(self.lenNewCalls(), self.lenAcceptedCalls(), self.queue.length_failed()),
             manage_tabs_message=manage_tabs_message)
 
     @zpublish
