@@ -11,8 +11,8 @@ import json
 from Products.zasync import listing
 from Products.zasync.deferred import has_ended
 from Products.zasync.interfaces import FAILED
+from Products.zasync.listing import LEAST
 from Products.zasync.listing import MOST
-from Products.zasync.listing import PURGE_LEAST
 
 from . import callview
 from . import pidfile
@@ -111,8 +111,7 @@ def retry(config, options, clock):
     """Have a failed call, or all of them, run again."""
     with opened(config, clock) as target:
         if options.all:
-            number = _repeatedly(lambda: target.change('retry --all', lambda m: m.retry()))
-            print(f'{_calls(number)} put again')
+            print(f'{_calls(_retry_all(target))} put again')
             return 0
 
         def again(manager):
@@ -128,6 +127,25 @@ def retry(config, options, clock):
         target.change(f'retry {options.id}', again)
     print(f'the call {options.id} was put again')
     return 0
+
+
+def _retry_all(target):
+    """Have run again what has failed by now, each once: it may fail meanwhile; → how many."""
+    total, ids = 0, target.read(lambda manager: [
+        *manager.queue.failed, *manager.queue.desk.running, *manager.queue.desk.reserved])
+
+    def again(manager, most):
+        try:
+            return sum(manager.retry(id) for id in ids[:most]
+                       if manager.queue.find(id) is not None)
+        except KeyError as reason:  # it is in none of the managers there
+            raise NotSo(reason.args[0]) from reason
+
+    for number, most in _parts(target, 'retry --all', again):
+        total += number
+        del ids[:most]
+        if not ids:
+            return total
 
 
 def cancel(config, options, clock):
@@ -188,20 +206,14 @@ def drain(config, options, clock):
 
 
 def purge(config, options, clock):
-    """Drop ended calls, fewer at a time when that meets what a worker files meanwhile."""
-    total, most = 0, MOST
+    """Drop ended calls."""
+    total = 0
 
-    def drop(manager):
-        nonlocal most, tried
-        if tried:
-            most = max(PURGE_LEAST, most // 2)
-        tried = True
+    def drop(manager, most):
         return listing.purge(manager.queue, options.state, options.older_than, clock.now(), most)
 
     with opened(config, clock) as target:
-        while True:
-            tried = False
-            number = target.change(f'purge {options.state}', drop)
+        for number, most in _parts(target, f'purge {options.state}', drop):
             total += number
             if number < most:
                 break
@@ -229,14 +241,24 @@ def ping(config, options, clock):
     return 0
 
 
-def _repeatedly(action):
-    """The sum of what action() returns; it does MOST at a time."""
-    total = 0
+def _parts(target, what, action):
+    """Commit action(manager, most) for ever; yields what it returns, and `most`.
+
+    Fewer at a time once that has met what a worker files meanwhile, or others put.
+    """
+    most = MOST
+
+    def part(manager):
+        nonlocal most, tried
+        if tried:
+            most = max(LEAST, most // 2)
+        tried = True
+        return action(manager, most)
+
     while True:
-        number = action()
-        total += number
-        if number < MOST:
-            return total
+        tried = False
+        number = target.change(what, part)
+        yield number, most
 
 
 def _calls(number):

@@ -172,8 +172,9 @@ class IAsynchronousCallManager(ITakesCalls):
     def retry(id=None):
         """Have a call that failed for good run once more; without an id all such, 10,000 at most.
 
-        → how many; 0 for one that has not failed. Raises KeyError, also for a call that was moved
-        to a manager which is deleted by now, or in another dispatcher.
+        And fewer after a conflict. → how many; 0 for one that has not failed. Raises KeyError,
+        also for a call that was moved to a manager which is deleted by now, or in another
+        dispatcher.
         """
 
     def pause():

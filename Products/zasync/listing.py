@@ -41,8 +41,8 @@ from .trees import ask_for_leaves
 #: Calls that one transaction purges, or retries, and that one page holds, at most.
 MOST = 10_000
 
-#: Calls that one transaction purges at least, however many conflicts came before.
-PURGE_LEAST = 100
+#: Calls that one transaction purges, or retries, at least, however many conflicts came before.
+LEAST = 100
 
 #: The clock of the host that put a call is no further ahead of the one of its worker. Seconds.
 SKEW_SECONDS = 86_400.0
@@ -290,26 +290,23 @@ def _sorted(calls, keys, parse):
 
 # many at once
 
-def purge_some(queue, state, older_than, now):
-    """See IAsynchronousCallManager.purge; purge_most() at a time."""
-    dropped = purge(queue, state, older_than, now, purge_most())
-    if dropped:
-        transaction.get().addAfterCommitHook(_note_purge, (dropped,))
-    return dropped
+def at_once():
+    """How many calls this thread purges or retries next at most: few once it has met a conflict.
 
-
-def purge_most():
-    """How many calls this thread purges next at most: few once it has met a conflict.
-
-    The more there are the more it meets what a worker files meanwhile, and a request is repeated
-    but a few times.
+    The more there are the more it meets what a worker files meanwhile, or others put, and a
+    request is repeated but a few times.
     """
-    return getattr(_thread, 'purge_most', MOST)
+    return getattr(_thread, 'at_once', MOST)
 
 
-def _note_purge(committed, dropped):
-    _thread.purge_most = (min(MOST, 2 * purge_most()) if committed
-                          else max(PURGE_LEAST, dropped // 10))
+def note_at_once(number):
+    """So many calls were purged or retried in this transaction."""
+    if number:
+        transaction.get().addAfterCommitHook(_note_commit, (number,))
+
+
+def _note_commit(committed, number):
+    _thread.at_once = min(MOST, 2 * at_once()) if committed else max(LEAST, number // 10)
 
 
 def purge(queue, state, older_than, now, most=MOST):

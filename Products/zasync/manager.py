@@ -212,13 +212,15 @@ class AsynchronousCallManager(ManagerPages, CallPages, PeriodicPages, SimpleItem
         if id is not None:
             chosen = [self.getDeferred(id)]
         else:
-            chosen = self.calls(FAILED, limit=listing.MOST)
+            chosen = self.calls(FAILED, limit=listing.at_once())
         failed = [deferred for deferred in chosen if deferred.state == FAILED]
         for deferred in failed:
             queue = deferred.queue
             # It may have come along from another dispatcher, with the names of that one.
             putting.put_again(queue, deferred, self.names(), self._manager_id_of(deferred))
             putting.after_put(queue, self if queue is self.queue else None)
+        if id is None:
+            listing.note_at_once(len(failed))
         return len(failed)
 
     def _manager_id_of(self, deferred):
@@ -256,7 +258,10 @@ class AsynchronousCallManager(ManagerPages, CallPages, PeriodicPages, SimpleItem
         if not isinstance(older_than, (int, float)) or not 0 <= older_than < math.inf:
             raise ValueError('older_than is a number of seconds, 0 or more, not '
                              f'{told(older_than)}')
-        return listing.purge_some(self.queue, state, older_than, clock.SYSTEM.now())
+        dropped = listing.purge(self.queue, state, older_than, clock.SYSTEM.now(),
+                                listing.at_once())
+        listing.note_at_once(dropped)
+        return dropped
 
     # signs of life
 

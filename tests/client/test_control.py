@@ -5,17 +5,22 @@ import json
 import os
 import re
 import subprocess
+from collections import Counter
 from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 import transaction
+from AccessControl.SecurityManagement import newSecurityManager
+from AccessControl.SecurityManagement import noSecurityManager
+from AccessControl.users import system
 from ZODB.FileStorage import FileStorage
 
 from bench.stack import our_environment
 from Products.zasync import listing
 from Products.zasync.clock import SYSTEM
 from Products.zasync.failure import Failure
+from Products.zasync.manager import AsynchronousCallManager
 from Products.zasync.options import Options
 from tests.client import jobs
 from tests.fakes import make_call
@@ -270,8 +275,49 @@ def test_a_purge_that_meets_what_is_filed_goes_on_with_fewer_calls(site, monkeyp
     try:
         assert control.purge(None, SimpleNamespace(state='failed', older_than=0), SYSTEM) == 0
         assert capsys.readouterr().out == f'{len(filed)} calls dropped\n'
-        assert parts[-2] == listing.PURGE_LEAST and len(filed) > 600
+        assert parts[-2] == listing.LEAST and len(filed) > 600
     finally:
+        other.close()
+        target._database.close()
+
+
+def test_a_retry_of_all_that_meets_what_others_put_goes_on_with_fewer_calls(
+        site, monkeypatch, capsys):
+    """Others put by all lanes whenever a part takes long."""
+    target = access.Access(SimpleNamespace(target=('', 'zam1')), Database(
+        site.db, ('', 'zam1'), 1), SYSTEM)
+    other = site.db.open(transaction.TransactionManager(explicit=False))
+    real, now, parts = AsynchronousCallManager.retry, SYSTEM.now(), Counter()
+
+    def retry(manager, id):
+        current = transaction.get()
+        parts[current] += 1
+        if parts[current] == 101:
+            other.transaction_manager.begin()
+            queue = other.root()['Application'].zam1.queue
+            for lane in range(len(queue.lanes)):
+                queue.put(make_call(), lane)
+            other.transaction_manager.commit()
+        return real(manager, id)
+
+    other.transaction_manager.begin()
+    queue = other.root()['Application'].zam1.queue
+    for number in range(600):
+        queue.put(make_call(number), number % 4)
+    for deferred in queue.take_in_and_claim('boot', now, 600, 86_400):
+        deferred.fail(Failure('ValueError', 'no', ''), now)
+        queue.archive_ended(deferred.id, 86_400)
+    other.transaction_manager.commit()
+    transaction.begin()
+    monkeypatch.setattr(AsynchronousCallManager, 'retry', retry)
+    monkeypatch.setattr(control, 'opened', lambda config, clock: nullcontext(target))
+    newSecurityManager(None, system)
+    try:
+        assert control.retry(None, SimpleNamespace(all=True), SYSTEM) == 0
+        assert capsys.readouterr().out == '600 calls put again\n'
+        assert list(parts.values())[-6:] == [100] * 6
+    finally:
+        noSecurityManager()
         other.close()
         target._database.close()
 

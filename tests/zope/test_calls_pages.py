@@ -8,9 +8,11 @@ import transaction
 from bs4 import BeautifulSoup
 from persistent import GHOST
 
+from Products.zasync import lanes
 from Products.zasync import listing
 from Products.zasync.board import Progress
 from Products.zasync.failure import Failure
+from Products.zasync.manager import AsynchronousCallManager
 from Products.zasync.options import Options
 from Products.zasync.running import made_progress
 from Products.zasync.zmi import callpages
@@ -256,6 +258,52 @@ def test_ended_calls_are_dropped_by_state_and_age(site, calls, manager, now):
     assert '1 call dropped' in after_redirect(browser, answer)
     assert manager.calls('resolved') == []
     assert len(manager.calls('failed')) == 1
+
+
+@pytest.fixture
+def busy_putters(site, manager, monkeypatch):
+    """Others put by all lanes whenever so many calls are run again; → how many were put."""
+    real, put = AsynchronousCallManager.retry, []
+    other = site.db.open(transaction.TransactionManager(explicit=False))
+
+    def retry(manager, *args):
+        number = real(manager, *args)
+        if number > 100:
+            other.transaction_manager.begin()
+            queue = other.root()['Application'].zam.queue
+            put.extend(queue.put(make_call(), lane) for lane in range(lanes.LANES))
+            other.transaction_manager.commit()
+        return number
+
+    queue = manager.queue
+    for number in range(800):
+        queue.put(make_call(number), number % 4)
+    for deferred in queue.take_in_and_claim('boot', NOW, 800, 86_400):
+        deferred.fail(Failure('ValueError', 'no', ''), NOW)
+        queue.archive_ended(deferred.id, 86_400)
+    transaction.commit()
+    monkeypatch.setattr(AsynchronousCallManager, 'retry', retry)
+    yield put
+    other.close()
+
+
+def test_by_one_button_fewer_calls_run_again_when_that_meets_what_others_put(
+        site, manager, busy_putters):
+    browser = site.browser('admin')
+    answer = browser.post('/zam/manage_retryAll')
+    assert '100 calls will run once more. There may be more.' in after_redirect(browser, answer)
+    assert busy_putters and manager.lenNewCalls() == len(busy_putters) + 100
+
+
+def test_from_python_fewer_calls_run_again_when_that_meets_what_others_put(
+        manager, busy_putters):
+    numbers = []
+    while not numbers or numbers[-1]:
+        for attempt in transaction.manager.attempts(4):  # as many as Zope makes
+            with attempt:
+                numbers.append(manager.retry())
+    assert not manager.calls('failed')
+    assert busy_putters and manager.lenNewCalls() == len(busy_putters) + 800
 
 
 @pytest.fixture

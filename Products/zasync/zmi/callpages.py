@@ -114,20 +114,23 @@ class CallPages:
     @security.protected(permissions.ViewManagementScreens)
     def manage_retryAll(self, REQUEST):
         """Have all calls that failed run once more."""
-        return self._back_to_calls(REQUEST, f'{_calls(self.retry())} will run once more.', FAILED)
+        most = listing.at_once()
+        number = self.retry()
+        return self._back_to_calls(
+            REQUEST, f'{_calls(number)} will run once more.{_more(number, most)}', FAILED)
 
     @action
     @security.protected(permissions.ViewManagementScreens)
     def manage_purge(self, REQUEST, state='', hours=''):
         """Drop ended calls of one state and of some age."""
-        most = listing.purge_most()
+        most = listing.at_once()
         try:
             number = self.purge(state, float(hours) * 3600)
         except (ValueError, TypeError):  # a field that is there twice is a list
             return self._back_to_calls(REQUEST, 'Choose a final state and an age; nothing was '
                                        'dropped.', state)
-        more = ' There may be more.' if number == most else ''
-        return self._back_to_calls(REQUEST, f'{_calls(number)} dropped.{more}', state)
+        return self._back_to_calls(
+            REQUEST, f'{_calls(number)} dropped.{_more(number, most)}', state)
 
     @action
     @security.protected(permissions.ViewManagementScreens)
@@ -223,6 +226,10 @@ def moment(seconds):
     """A time for people, '' for none."""
     found = clock.as_datetime(seconds)
     return '' if found is None else found.strftime('%Y-%m-%d %H:%M:%S UTC')
+
+
+def _more(number, most):
+    return ' There may be more.' if number == most else ''
 
 
 def _calls(number):
