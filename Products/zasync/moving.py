@@ -134,7 +134,8 @@ class _Move:
         self._homes = {each._p_oid: target for target in targets
                        for periodic in target.periodic.values() for each in periodic.kept()
                        if each.is_in(queue)}
-        self._groups = _Groups(queue, targets, self._homes)
+        self._groups = _groups_in(queue)
+        self._targets = {target.queue._p_oid: target for target in targets}
         self._intakes = {}
 
     def running(self):
@@ -205,40 +206,67 @@ class _Move:
     def _target_of(self, deferred):
         group, target = self._groups.of(deferred), self._homes.get(deferred._p_oid)
         if group is not None:
-            if group.target is None:
-                group.target = self._spread.choose(group.plugins, 0)
-            target = group.target
+            target = self._target_of_group(group)
         if target is None:
             return self._spread.choose({deferred.plugin})
         self._spread.note(target)
         return target
 
+    def _target_of_group(self, group):
+        found = next((self._targets[oid] for oid in group.goes_to if oid in self._targets), None)
+        if found is None:
+            found = (next((self._homes[oid] for oid in group.oids if oid in self._homes), None)
+                     or self._spread.choose(group.plugins, 0))
+            group.goes_to[found.queue._p_oid] = None
+        return found
+
 
 class _Group:
-    """Calls that are connected by waiting for one another, and where they go."""
+    """Calls that are connected by waiting for one another.
+
+    goes_to -- oids of queues, as keys: where some of them have gone.
+    """
 
     def __init__(self):
         self.oids = []
         self.plugins = set()
-        self.target = None
+        self.goes_to = {}
+
+
+def _groups_in(queue):
+    """The _Groups of a queue, with what has come since they were kept.
+
+    To find them all calls that wait for others are loaded: not for each part of a move. Whoever
+    else moves calls, or has some run, writes the desk, and with it goes what is kept there.
+    """
+    desk = queue.desk
+    if getattr(desk, '_v_groups', None) is None:
+        desk._p_activate()  # else it would be loaded later, and forget that
+        desk._v_groups = _Groups()
+    desk._v_groups.add_new(queue)
+    return desk._v_groups
 
 
 class _Groups:
     """The groups there are in a queue."""
 
-    def __init__(self, queue, targets, homes):
+    def __init__(self):
         self._of = {}
-        for deferred in queue.waiting.parked.values():
-            awaited = _awaited(deferred)
-            for each in awaited:
-                group = self._joined(deferred._p_oid, each._p_oid)
-                group.plugins |= {deferred.plugin, each.plugin}
-                if not each.is_in(queue):
-                    group.target = group.target or next(
-                        (target for target in targets if each.is_in(target.queue)), None)
-        for oid, target in homes.items():
-            if oid in self._of and self._of[oid].target is None:
-                self._of[oid].target = target
+        self._places = set()
+
+    def add_new(self, queue):
+        """Add the calls that wait for others and are not known."""
+        for place, deferred in queue.waiting.parked.items():
+            if place not in self._places:
+                self._places.add(place)
+                self._add(queue, deferred)
+
+    def _add(self, queue, deferred):
+        for each in _awaited(deferred):
+            group = self._joined(deferred._p_oid, each._p_oid)
+            group.plugins |= {deferred.plugin, each.plugin}
+            if not each.is_in(queue) and each.queue is not None:
+                group.goes_to[each.queue._p_oid] = None
 
     def of(self, deferred):
         """The group of a call, or None for one that neither waits nor is waited for."""
@@ -253,7 +281,7 @@ class _Groups:
         for other in known:  # the smaller ones go into the largest
             self._note(joined, other.oids)
             joined.plugins |= other.plugins
-            joined.target = joined.target or other.target
+            joined.goes_to.update(other.goes_to)
         self._note(joined, [oid for oid in oids if self._of.get(oid) is not joined])
         return joined
 

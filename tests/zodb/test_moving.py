@@ -673,6 +673,63 @@ def test_ten_thousand_calls_are_moved_in_parts(sites):
     assert site.lengths() == {'old': (0, 0), 'one': (5_250, 0), 'two': (5_250, 0)}
 
 
+def test_what_has_come_to_a_group_between_two_parts_of_a_move_by_two_processes_goes_along(sites):
+    """What one of them has kept of the groups is not what the other has moved since."""
+    one, other = sites(), sites()
+    one.begin()
+    whole = one.put_all(aggregate(*range(6)))
+    members = [deferred.id for deferred in one.find(whole).after]
+    one.commit()
+    one.put(*(make_call(50 + number) for number in range(9)), queue='one')
+    assert one.begin().move(most=1) == 1
+    one.commit()
+    assert other.begin().move(most=1) == 1
+    other.commit()
+    follower, = one.put(make_call(90), after=[members[-1]])
+    last, = one.put(make_call(91), after=[follower])
+    for site in (other, one, other):
+        assert site.begin().move(most=1) == 1
+        site.commit()
+    one.move_all(most=2)
+    assert {one.begin().place(id) for id in (whole, *members, follower, last)} == {'two'}
+
+
+def test_a_part_of_a_move_that_was_refused_tells_nothing_of_where_calls_have_gone(sites):
+    one, other = sites(), sites()
+    one.begin()
+    whole = one.put_all(aggregate(*range(6)))
+    members = [deferred.id for deferred in one.find(whole).after]
+    one.commit()
+    one.beat('old')
+    one.begin()
+    other.begin()
+    assert moving.move_some(one['old'], one.targets()[:1], one.names, LATE, PERIOD, most=1) == 1
+    assert moving.move_some(other['old'], other.targets()[1:], other.names, LATE, PERIOD,
+                            most=1) == 1
+    other.commit()
+    with pytest.raises(ConflictError):
+        one.commit()
+    one.move_all(most=2)
+    assert {one.begin().place(id) for id in (whole, *members)} == {'two'}
+
+
+def test_what_waits_for_others_is_loaded_a_few_times_however_many_parts_a_move_has(site):
+    connection, loads = site.client.connection, []
+    connection._cache.cache_size = 2_000  # calls do not stay in it, what is asked for often does
+    for waiting in (1_000, 3_000):
+        members = site.put(*(make_call(number, priority=-1) for number in range(waiting // 10)))
+        for member in members:
+            site.put(*(make_call(1_000 + number) for number in range(9)), lane=1, after=[member])
+        while site.begin()['old'].has_news():
+            site.beat('old')
+        connection.cacheMinimize()
+        connection.getTransferCounts(clear=True)
+        assert site.move_all(most=100) == waiting
+        loads.append(connection.getTransferCounts()[0] / waiting)
+    # When it is looked for what is connected, and when it goes; and nodes of trees.
+    assert max(loads) < 3, loads
+
+
 def test_the_transaction_of_this_thread_is_left_alone(site):
     site.put(make_call())
     site.move_all()
