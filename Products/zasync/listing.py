@@ -16,6 +16,7 @@ from itertools import islice
 from operator import itemgetter
 
 import transaction
+from persistent import GHOST
 from ZODB.POSException import POSKeyError
 
 from .deferred import is_there
@@ -87,10 +88,13 @@ def search(queue, state=None, plugin=None, user=None, start=None, limit=100, mos
             if mark in shown:
                 continue
             shown.add(mark)
+            was_ghost = deferred._p_state == GHOST
             if _fits(deferred, state, plugin, user):
                 found.append(deferred)
                 if len(found) == limit:
                     return found, None
+            elif was_ghost:  # of a million few may fit
+                deferred._p_deactivate()
             looked += 1
             if looked >= most and is_there(deferred):
                 return found, deferred
@@ -324,9 +328,12 @@ def purge(queue, state, older_than, now, most=MOST):
             # Together: the longer it takes, the more it meets what a worker files meanwhile.
             ask_for(deferred for _, deferred in some)
             for key, deferred in some:
+                was_ghost = deferred._p_state == GHOST
                 if deferred.state == state and deferred.ended_at <= before:
                     del tree[key]
                     dropped += 1
+                if was_ghost:
+                    deferred._p_deactivate()
         if dropped == most:
             return dropped
     return dropped

@@ -426,6 +426,32 @@ def test_pages_of_calls_that_wait_are_newest_first_wherever_they_wait(store):
         assert [each.put_at for each in pages_of(queue, size)] == expected
 
 
+def test_what_is_only_looked_at_does_not_stay_in_memory(file_store):
+    calls = 3_000
+    client = file_store.client()
+    fill(client, calls)
+    while ids := client.beat(LATE, 1_000):
+        queue = client.begin()
+        for id in ids:
+            queue.desk.running[id].fail(Failure('ValueError', 'no', ''), LATE)
+            queue.archive_ended(id, DAY)
+        client.commit()
+    for look in (lambda queue: listing.page(queue, plugin='none', limit=20),
+                 lambda queue: listing.purge(queue, 'failed', 1_000, LATE + 10)):
+        assert loads_of(client, look) > calls
+        assert client.connection._cache.cache_non_ghost_count < 500
+
+
+def test_what_was_put_in_the_same_transaction_is_only_looked_at(file_store):
+    client = file_store.client()
+    put = client.begin().put(make_call(), 3)
+    assert listing.page(client.queue, plugin='none') == []
+    client.commit()
+    client.connection.cacheMinimize()
+    client.begin()
+    assert listing.page(client.queue) == [put]
+
+
 class Prefetching(DemoStorage):
     """Notes what is asked for before it is needed."""
 
