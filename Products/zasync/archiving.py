@@ -28,6 +28,9 @@ DEPARTED_MOST = 100
 class Archiving:
     """The part of a Queue that puts calls back, files what has ended, and makes calls itself."""
 
+    #: Lanes by which nobody puts have more entries that were put before then; None: none has.
+    _v_trim_before = None
+
     def give_back(self, id, now, outcome, until=0.0, failed=False):
         """Put a running call back among the waiting; it runs again at `until` or at once."""
         deferred = self.desk.remove_running(id)
@@ -158,6 +161,8 @@ class Archiving:
         must not keep what was dropped.
         """
         self._forget_departed(now, rotation_period)
+        if self._v_trim_before is not None:
+            self._trim_lanes(self._v_trim_before, only_idle=True)
         dropped = False
         for slices in (self.archive, self.withdrawn):
             end = slices.minKey() if slices else None
@@ -189,13 +194,22 @@ class Archiving:
         if not calls:
             del self.departed[end]
 
-    def _trim_lanes(self, before):
-        """Remove the entries of calls taken in that were put before then."""
+    def _trim_lanes(self, before, only_idle=False):
+        """Remove entries of calls taken in that were put before then, of each lane a part.
+
+        What is left of those by which nobody puts is for the next beats.
+        """
+        self._v_trim_before = None
         for number, lane in enumerate(self.lanes):
             mark, oid = self.marks.get(number)
             # If it does not hold, what was put since may lie below it; the next look finds that.
-            if mark and holds(lane, mark, oid) and lanes.forget(lane, mark, before):
+            if not mark or not holds(lane, mark, oid) or (
+                    only_idle and not lanes.is_idle(lane, mark, before)):
+                continue
+            if lanes.forget(lane, mark, before):
                 self.marks.set(number, mark, None)
+            elif lanes.is_idle(lane, mark, before):
+                self._v_trim_before = before
 
 
 def _into_slice(slices, deferred, end):

@@ -183,6 +183,16 @@ def forget(lane, mark, before):
     return emptied
 
 
+def is_idle(lane, mark, before):
+    """Whether all entries of the lane were taken in and put before that time, and more than one.
+
+    What is put there again trims it.
+    """
+    last = highest(lane)
+    return 1 < last <= mark and lane[lane.minKey()].minKey() < last and (
+        get(lane, last).put_at < before)
+
+
 def _remove_up_to(lane, last):
     for index in list(lane.keys(None, last // CHUNK)):
         chunk = lane[index]

@@ -426,6 +426,41 @@ def test_pages_of_calls_that_wait_are_newest_first_wherever_they_wait(store):
         assert [each.put_at for each in pages_of(queue, size)] == expected
 
 
+def test_a_lane_by_which_very_many_were_put_at_once_does_not_keep_what_the_archive_has_dropped(
+        file_store):
+    """Its thread is gone, and nobody trims it: beats do, a part in each."""
+    client = file_store.client()
+    queue = client.begin()
+    for number in range(1_500):
+        queue.put(make_call(number), 3)
+    client.commit()
+    while ids := client.beat(LATE, 1_000):
+        queue = client.begin()
+        for id in ids:
+            queue.desk.running[id].succeed(None, LATE)
+            queue.archive_ended(id, DAY)
+        client.commit()
+    beats = 0
+    assert client.begin().drop_old(LATE + 2 * DAY, DAY)
+    client.commit()
+    while len(list(lanes.after(client.begin().lanes[3], 0))) > 1:
+        written = Written(file_store)
+        assert not client.queue.drop_old(LATE + 2 * DAY + 10 * beats, DAY)
+        client.commit()
+        assert sum(written.records()[0].values()) <= 12
+        beats += 1
+        assert beats < 20
+    written = Written(file_store)
+    assert not client.begin().drop_old(LATE + 3 * DAY, DAY)
+    client.commit()
+    assert not written.records()[0]
+    for _ in range(2):
+        file_store.databases[0].pack()
+    assert 'Deferred' not in Counter(
+        get_pickle_metadata(file_store.databases[0].storage.load(oid)[0])[1]
+        for oid in file_store.databases[0].storage._index)
+
+
 def test_what_is_only_looked_at_does_not_stay_in_memory(file_store):
     calls = 3_000
     client = file_store.client()
