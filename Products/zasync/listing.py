@@ -29,6 +29,7 @@ from .interfaces import FINAL_STATES
 from .interfaces import NEW
 from .interfaces import RESOLVED
 from .interfaces import STATES
+from .places import filing_key
 from .places import moment_of
 from .places import MOVED_LANE
 from .places import parse_filing_key
@@ -107,6 +108,13 @@ def _after(queue, state, start, shown):
     If it is there no more, since it has another state by now, what was put before it.
     """
     last = queue.find(start) if isinstance(start, str) else None
+    if last is not None and _fits(last, state, None, None):
+        for slices in _slices(queue, state):
+            for end in slices.keys():
+                if filing_key(start) in slices[end]:
+                    # It has not been met before, nor will what is in there.
+                    yield from _by_slice(slices, end, filing_key(start))
+                    return
     if last is not None and start in _on_desk(queue) and not _fits(last, state, None, None):
         last = None  # it runs, and is met there only because calls of any state are
     mark, passed = _mark_of(last), set()
@@ -259,16 +267,31 @@ def _withdrawn(queue):
     return _by_slice(queue.withdrawn)
 
 
-def _by_slice(slices):
-    for end in reversed(slices.keys()):
-        calls = slices[end]
-        for _, keys in groupby(_downwards(calls), moment_of):
-            yield from _sorted(calls, keys, parse_filing_key)
+def _slices(queue, state):
+    """Where all that is in that state ends up, if it does not share that with others."""
+    if state == RESOLVED:
+        return [queue.archive]
+    return [queue.withdrawn] if state in (CANCELLED, EXPIRED) else []
 
 
-def _downwards(calls):
-    """The filing keys of a tree, the highest first: a leaf is loaded when its turn comes."""
-    bound = None
+def _by_slice(slices, last=None, start=None):
+    """The calls of the slices; with `start`, its filing key, those after it, in the slice `last`.
+    """
+    for end in reversed(slices.keys(None, last)):
+        calls, bound, passed = slices[end], None, None
+        if start is not None and end == last:
+            bound, passed = f'{moment_of(start)}~', _place_by(parse_filing_key, start)
+        for _, keys in groupby(_downwards(calls, bound), moment_of):
+            for item in _sorted(calls, keys, parse_filing_key):
+                if passed is None or item[0] < passed:
+                    yield item
+
+
+def _downwards(calls, bound=None):
+    """The filing keys of a tree, the highest first: a leaf is loaded when its turn comes.
+
+    bound -- none that is higher.
+    """
     while True:
         try:
             key = calls.maxKey(bound)
@@ -285,11 +308,13 @@ def _newest_first(calls):
 
 
 def _sorted(calls, keys, parse):
-    found = []
-    for key in keys:
-        lane_number, number, put_at = parse(key)
-        found.append(((put_at, (lane_number, number)), key))
-    return ((place, calls[key]) for place, key in sorted(found, reverse=True))
+    found = sorted(((_place_by(parse, key), key) for key in keys), reverse=True)
+    return ((place, calls[key]) for place, key in found)
+
+
+def _place_by(parse, key):
+    lane_number, number, put_at = parse(key)
+    return put_at, (lane_number, number)
 
 
 # many at once

@@ -461,6 +461,40 @@ def test_a_lane_by_which_very_many_were_put_at_once_does_not_keep_what_the_archi
         for oid in file_store.databases[0].storage._index)
 
 
+@pytest.mark.parametrize('state', ['resolved', 'expired', 'cancelled'])
+def test_a_page_of_what_has_ended_loads_as_much_however_many_pages_come_before(store, state):
+    calls, expires_at = 3_000, LATE - 1 if state == 'expired' else None
+    client = store.client()
+    client.begin()
+    for number in range(calls):  # many at the same time, and those of some slices
+        client.queue.put(make_call(number // 7, expires_at=expires_at), number * 5 % LANES)
+    client.commit()
+    if state == 'expired':
+        while client.begin().has_work(LATE, 0):
+            client.beat(LATE)
+    for part in range(0 if state == 'expired' else 4):
+        queue = client.begin()
+        deferreds = queue.take_in_and_claim('boot', NOW, calls // 4, DAY)
+        for deferred in deferreds:
+            if state == 'resolved':
+                deferred.succeed(None, NOW + part * DAY)
+            else:
+                deferred.cancel()
+                deferred.ended_at = NOW + part * DAY
+            queue.archive_ended(deferred.id, DAY)
+        client.commit()
+        while client.begin().has_news():
+            client.beat(LATE)
+    whole = [each.id for each in listing.page(client.begin(), state, limit=10_000)]
+    assert len(set(whole)) == calls
+    found = []
+    while page := listing.page(client.queue, state, start=found[-1] if found else None, limit=70):
+        found += [each.id for each in page]
+    assert found == whole
+    assert loads_of(client, lambda queue: listing.page(
+        queue, state, start=whole[2_500], limit=20)) < 80
+
+
 def test_what_is_only_looked_at_does_not_stay_in_memory(file_store):
     calls = 3_000
     client = file_store.client()
