@@ -3,12 +3,15 @@
 A ZEO client raises ClientDisconnected. RelStorage lets through what the driver of its database
 raises; of that PEP 249 fixes the names, and no driver has to be imported to know them.
 
-Imports: nothing of ours.
+Imports: zasync.
 """
 
 from contextlib import contextmanager
 
 from ZEO.Exceptions import ClientDisconnected
+
+from Products.zasync.failure import bases_of
+from Products.zasync.failure import name_of
 
 
 #: What RelStorage and the drivers beneath it raise when they have lost a connection, or get none.
@@ -58,7 +61,7 @@ def told_away():
 def check_away(error):
     """Raise ServerAway if that exception says so in another way than ZEO's."""
     if is_away(error) and not _is_disconnected(error):
-        raise ServerAway(' '.join(str(error).split()) or type(error).__name__) from error
+        raise ServerAway(' '.join(str(error).split()) or name_of(type(error))) from error
 
 
 def _is_disconnected(error):
@@ -67,7 +70,7 @@ def _is_disconnected(error):
 
 
 def _names(error):
-    return {each.__name__ for each in type(error).__mro__}
+    return {name_of(each) for each in bases_of(type(error))}
 
 
 def _is_of_relstorage(error):

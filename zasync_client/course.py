@@ -8,6 +8,7 @@ import random
 from Products.zasync import policy
 from Products.zasync.errors import Interrupted
 from Products.zasync.failure import Failure
+from Products.zasync.failure import name_of
 from Products.zasync.failure import text_of
 
 from .work import Outcome
@@ -48,7 +49,7 @@ class Course:
         if self.once and self.begun and self.outcome is None:
             self.outcome = Outcome(failure=Failure.from_exception(Interrupted(
                 f'the call may not run twice, and its end could not be stored '
-                f'({type(reason).__name__}: {text_of(reason)})')))
+                f'({name_of(type(reason))}: {text_of(reason)})')))
 
 
 class Tries:

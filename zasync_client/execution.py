@@ -24,6 +24,7 @@ from Products.zasync.errors import CommitRefused
 from Products.zasync.errors import NotOurs
 from Products.zasync.errors import ZAsyncError
 from Products.zasync.failure import Failure
+from Products.zasync.failure import name_of
 from Products.zasync.failure import Relayed
 from Products.zasync.failure import text_of
 from Products.zasync.interfaces import CALLBACK
@@ -119,7 +120,7 @@ class Execution:
 
     def _give_back(self, call, reason):
         delay = policy.give_back_delay(call.claim.attempt, random.random())
-        why = f'{type(reason).__name__}: {text_of(reason)}'[:OUTCOME_MOST]
+        why = f'{name_of(type(reason))}: {text_of(reason)}'[:OUTCOME_MOST]
         log.warning('call %s goes back to the queue for %.1f s: %s', call.claim.id, delay, why)
         return self._end(call, GIVE_BACK, delay, why)
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from Products.zasync import policy
 from Products.zasync.deferred import OUTCOME_MOST
+from Products.zasync.failure import name_of
 from Products.zasync.failure import text_of
 
 from .claims import End
@@ -221,7 +222,7 @@ class Pool:
     def _give_back(self, claim, reason):
         now = self._clock.now()
         until = now + policy.give_back_delay(claim.attempt, random.random())
-        why = f'{type(reason).__name__}: {text_of(reason)}'[:OUTCOME_MOST]
+        why = f'{name_of(type(reason))}: {text_of(reason)}'[:OUTCOME_MOST]
         log.warning('call %s goes back to the queue for %.1f s: %s', claim.id, until - now, why)
         return End(claim, GIVE_BACK, now, self._clock.monotonic(), 0.0, until, why, begun=True)
 

@@ -7,6 +7,7 @@ import transaction
 from transaction._transaction import Status
 
 from Products.zasync.errors import CommitRefused
+from Products.zasync.failure import name_of
 from Products.zasync.failure import text_of
 from Products.zasync.putting import note_commit
 
@@ -36,7 +37,7 @@ class Watch:
         except Exception as error:
             if is_away(error):
                 raise
-            raise Unfit(f'what it changed can not be stored ({type(error).__name__}: '
+            raise Unfit(f'what it changed can not be stored ({name_of(type(error))}: '
                         f'{text_of(error)})') from error
         self._hooks = self._count_hooks()
         self._guarded = {each: dict(each._readCurrent) for each in self._connections()}
@@ -69,7 +70,7 @@ class Watch:
             except Exception as error:
                 if is_away(error):
                     raise
-                raise Unfit(f'it could not be rolled back ({type(error).__name__}: '
+                raise Unfit(f'it could not be rolled back ({name_of(type(error))}: '
                             f'{text_of(error)})') from error
         self.check()
         # The objects which calls before it rely on not having changed; a rollback leaves some

@@ -16,6 +16,7 @@ from Products.zasync.deferred import OUTCOME_MOST
 from Products.zasync.errors import NotOurs
 from Products.zasync.errors import ZAsyncError
 from Products.zasync.failure import Failure
+from Products.zasync.failure import name_of
 from Products.zasync.failure import text_of
 from Products.zasync.interfaces import NEW
 from Products.zasync.options import class_names
@@ -161,7 +162,7 @@ class Work:
                        'call %s raised an exception', claim.id, exc_info=True)
         delay = policy.next_try(retry_of(asked, plugin), failures, class_names(type(error)))
         if delay is not None:
-            raise LaterAgain(delay, f'{type(error).__name__}: {text_of(error)}') from error
+            raise LaterAgain(delay, f'{name_of(type(error))}: {text_of(error)}') from error
         return Outcome(failure=Failure.from_exception(error))
 
     def store(self, deferred, outcome):

@@ -23,6 +23,7 @@ from . import payload
 from .errors import BadResult
 from .errors import CommitRefused
 from .failure import Failure
+from .failure import name_of
 from .failure import text_of
 from .running import Run
 from .running import running
@@ -115,7 +116,7 @@ def _roll_back(savepoint, error):
         savepoint.rollback()
     except Exception as reason:  # each data manager has errors of its own
         raise CommitRefused(
-            f'a call that ran inside a request has failed ({type(error).__name__}: '
+            f'a call that ran inside a request has failed ({name_of(type(error))}: '
             f'{text_of(error)}), and what it did can not be undone alone: {text_of(reason)}'
         ) from error
 

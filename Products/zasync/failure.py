@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass
+from typing import Any
 from typing import cast
 
 
@@ -45,10 +46,34 @@ class Failure:
 
 def dotted_name(kind: type) -> str:
     """The dotted name of a class; one of Python's own has no module in it."""
-    module = getattr(kind, '__module__', 'builtins')
+    try:
+        module = _told('__module__', kind)
+    except Exception:  # there is none, or it is a property of something else
+        module = None
     # None is in code that was executed in a bare namespace.
     bare = not isinstance(module, str) or module == 'builtins'
-    return kind.__qualname__ if bare else f'{module}.{kind.__qualname__}'
+    name = _text(_told('__qualname__', kind))
+    return name if bare else f'{_text(module)}.{name}'
+
+
+def name_of(kind: type) -> str:
+    """The name of a class."""
+    return _text(_told('__name__', kind))
+
+
+def bases_of(kind: type) -> tuple[type, ...]:
+    """The class and all it inherits from."""
+    return cast('tuple[type, ...]', _told('__mro__', kind))
+
+
+def _told(attribute: str, kind: type) -> Any:
+    """What Python itself knows of a class: its metaclass may answer anything, or raise."""
+    return vars(type)[attribute].__get__(kind)
+
+
+def _text(text: str) -> str:
+    """As plain text, for it may have a class of its own."""
+    return str.__getitem__(text, slice(None))
 
 
 def text_of(exception: BaseException) -> str:
@@ -59,7 +84,7 @@ def text_of(exception: BaseException) -> str:
     try:
         return str.__getitem__(str(exception), slice(TEXT_LIMIT))
     except BaseException as broken:  # SystemExit too: a call must not stop its worker
-        return f'(its text can not be shown: {type(broken).__name__})'
+        return f'(its text can not be shown: {name_of(type(broken))})'
 
 
 def lines_of(exception: BaseException, frames: bool = True) -> list[str]:
@@ -78,7 +103,7 @@ def lines_of(exception: BaseException, frames: bool = True) -> list[str]:
         before = ['Traceback (most recent call last):\n',
                   *traceback.format_tb(tb)] if frames else []
         return [*before, f'{dotted_name(type(exception))}: {text_of(exception)}\n',
-                f'(the rest can not be shown: {type(broken).__name__})\n']
+                f'(the rest can not be shown: {name_of(type(broken))})\n']
 
 
 class Relayed(Exception):

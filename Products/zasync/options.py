@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from .errors import BadCall
 from .errors import told
+from .failure import bases_of
 from .failure import dotted_name
 
 
@@ -245,4 +246,4 @@ def first_name(dotted: str) -> str:
 
 def class_names(kind: type) -> tuple[str, ...]:
     """The dotted names of a class and of all it inherits from."""
-    return tuple(dotted_name(base) for base in kind.__mro__)
+    return tuple(dotted_name(base) for base in bases_of(kind))

@@ -421,10 +421,37 @@ class Saying(Exception):
         return Marked(super().__str__())
 
 
+class Silent(type):
+    """A class of classes that tell nothing of themselves once somebody asks for it."""
+
+    silent = False
+
+    def __getattribute__(cls, name):
+        if Silent.silent and name in ('__name__', '__qualname__', '__module__', '__mro__'):
+            raise KeyError(name)
+        return super().__getattribute__(name)
+
+
+class Nameless(Exception, metaclass=Silent):
+    pass
+
+
+class Listing(type):
+    """A class of classes whose module is no text, which the standard library can't write."""
+
+    def __getattribute__(cls, name):
+        return [name] if name == '__module__' else super().__getattribute__(name)
+
+
+class Listed(Exception, metaclass=Listing):
+    pass
+
+
 @pytest.mark.parametrize('groupable', [False, True])
-@pytest.mark.parametrize('kind', [Wrapping, Deaf, Classless, Saying])
-def test_a_call_fails_whatever_what_it_raises_answers(fate, kind, groupable):
-    runs = []
+@pytest.mark.parametrize('kind', [Wrapping, Deaf, Classless, Saying, Nameless, Listed],
+                         ids=['Wrapping', 'Deaf', 'Classless', 'Saying', 'Nameless', 'Listed'])
+def test_a_call_fails_whatever_what_it_raises_answers(fate, kind, groupable, monkeypatch):
+    runs, name = [], kind.__name__
 
     def raises(run):
         runs.append(run.id)
@@ -435,10 +462,12 @@ def test_a_call_fails_whatever_what_it_raises_answers(fate, kind, groupable):
     plugins['raises'] = replace(plugins['raises'], groupable=groupable)
     worker._habits.note_alone(('raises',), 0.0)
     calls = [fate.call('raises'), fate.call('raises'), fate.call('echo', 1)]
+    monkeypatch.setattr(Silent, 'silent', True)
     run_all(fate, worker, calls)
+    monkeypatch.undo()
     assert [call.state for call in calls] == ['failed', 'failed', 'resolved']
     failure = calls[0].failure
-    assert (failure.type_name, failure.text) == (f'{__name__}.{kind.__name__}', 'said')
+    assert (failure.type_name, failure.text) == (f'{__name__}.{name}', 'said')
     assert type(failure.text) is str
     assert 'raise kind' in failure.traceback_text
     assert sorted(runs) == sorted(call.id for call in calls[:2])
