@@ -10,8 +10,10 @@ from contextlib import contextmanager
 
 import transaction
 from persistent import UPTODATE
+from transaction._transaction import Status
 from transaction.interfaces import TransientError
 from ZEO.Exceptions import ClientDisconnected
+from ZODB.Connection import Connection
 from ZODB.POSException import ReadOnlyError
 from ZODB.POSException import StorageError
 
@@ -230,6 +232,7 @@ def commit():
 
     Of a server that is away that is a ClientDisconnected, whatever the storage.
     """
+    current = transaction.get()
     try:
         with told_away():
             transaction.commit()
@@ -239,6 +242,27 @@ def commit():
         forget_loaded()
         _thread.is_spoilt = True
         raise StaleOid(str(error)) from error
+    except BaseException as error:
+        if not issubclass(type(error), Exception):
+            _let_go(current)
+        raise
+
+
+def _let_go(current):
+    """Undo the commit in the storages that a SystemExit of some data manager has kept from that.
+
+    They would let no other commit of this process begin.
+    """
+    for each in current._resources:
+        if isinstance(each, Connection) and current.status is Status.COMMITFAILED:
+            try:
+                if id(each) not in current._voted:
+                    each.abort(current)
+                each.tpc_abort(current)
+            except KeyError:  # its part of the commit had not begun
+                pass
+            except Exception:  # the others have to be told
+                log.exception('a storage could not undo a commit')
 
 
 def is_storage_trouble(error):

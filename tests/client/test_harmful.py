@@ -1,6 +1,7 @@
 """Calls that harm their commit, their connection or their thread, and those beside them."""
 
 import errno
+import functools
 import threading
 from dataclasses import replace
 
@@ -77,6 +78,52 @@ def test_a_call_that_hides_a_failed_commit_is_run_again(bench):
     bench.step(worker)
     bench.settle(worker)
     assert deferred.result == 2
+
+
+class _Ends:
+    """A data manager that wants to end the process, in these steps of a commit."""
+
+    transaction_manager = transaction.manager
+
+    def __init__(self, steps, first):
+        self._steps = steps
+        self._first = first
+
+    def __getattr__(self, name):
+        if name not in ('tpc_begin', 'commit', 'tpc_vote', 'tpc_finish', 'tpc_abort', 'abort'):
+            raise AttributeError(name)
+        return functools.partial(self._do, name)
+
+    def _do(self, name, current):
+        if name in self._steps:
+            raise SystemExit(name)
+
+    def sortKey(self):
+        return '!' if self._first else '~'
+
+
+@pytest.mark.parametrize('first', [True, False])
+@pytest.mark.parametrize('steps', [
+    ('tpc_vote', 'tpc_abort'), ('tpc_vote', 'abort'), ('tpc_begin', 'tpc_abort'),
+    ('commit', 'abort', 'tpc_abort'), ('tpc_finish', 'tpc_abort')])
+def test_a_data_manager_that_ends_the_undoing_of_a_commit_does_not_hold_up_all_others(
+        bench, steps, first):
+    def leaves(run):
+        transaction.get().join(_Ends(steps, first))
+        run.app._p_jar.root()['marks']['left'] = True
+
+    worker = bench.worker(plugins=[('leaves', leaves)])
+    call = bench.put('leaves')
+    bench.step(worker)
+    bench.settle(worker)
+    other = bench.put('zope_call', jobs.add, 2, 2)
+    bench.step(worker)
+    bench.settle(worker)
+    assert other.state == 'resolved'
+    if steps[0] == 'tpc_finish' and not first:  # the storage has kept it all
+        assert (call.state, dict(bench.marks)) == ('resolved', {'left': True})
+    else:
+        assert (call.failure.type_name, dict(bench.marks)) == ('SystemExit', {})
 
 
 class _Broken:
