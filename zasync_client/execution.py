@@ -114,6 +114,11 @@ class Execution:
                 if call.tries.after_conflict() is None:
                     call.outcome = Outcome(failure=Failure.from_exception(reason))
             except BaseException as reason:  # a bug of ours, or no memory left
+                if self._fence.drop_others():
+                    log.warning('call %s: what a call has left in this thread, to be told of its '
+                                'transactions, is dropped, for it may be what raises %s: %s',
+                                claim.id, name_of(type(reason)), text_of(reason))
+                    continue
                 log.critical('call %s: the worker met an error it can not handle', claim.id,
                              exc_info=True)
                 return self._give_back(call, reason)

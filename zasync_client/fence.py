@@ -85,6 +85,18 @@ class Fence:
         finally:
             self._closed = False
 
+    def drop_others(self):
+        """Have nobody else but connections told of this thread's transactions; → whether any was.
+
+        What the code of a call has left there stays for the next one, and may raise at each begin.
+        """
+        told = []
+        transaction.manager.manager._synchs.map(told.append)
+        others = [each for each in told if each is not self and not isinstance(each, Connection)]
+        for each in others:
+            transaction.manager.unregisterSynch(each)
+        return bool(others)
+
     def beforeCompletion(self, current):
         """Commit and abort both come here; only a commit looks at what is joined.
 

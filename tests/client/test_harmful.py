@@ -296,6 +296,48 @@ def test_after_such_a_call_no_commit_of_another_succeeds_but_its_owners(bench):
     assert 'late' not in bench.marks
 
 
+class _Left:
+    """A synchronizer that raises at one of its moments."""
+
+    kept = None
+
+    def __init__(self, moment):
+        self._moment = moment
+        _Left.kept = self  # else nobody would
+
+    def _tell(self, moment):
+        if moment == self._moment:
+            raise RuntimeError(f'at {moment}')
+
+    def newTransaction(self, current):
+        self._tell('begin')
+
+    def beforeCompletion(self, current):
+        self._tell('commit')
+
+    def afterCompletion(self, current):
+        self._tell('end')
+
+
+@pytest.mark.parametrize('moment, state', [('begin', 'failed'), ('commit', 'failed'),
+                                           ('end', 'resolved')])
+def test_a_synchronizer_that_a_call_leaves_and_that_raises_harms_no_later_call(
+        bench, moment, state, monkeypatch):
+    def leaves(run):
+        transaction.manager.registerSynch(_Left(moment))
+
+    monkeypatch.setattr(_Left, 'kept', None)
+    worker = bench.worker(plugins=[('leaves', leaves)])
+    calls = [bench.put('leaves'), *(bench.put('zope_call', jobs.add, 2, 2) for _ in range(3))]
+    for _ in range(3):
+        bench.step(worker)
+        bench.settle(worker)
+        bench.clock.advance(5)
+    _Left.kept._moment = None
+    assert [call.state for call in calls] == [state, *['resolved'] * 3]
+    assert [call.attempt for call in calls] == [1] * 4
+
+
 def test_a_conflict_of_storing_a_failure_does_not_run_the_call_again(bench, monkeypatch):
     runs = []
 
