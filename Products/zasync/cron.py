@@ -10,6 +10,7 @@ Imports: errors.
 
 import datetime
 import functools
+import re
 import zoneinfo
 from dataclasses import dataclass
 
@@ -29,6 +30,8 @@ SHORT = {'@hourly': '0 * * * *', '@daily': '0 0 * * *', '@midnight': '0 0 * * *'
          '@weekly': '0 0 * * 0', '@monthly': '0 0 1 * *', '@yearly': '0 0 1 1 *',
          '@annually': '0 0 1 1 *'}
 
+#: A range of one value and a step, which CronSim takes for that value and all after it.
+_SINGLE = re.compile(r'(?<![-\w])0*(\w+)-0*\1/0*[1-9]\d*(?![-/\w])', re.ASCII | re.IGNORECASE)
 #: Some day: whether an expression names any time at all is tried from here.
 _SOME_DAY = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 _MINUTE = datetime.timedelta(minutes=1)
@@ -134,7 +137,7 @@ class _Walls(CronSim):
 
 
 def _full(expression):
-    return SHORT.get(expression.strip().lower(), expression)
+    return _SINGLE.sub(r'\1', SHORT.get(expression.strip().lower(), expression))
 
 
 def _existing(wall, zone):
