@@ -5,17 +5,21 @@ it is deleted. Whoever stops on the way may go on later, or call it off. One man
 dispatcher leaves at a time: the calls that are connected go to one place (see zasync.moving),
 which must not leave meanwhile.
 
-Imports: loads, zasync.
+Imports: loads, interfaces, zasync.
 """
 
 from itertools import chain
 from itertools import islice
 from typing import NamedTuple
 
+from Acquisition import aq_base
+from zExceptions import BadRequest
+
 from Products.zasync import moving
 from Products.zasync.errors import ZAsyncError
 
 from . import loads
+from .interfaces import IAsynchronousCallDispatcher
 
 
 #: Kept results that are counted, since of a million all leaves of their trees would be loaded.
@@ -116,6 +120,26 @@ def go_on(dispatcher, manager, now):
 def call_off(dispatcher, manager):
     """Have it stay, with what it has still; it is paused."""
     manager.leaving = False
+
+
+def refuse_to_go_while_its_worker_visits(manager, event):
+    """Before a manager goes out of its dispatcher: BadRequest if its worker runs calls of others.
+    """
+    dispatcher = event.oldParent
+    if (event.object is not manager or not IAsynchronousCallDispatcher.providedBy(dispatcher)
+            or aq_base(dispatcher) is aq_base(event.newParent)):  # it gets another id
+        return
+    visits = _visits(dispatcher, manager)
+    if visits:
+        path = '/'.join(manager.getPhysicalPath())
+        raise BadRequest(f'The worker of {path} {told_visits(visits)}')
+
+
+def told_visits(number):
+    """The rest of a sentence on the worker of a manager that can't go now, and what to do."""
+    return (f'runs calls of other managers: {number}. Without it they would be given out again, '
+            'or fail if they may not run twice. Let them end first, or have its own calls moved '
+            'on the tab Overview of its dispatcher, which waits for them.')
 
 
 def _is_served(dispatcher, manager):

@@ -351,6 +351,28 @@ def test_the_page_says_that_the_worker_runs_calls_of_others_which_are_waited_for
     assert 'zam2 was removed.' in follow(admin, remove(admin)).text
 
 
+def test_a_manager_whose_worker_runs_calls_of_others_is_refused_and_the_page_says_so(
+        admin, site, zad):
+    put(zad, manager='zam1')
+    call, = zad.zam1.queue.take_in_and_claim('boot-zam2', LATE, 1, 86_400)
+    transaction.commit()
+    said = 'runs calls of other managers: 1. Without it they would be given out again'
+    assert said in text_of(ask(admin, how='refuse'), '#error')
+    page = remove(admin, how='refuse')
+    assert page.status_int == 400 and said in text_of(page, '#error')
+    answer = admin.post('/zad/manage_delObjects', {'ids:list': 'zam2'})
+    assert answer.status_int == 400 and said in answer.text
+    site.login('admin')
+    with pytest.raises(BadRequest, match='runs calls of other managers'):
+        site.app.manage_pasteObjects(zad.manage_cutObjects(['zam2']))
+    transaction.begin()
+    assert 'zam2' in zad.objectIds()
+    zad.manage_renameObject('zam2', 'other')  # it is known wherever it is in its dispatcher
+    call.succeed(None, NOW)
+    transaction.commit()
+    assert 'other was removed.' in follow(admin, remove(admin, 'other', how='refuse')).text
+
+
 @pytest.mark.parametrize('why', ['stopped', 'a guest has its desk'])
 def test_what_others_run_is_not_waited_for(admin, zad, why):
     put(zad, manager='zam1')

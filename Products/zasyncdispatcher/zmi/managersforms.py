@@ -146,6 +146,8 @@ class ManagersPages:
             error = ('It has open calls and is not removed. Calls that wait: '
                      f'{census.waiting}; that run: {census.running}. Let its worker end them, or '
                      'have them moved.')
+        if error is None and how != MOVE and census.visits:
+            error = f'It is not removed: its worker {leaving.told_visits(census.visits)}'
         if error is None:
             others = [each.getId() for each in leaving.siblings(self, manager)]
             sentences = list(what_happens(manager, census, how, others))
