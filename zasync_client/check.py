@@ -2,8 +2,8 @@
 
 Nothing is written: neither a lock that stays, nor a log, nor into a database.
 
-Imports: affinity, config, database, datafile, holding, knock, logs, memory, pidfile, zope,
-plaintext, errors, zasync.
+Imports: affinity, config, database, datafile, holding, knock, logs, memory, pidfile, process,
+zope, plaintext, errors, zasync.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ from . import holding
 from . import logs
 from . import memory
 from . import pidfile
+from . import process
 from . import zope
 from .database import Database
 from .errors import BadTarget
@@ -130,7 +131,12 @@ def _of_logs(config):
                 yield Finding(ERROR, f'a log can not be opened: {mistake}', WRONG)
             path = getattr(factory.section, 'path', 'STDOUT')
             why = None if path in ('STDOUT', 'STDERR') else _why_not_opened(path)
-            if why:
+            directory = os.path.dirname(os.path.abspath(path))
+            if why and directory == os.path.dirname(process.output_path(config)) and (
+                    not os.path.lexists(directory) and not _why_not_made(path)):
+                yield Finding(WARNING, f'the log {path} can be opened by a worker that start '
+                                       f'starts, which makes {directory}; not by run')
+            elif why:
                 yield Finding(ERROR, f'the log {path} can not be opened: {why}', WRONG)
 
 

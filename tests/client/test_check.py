@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 
 import pytest
@@ -188,6 +189,22 @@ def test_a_log_that_can_not_be_opened_is_named(operator):
     code, output, errors = operator.does('check')
     assert code == 2
     assert 'the log /no/such/place/x.log can not be opened: there is no directory' in errors
+
+
+def test_a_log_in_the_directory_that_start_makes_is_no_mistake(operator):
+    directory = operator.home / 'log'
+    operator.configure(more=f'<logger zasync>\n <logfile>\n  path {directory}/x.log\n'
+                            ' </logfile>\n</logger>\n')
+    shutil.rmtree(directory, ignore_errors=True)
+    code, output, errors = operator.does('check')
+    assert (code, errors) == (0, '')
+    assert f'warning: the log {directory}/x.log can be opened by a worker that start' in output
+    assert not directory.exists()
+    code, sentence = operator.refused('run')
+    assert code == 2 and 'a log can not be opened' in sentence
+    assert operator.does('start')[0] == 0
+    assert (directory / 'x.log').exists()
+    assert 'x.log' not in operator.does('check')[1]
 
 
 @pytest.mark.parametrize('line, mistake', [
