@@ -53,7 +53,7 @@ def add(deferred, success, failure):
     caller = capture()
     at_once = deferred._queue is None  # which loads it: its serial is known now
     if deferred.is_rolled_back():
-        raise BadCall('the put of the call was rolled back: nobody would run its callbacks')
+        raise _rolled_back()
     new = deferred._p_serial in (None, NO_SERIAL)
     if at_once or (new and _continuation(deferred) is not None):
         _call_at_once(deferred, success, failure, caller)
@@ -64,6 +64,10 @@ def add(deferred, success, failure):
     else:
         _follower(deferred, caller).append_callback(success, failure, caller)
         putting.after_put(deferred._queue)
+
+
+def _rolled_back():
+    return BadCall('the put of the call was rolled back: nobody would run its callbacks')
 
 
 def go_on_by(deferred, continuation):
@@ -129,6 +133,8 @@ def _new_follower(deferred, caller):
     if deferred._queue.closed:
         raise BadCall(f'the manager of the call {deferred.id} was deleted: nobody would run its '
                       'callbacks')
+    if not deferred.ended and deferred._queue.find(deferred.id) is not deferred:
+        raise _rolled_back()  # it was stored after that
     put_at = round(clock.SYSTEM.now() * 1000) / 1000
     call = Call(FOLLOW, payload.dump_arguments((deferred.id,), {}), caller, put_at,
                 priority=deferred.priority, session=deferred.session)

@@ -104,6 +104,13 @@ def roll_back(put):
     return deferred
 
 
+def roll_back_unstored(put):
+    savepoint = transaction.savepoint()
+    deferred = put()
+    savepoint.rollback()
+    return deferred
+
+
 @pytest.mark.parametrize('undo', [abort, roll_back])
 def test_cancelling_a_call_whose_put_was_rolled_back_touches_no_other(fate, waits, undo):
     """The next one of this thread has its number in the lane."""
@@ -153,6 +160,22 @@ def test_cancelling_a_call_that_was_stored_after_its_put_was_rolled_back_touches
     assert fate.counts() == (before[0] + 1 + len(deferred.after), before[1])
     assert deferred in fate.manager.calls('new')
     assert fate.step(worker) is False
+
+
+@pytest.mark.parametrize('undo', [abort, roll_back_unstored])
+def test_a_call_that_was_stored_after_its_put_was_rolled_back_takes_no_callbacks(
+        fate, waits, undo):
+    """They would wait for its end for ever."""
+    _worker, put = waits
+    transaction.begin()
+    gone = undo(lambda: fate.manager.putCall('echo', 1))
+    fate.manager.kept = gone
+    transaction.commit()
+    for _ in range(2):  # the next one of this thread has its number in the lane
+        with pytest.raises(BadCall, match='the put of the call was rolled back'):
+            gone.addCallbacks('result')
+        put()
+    assert [each for each in fate.manager.calls('new') if each.plugin == 'follow'] == []
 
 
 def test_an_aggregate_whose_put_was_rolled_back_is_cancelled_whatever_is_in_memory(fate):
