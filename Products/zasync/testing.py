@@ -84,7 +84,8 @@ def eager(at_commit: bool = False, propagate: bool = False,
     a paused manager and further attempts wait, as they would.
 
     at_commit -- they run in transactions of their own, right after that of the put was
-    committed; if it is aborted nothing runs. propagate -- what a call raises is stored, and
+    committed; if it is aborted nothing runs. What kept them from running is raised at the end of
+    the body. propagate -- what a call raises is stored, and
     raised from the put as well. plugins -- see `plugin`; the built-in ones are always there.
     """
     from zasync_client.config import offered
@@ -92,18 +93,23 @@ def eager(at_commit: bool = False, propagate: bool = False,
     if at_commit and propagate:
         raise ValueError('propagate raises from the put, and with at_commit calls run later')
     made = tuple(plugins)
-    serve = _AtCommit(made).serve if at_commit else AtOnce(
-        offered(made), retry_of, propagate).serve
+    runs = _AtCommit(made) if at_commit else AtOnce(offered(made), retry_of, propagate)
     before = StandIn.serve, StandIn.plugins
-    StandIn.serve, StandIn.plugins = serve, tuple(each.name for each in made)
+    StandIn.serve, StandIn.plugins = runs.serve, tuple(each.name for each in made)
     try:
         yield
     finally:
         StandIn.serve, StandIn.plugins = before
+    if isinstance(runs, _AtCommit) and runs.error is not None:
+        raise runs.error
 
 
 class _AtCommit:
-    """Has a worker run what was put, when the transaction of the put was committed."""
+    """Has a worker run what was put, when the transaction of the put was committed.
+
+    error -- what the first worker that could not go on has raised, or None: what is raised after
+    a commit, the transaction logs and drops.
+    """
 
     def __init__(self, plugins: Iterable[Plugin]) -> None:
         self._plugins = plugins
@@ -111,6 +117,7 @@ class _AtCommit:
         self._places: dict[Any, tuple[Any, tuple[str, ...]]] = {}
         self._due: list[tuple[Any, tuple[str, ...]]] = []
         self._busy = False
+        self.error: BaseException | None = None
 
     def serve(self, queue: Any, manager: Any = None) -> None:
         """See StandIn."""
@@ -144,9 +151,10 @@ class _AtCommit:
                 # They are seen at once: no new transaction need be begun first.
                 for connection in aq_base(root)._p_jar.connections.values():
                     connection.newTransaction(None)
-        except BaseException:
+        except BaseException as reason:
             with self._lock:
                 self._busy = False
+                self.error = self.error or reason
             raise
 
     def _next_due(self) -> tuple[Any, tuple[str, ...]] | None:

@@ -536,6 +536,23 @@ def test_at_commit_calls_run_that_defer_has_put_to_a_manager_in_a_folder(app, si
     assert deferred.result == ['asynchronous_call_manager']
 
 
+@pytest.mark.parametrize('fails', [False, True])
+def test_at_commit_what_keeps_calls_from_running_is_raised_at_the_end(app, site, zam, fails):
+    site.login('admin')
+    with pytest.raises(LookupError if fails else TargetAway, match='own|nothing at'):
+        with eager(at_commit=True):
+            deferred = zam.putCall('echo', 1)
+            app.manage_renameObject(zam.getId(), 'renamed')
+            transaction.commit()
+            assert deferred.state == 'new'
+            if fails:
+                raise LookupError('its own')
+    with eager(at_commit=True):
+        second = app.renamed.putCall('echo', 2)
+        transaction.commit()
+    assert (deferred.result, second.result) == (1, 2)
+
+
 def test_propagate_needs_a_put_that_could_raise():
     with pytest.raises(ValueError, match='calls run later'):
         with eager(at_commit=True, propagate=True):
