@@ -4,6 +4,7 @@ Imports: succession.
 """
 
 import _thread
+import os
 import signal
 import threading
 
@@ -46,8 +47,17 @@ class Signals:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         signal.signal(signal.SIGHUP, self._hang_up)
+        os.register_at_fork(after_in_child=self._leave)
         # They were held back while this process began anew; see `succession`.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def _leave(self):
+        """A process that a call has forked is no worker: signals end it, as they do any other."""
+        for number, ours, default in ((signal.SIGTERM, self._stop, signal.SIG_DFL),
+                                      (signal.SIGINT, self._stop, signal.default_int_handler),
+                                      (signal.SIGHUP, self._hang_up, signal.SIG_DFL)):
+            if signal.getsignal(number) == ours:
+                signal.signal(number, default)
 
     @property
     def asked(self):

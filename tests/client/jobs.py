@@ -1,6 +1,7 @@
 """What the calls of these tests do; workers import them as ``tests.client.jobs``."""
 
 import ctypes
+import multiprocessing
 import os
 import sys
 import time
@@ -289,6 +290,23 @@ def take_time(seconds):
     """Harmless, and not at once."""
     time.sleep(seconds)
     return 'done'
+
+
+def end_forked(number):
+    """Send that signal to a process that the call has forked, and that runs; → its exit code."""
+    context = multiprocessing.get_context('fork')
+    runs = context.Event()
+    forked = context.Process(target=_run_for_long, args=(runs,))
+    forked.start()
+    runs.wait(10)
+    os.kill(forked.pid, number)
+    forked.join()
+    return forked.exitcode
+
+
+def _run_for_long(runs):
+    runs.set()
+    time.sleep(10)
 
 
 def end_at_once():

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 
+import pytest
 import transaction
 from persistent.mapping import PersistentMapping
 
@@ -192,6 +193,16 @@ def test_a_call_that_was_cancelled_commits_through_two_connections(site, tmp_pat
     good = site.put('zope_call', jobs.set_mark, 'after', 1)
     site.ended(good)
     assert 'twice' not in site.root['marks'] and 'others' not in site.root
+
+
+@pytest.mark.parametrize('number, code', [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 1),
+                                          (signal.SIGHUP, -signal.SIGHUP)])
+def test_a_process_that_a_call_forks_ends_by_a_signal_as_any_other(site, number, code):
+    """As multiprocessing ends its own, and systemd all that a service has begun."""
+    site.start_worker()
+    call = site.put('zope_call', jobs.end_forked, number.value)
+    site.ended(call)
+    assert call.result == code
 
 
 def test_a_call_that_raises_SystemExit_fails_and_its_worker_goes_on(site):
