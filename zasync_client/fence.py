@@ -8,6 +8,7 @@ its way, by a checkpoint or behind our back. Nor is a commit let through that wo
 Imports: zasync.errors.
 """
 
+import pickle
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -18,6 +19,11 @@ from zope.interface import implementer
 
 from Products.zasync.errors import CommitRefused
 from Products.zasync.errors import NotOurs
+
+
+#: Longest description of a transaction, in bytes, and so much of other information. A FileStorage
+#: takes 65,535 of each.
+NOTES_MOST = 60_000
 
 
 class _Call(NamedTuple):
@@ -106,6 +112,8 @@ class Fence:
         if current.status is not Status.ACTIVE:
             return
         refused = self._why_refused(current)
+        if self._call is not None or self._ending is not None:
+            refused = refused or _fit_notes(current)
         if refused is not None:
             # All connections are asked to begin the commit before anybody votes on it.
             _keep_one_each(current)
@@ -168,6 +176,28 @@ def _keep_one_each(current):
             each.abort(current)
             current._resources.remove(each)
         databases.append(each.db())
+
+
+def _fit_notes(current):
+    """Cut what is noted with a transaction to what a storage takes; → the error if that can't be.
+
+    A storage refuses what is longer as it does what it can't take just now.
+    """
+    if len(current.description) > NOTES_MOST // 4:  # a character has four bytes at most
+        kept = current.description.encode('utf-8', 'ignore')[:NOTES_MOST]
+        current.description = kept.decode('utf-8', 'ignore')
+    try:
+        apart = len(pickle.dumps((current.user, current.extension)))
+    except Exception as error:  # of what the call has put there
+        refused = error
+    else:
+        if apart <= NOTES_MOST:
+            return None
+        refused = CommitRefused('the user and the extended information of a transaction have '
+                                f'{apart:,} bytes, more than a storage takes')
+    # They are given to the storage before anybody votes.
+    current.user, current.extension = '', {}
+    return refused
 
 
 def _through_two(id):

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import transaction
 from ZODB import POSException
+from ZODB.FileStorage import FileStorage
 
 from tests.client import jobs
 from tests.client.workbench import Bench
@@ -336,6 +337,61 @@ def test_a_synchronizer_that_a_call_leaves_and_that_raises_harms_no_later_call(
     _Left.kept._moment = None
     assert [call.state for call in calls] == [state, *['resolved'] * 3]
     assert [call.attempt for call in calls] == [1] * 4
+
+
+@pytest.fixture
+def on_file(tmp_path):
+    """A Bench on a FileStorage."""
+    made = Bench(FileStorage(str(tmp_path / 'Data.fs')))
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize('where', ['at the end', 'at a checkpoint', 'in a callback', 'in a group'])
+def test_what_a_call_notes_with_its_transaction_is_cut_to_what_a_storage_takes(
+        on_file, where, monkeypatch):
+    def notes(*args):
+        jobs.set_mark('noted', True)
+        for number in range(5_000):
+            transaction.get().note(f'/site/documents/a-dôcument-of-many-{number}')
+
+    def does(run):
+        if where != 'in a callback':
+            notes()
+        if where == 'at a checkpoint':
+            run.checkpoint()
+
+    monkeypatch.setattr(jobs, 'hook', notes)
+    worker = on_file.worker(plugins=[('does', does)], changes={'batch_seconds': 1.0})
+    plugins = worker._config.plugins
+    plugins['does'] = replace(plugins['does'], groupable=where == 'in a group')
+    worker._habits.note_alone(('does',), 0.0)
+    calls = [on_file.put('does'), on_file.put('does')]
+    if where == 'in a callback':
+        calls[0].addCallbacks(jobs.call_hook)
+        transaction.commit()
+    for _ in range(4):
+        on_file.step(worker)
+        on_file.settle(worker)
+    assert [(call.state, call.attempt) for call in calls] == [('resolved', 1)] * 2
+    on_file.step(worker)
+    assert on_file.marks['noted']
+    told = max(len(each.description) for each in on_file.db.storage.iterator())
+    assert (where == 'in a group') or 50_000 < told < 65_535
+
+
+@pytest.mark.parametrize('value', ['x' * 70_000, lambda: None], ids=['long', 'unpicklable'])
+def test_a_call_fails_whose_extended_information_no_storage_takes(on_file, value):
+    def does(run):
+        jobs.set_mark('noted', True)
+        transaction.get().setExtendedInfo('of', value)
+
+    worker = on_file.worker(plugins=[('does', does)])
+    call = on_file.put('does')
+    for _ in range(2):
+        on_file.step(worker)
+        on_file.settle(worker)
+    assert (call.state, call.attempt, dict(on_file.marks)) == ('failed', 1, {})
 
 
 def test_a_conflict_of_storing_a_failure_does_not_run_the_call_again(bench, monkeypatch):
