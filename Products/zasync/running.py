@@ -78,7 +78,8 @@ def made_progress(done: float, total: float | None, message: object) -> Progress
     if done is None:
         raise ValueError('progress is told in numbers: how much is done?')
     return Progress(_plain(done), None if total is None else _plain(total),
-                    str(message)[:MESSAGE_MOST])
+                    # Plain text: what str() returns may be of a class that has its own parts.
+                    str.__getitem__(str(message), slice(MESSAGE_MOST)))
 
 
 def _plain(value: float) -> float:

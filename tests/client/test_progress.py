@@ -61,6 +61,34 @@ def test_what_is_kept_of_progress_are_plain_numbers_and_a_short_text():
     assert running.made_progress(1, 2, 3).message == '3'
 
 
+def test_a_message_whose_text_is_of_a_class_of_its_own_harms_no_beat(fate):
+    """As that of a form's field, which is markup. Nobody else need have that class."""
+    class Marked(str):
+        def __getitem__(self, key):
+            return Marked(super().__getitem__(key))
+
+    class Field:
+        def __str__(self):
+            return Marked('<b>half</b>')
+
+    gate = Gate()
+
+    def tells(run):
+        run.progress(1, 2, Field())
+        gate.wait()
+
+    worker = fate.worker(plugins=[('tells', tells)])
+    call = fate.call('tells')
+    fate.step(worker)
+    gate.reached()
+    fate.step(worker)
+    assert read(call) == Progress(1, 2, '<b>half</b>')
+    assert type(read(call).message) is str
+    gate.open()
+    fate.go(worker)
+    assert call.state == 'resolved'
+
+
 def test_progress_outside_a_call_is_harmless():
     assert running.progress(1, 2, 'nobody is told') is None
     assert running.progress('nonsense') is None
