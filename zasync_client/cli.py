@@ -9,10 +9,13 @@ plaintext, errors, zasync.
 import argparse
 import errno
 import functools
+import logging
 import os
 import sys
+import threading
 from typing import NamedTuple
 
+from Products.zasync.clock import SYSTEM
 from Products.zasync.interfaces import FINAL_STATES
 from Products.zasync.interfaces import STATES
 
@@ -21,6 +24,12 @@ from . import plaintext
 from .errors import WorkerError
 from .errors import WrongUse
 
+
+log = logging.getLogger('zasync')
+
+#: What is to end with the process, such as threads that calls have left, gets so long, in seconds.
+#: Well below what `stop` waits for beyond drain-seconds.
+EXIT_SECONDS = 5.0
 
 #: Nobody reads our output any more, or the disk is full that it goes to.
 OUTPUT_LOST = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
@@ -36,7 +45,25 @@ class Command(NamedTuple):
 
 
 def main(argv=None):
-    """Run the command; → exit code."""
+    """Run the command; → exit code. argv -- its words; None: those that the process was given."""
+    code = _main(argv)
+    if argv is None:
+        threading.Thread(target=_end, args=(code,), daemon=True).start()
+    return code
+
+
+def _end(code):
+    """End this process, some time after its command.
+
+    Python waits for pools of threads that a call has left, and for processes, as long as those
+    like: nobody would serve, and no supervisor would start another worker.
+    """
+    SYSTEM.wait(threading.Event(), EXIT_SECONDS)
+    log.warning('the process is ended: threads or processes that calls have left in it go on')
+    os._exit(code if isinstance(code, int) else bool(code))
+
+
+def _main(argv):
     _open_what_was_closed()
     options = _parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):

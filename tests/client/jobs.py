@@ -6,6 +6,7 @@ import os
 import sys
 import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import transaction
 from OFS.SimpleItem import SimpleItem
@@ -307,6 +308,11 @@ def end_forked(number):
 def _run_for_long(runs):
     runs.set()
     time.sleep(10)
+
+
+def leave_thread():
+    """Begin what goes on for long after the call, and what Python waits for at its end."""
+    ThreadPoolExecutor(1).submit(time.sleep, 60)
 
 
 def end_at_once():

@@ -221,6 +221,24 @@ def test_an_unreachable_server_is_given_up_after_max_total_retry(conf):
     assert 'the database server was out of reach' in errors
 
 
+@pytest.mark.parametrize('ends', ['told to', 'by itself'])
+def test_a_worker_ends_though_a_call_has_left_a_thread(site, conf, ends):
+    process = start(conf(site.address))
+    try:
+        line_with(process, 'serves /zam1')
+        site.ended(site.put('zope_call', jobs.leave_thread))
+        if ends == 'told to':
+            process.send_signal(signal.SIGTERM)
+        else:
+            site.change(lambda: site.app.zam1.queue.desk.take('another'))
+        output, _ = process.communicate(timeout=30)
+        assert process.returncode == (0 if ends == 'told to' else 1)
+        assert 'threads or processes that calls have left in it go on' in output
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_help_tells_the_options():
     done = subprocess.run([sys.executable, '-m', 'zasync_client', '--help'], capture_output=True,
                           text=True, timeout=60)
