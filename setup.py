@@ -17,7 +17,8 @@ HERE = Path(__file__).resolve().parent
 MAIL = ['IMAPClient >= 3.1']
 DEMO = MAIL + ['Zope[wsgi] >= 5.13', 'pymap >= 0.36', 'requests']
 SESSIONS = ['Products.Sessions', 'Products.TemporaryFolder']
-TEST = DEMO + SESSIONS + [
+METRICS = ['prometheus_client >= 0.20']
+TEST = DEMO + SESSIONS + METRICS + [
     'Products.PythonScripts',
     'RelStorage',
     'WebTest',
@@ -111,6 +112,7 @@ setup(
         'ldap': ['python-ldap >= 3.4.5'],
         'sessions': SESSIONS,
         'relstorage': ['RelStorage[postgresql]'],
+        'metrics': METRICS,
         'demo': DEMO,
         'docs': ['sphinx'],
         'test': TEST,

@@ -353,7 +353,8 @@ def test_every_dependency_earns_its_place_in_one_line():
     wanted = requirements()
     assert sorted(re.findall(r'^([\w.]+)  +\S', always, re.M)) == sorted(wanted.pop(''))
     rows = re.findall(r'^``(\w+)`` +(\S+)  +\S', by_extra, re.M)
-    inherited = {'demo': wanted['mail'], 'test': wanted['demo'] | wanted['sessions'],
+    inherited = {'demo': wanted['mail'],
+                 'test': wanted['demo'] | wanted['sessions'] | wanted['metrics'],
                  'docs': set()}
     assert sorted(rows) == sorted((extra, name) for extra, names in wanted.items()
                                   for name in names - inherited.get(extra, set()))

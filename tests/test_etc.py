@@ -177,7 +177,8 @@ BLOCKS = {ZASYNC_CONF.splitlines()[block[0]].strip('#<>'): block
           for block in commented_blocks(ZASYNC_CONF)}
 KEYS = [name for name, block in BLOCKS.items() if len(block) == 1 and name[0] != '%']
 #: Directives without a default: what the sample shows of them is an example.
-EXAMPLES = {'path', 'products', 'cpu-affinity', 'max-memory', 'max-hung-threads'}
+EXAMPLES = {'path', 'products', 'cpu-affinity', 'max-memory', 'max-hung-threads',
+            'metrics-address'}
 SECTIONS = [name for name, block in BLOCKS.items() if len(block) > 1]
 
 

@@ -45,6 +45,7 @@ class End(NamedTuple):
     failed -- it goes back because it raised an exception, by its retry policy.
     begun -- its plugin had begun, and what it did is not stored.
     shared_seconds -- how much of `seconds` is shared by all calls of a group.
+    state, plugin -- of a call that has ended, that in which it did, and its plugin.
     """
 
     claim: Claim
@@ -57,6 +58,8 @@ class End(NamedTuple):
     failed: bool = False
     begun: bool = False
     shared_seconds: float = 0.0
+    state: str = ''
+    plugin: str = ''
 
 
 def attempts(held, ends):

@@ -276,6 +276,8 @@ COMMANDS = (
     Command('ping', 'ask the worker for a sign of life, and time it',
             functools.partial(_control, 'ping'),
             (_wait(10.0, 'how long to wait for the answer'), _JSON)),
+    Command('metrics', 'print the numbers of the queue for Prometheus',
+            functools.partial(_control, 'metrics')),
     Command('key', 'make the file with the secret key that seals stored passwords', _key, (
         _argument('path', nargs='?', metavar='FILE',
                   help='the file (default: the one that the configuration names)'),

@@ -36,7 +36,8 @@ class Config:
     None: half the threads; any amount. max_result_bytes -- of a pickled result.
     verbose_traceback -- whether the log shows values with tracebacks. batch_seconds -- how long
     groups of calls run that share a transaction; 0: no calls do. cpu_affinity -- the processors
-    it runs on, frozenset; None: all. warnings -- sentences for the log.
+    it runs on, frozenset; None: all. metrics_address -- (host, port) or None. warnings --
+    sentences for the log.
     """
 
     path: str
@@ -58,6 +59,7 @@ class Config:
     verbose_traceback: bool = False
     batch_seconds: float = 0.05
     cpu_affinity: frozenset | None = None
+    metrics_address: tuple | None = None
     warnings: tuple = ()
 
 
@@ -104,7 +106,7 @@ def _config(path, found, plugins):
         max_hung_threads=root.max_hung_threads, max_memory_bytes=root.max_memory,
         max_result_bytes=root.max_result_size,
         verbose_traceback=root.verbose_traceback, batch_seconds=root.batch_seconds,
-        cpu_affinity=root.cpu_affinity,
+        cpu_affinity=root.cpu_affinity, metrics_address=root.metrics_address,
         warnings=tuple(str(warning) for warning in found.warnings))
 
 

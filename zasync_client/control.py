@@ -3,7 +3,7 @@
 Each is a callable(config, options, clock) → exit code; options are those of the command
 line.
 
-Imports: access, callview, pidfile, plaintext, errors, zasync.
+Imports: access, callview, metrics, pidfile, plaintext, errors, zasync.
 """
 
 import json
@@ -15,6 +15,7 @@ from Products.zasync.listing import LEAST
 from Products.zasync.listing import MOST
 
 from . import callview
+from . import metrics as numbers
 from . import pidfile
 from .access import opened
 from .errors import NotSo
@@ -69,6 +70,18 @@ def status_text(facts, found):
         parts.append(f"{facts['waiting']} waiting, {facts['running_calls']} running"
                      + (', paused' if facts['paused'] else ''))
     return safe('; '.join(parts))
+
+
+def metrics(config, options, clock):
+    """What the database tells of the queue, in the text format of Prometheus."""
+    if not numbers.is_installed():
+        raise NotSo(numbers.HOW_TO_GET)
+    found = pidfile.worker_of(config)
+    is_served = found is not None and found.serving
+    with opened(config, clock) as target:
+        facts = target.read(lambda manager: numbers.facts_of(manager, clock.now(), is_served))
+    print(numbers.text(numbers.Collector(config.target, lambda: facts)), end='')
+    return 0
 
 
 def list_calls(config, options, clock):

@@ -19,7 +19,8 @@ class Course:
 
     outcome -- an Outcome that is not stored yet. step -- which part of the call is under
     way, and has that outcome; see Deferred.step. begun -- its plugin has begun, and what it
-    did is not stored. once -- it may not run twice. own_seconds -- how long its plugin has run,
+    did is not stored. state, plugin -- of the call, once something of it is in the database.
+    once -- it may not run twice. own_seconds -- how long its plugin has run,
     if it has and is zope-aware.
     """
 
@@ -28,6 +29,7 @@ class Course:
         self.started = started
         self.tries = Tries(config)
         self.outcome = self.step = None
+        self.state = self.plugin = ''
         self.begun = self.once = False
         self.own_seconds = None
         self._config = config

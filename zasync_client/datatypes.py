@@ -6,6 +6,7 @@ The first line of a docstring is what docs/configuration.rst says of the type.
 Imports: zasync.policy.
 """
 
+import importlib.util
 import re
 
 import ZConfig.datatypes
@@ -22,6 +23,7 @@ THREADS_MOST = 1_000
 #: Ten years. A wait of centuries is refused by the system, in the middle of the work.
 SECONDS_MOST = 10 * 365 * 86_400
 
+_METRICS_ADDRESS = ZConfig.datatypes.InetAddress('127.0.0.1')
 _BYTES = ZConfig.datatypes.SuffixMultiplier({'kb': 1024, 'mb': 1024 ** 2, 'gb': 1024 ** 3})
 
 
@@ -64,6 +66,20 @@ def processors(text):
             raise ValueError(f'the range {part.strip()} ends before it begins')
         found.update(range(int(numbers[0]), int(numbers[-1]) + 1))
     return frozenset(found)
+
+
+def metrics_address(text):
+    """port, or host and port with a colon between them"""
+    try:
+        host, port = _METRICS_ADDRESS(text.strip())
+    except ValueError:
+        port = None
+    if port is None or not 1 <= port < 65_536:
+        raise ValueError(f'must be a port, or a host and a port, like 127.0.0.1:9180, not '
+                         f'{text!r:.50}')
+    if importlib.util.find_spec('prometheus_client') is None:
+        raise ValueError("needs the package prometheus_client: pip install 'zasync[metrics]'")
+    return host, port
 
 
 def few(text):

@@ -100,6 +100,7 @@ class Execution:
                     return self._end(call, LOST)
             except TransientError as reason:
                 call.stop_if_once(reason)
+                self._work.tally.note_conflict()
                 delay = call.tries.after_conflict()
                 if delay is not None:
                     self._clock.wait(threading.Event(), delay)
@@ -111,6 +112,7 @@ class Execution:
                 # The plugin went on after a commit or a savepoint had failed. It was a
                 # conflict, it may be, so try again; but not for ever.
                 call.stop_if_once(reason)
+                self._work.tally.note_conflict()
                 if call.tries.after_conflict() is None:
                     call.outcome = Outcome(failure=Failure.from_exception(reason))
             except BaseException as reason:  # a bug of ours, or no memory left
@@ -136,7 +138,7 @@ class Execution:
         seconds = monotonic - call.started
         shared = seconds - call.own_seconds if call.own_seconds is not None else 0.0
         return End(call.claim, how, now, monotonic, seconds, now + delay, why, failed, call.begun,
-                   shared)
+                   shared, call.state, call.plugin)
 
     def _advance(self, call):
         """Do what is next in the life of the call, in a transaction; → whether it has ended.
@@ -170,6 +172,7 @@ class Execution:
         """Something is in the database now; → whether the call has ended."""
         call.outcome = None
         call.begun = False
+        call.state, call.plugin = deferred.state, deferred.plugin
         if deferred.state == CALLBACK:
             # crash point 20: what ran is committed, the next callback has not begun; it runs next.
             self._wake()  # of our own commits a storage tells us nothing

@@ -121,6 +121,8 @@ class GroupCommit:
             self._is_useful = False
             if isinstance(reason, Unfit):
                 self._habits.note_unfit(group.kind, reason)
+            elif isinstance(reason, TransientError):
+                self._work.tally.note_conflict()
             log.info('a group of %d calls was not committed, they run one by one: %s: %s',
                      len(taken), name_of(type(reason)), text_of(reason))
         else:
@@ -142,6 +144,7 @@ class _Member(NamedTuple):
     state: str = ''
     failure: object = None
     later: object = None
+    plugin: str = ''
 
 
 class _Group:
@@ -230,7 +233,7 @@ class _Group:
                     return None
             self._work.take(claim, deferred, began)
         self._work.store(deferred, outcome)
-        return _Member(claim, 0.0, deferred.state, deferred.failure)
+        return _Member(claim, 0.0, deferred.state, deferred.failure, plugin=deferred.plugin)
 
     def commit(self, pool):
         """Commit the group; its Ends are there then.
@@ -259,7 +262,8 @@ class _Group:
             ours = pool.go_on_with(claim)
             if later is None:
                 tell_end(claim.id, member.state, member.failure, seconds)
-                end = End(claim, ENDED, now, monotonic, seconds, now)
+                end = End(claim, ENDED, now, monotonic, seconds, now, state=member.state,
+                          plugin=member.plugin)
             elif ours:
                 tell_later(claim.id, later)
                 end = End(claim, GIVE_BACK, now, monotonic, seconds, now + later.delay, later.why,

@@ -1,7 +1,7 @@
 """One life of a worker's process: configured, Zope started, calls served; and the next one.
 
-Imports: worker, config, affinity, database, sending, inmemory, zope, memory, succession, logs,
-signals, threaddump, pidfile, errors, zasync.
+Imports: worker, config, affinity, database, sending, inmemory, zope, memory, metrics, succession,
+logs, signals, threaddump, pidfile, errors, zasync.
 """
 
 import logging
@@ -12,14 +12,17 @@ import threading
 
 from Products.zasync import policy
 from Products.zasync.clock import SYSTEM
+from Products.zasync.failure import text_of
 from Products.zasync.wakeup import Wakeup
 
 from . import affinity
 from . import config as configuration
 from . import logs
 from . import memory
+from . import metrics
 from . import zope
 from .database import Database
+from .database import unit_of_work
 from .errors import WorkerError
 from .inmemory import keep_in_memory
 from .pidfile import PidFile
@@ -75,7 +78,9 @@ def live(path, succession, serving=None, output=None):
                 if serving is not None:
                     serving()
 
-            worker.run(serves, lambda is_lost: pid_file.tell(lost=is_lost))
+            collector = metrics.Collector(config.target, _reader(database, worker), worker.tally)
+            with metrics.served(config.metrics_address, collector):
+                worker.run(serves, lambda is_lost: pid_file.tell(lost=is_lost))
             if worker.replacing.wanted is not None:
                 succession.begin_anew(worker.replacing.wanted.reason, pid_file.fd,
                                       lambda: signals.asked)
@@ -91,6 +96,26 @@ def live(path, succession, serving=None, output=None):
         log.critical('the worker ends because of an error it can not handle', exc_info=True)
         return 1
     return 0
+
+
+def _reader(database, worker):
+    """What reads the Facts of the worker's manager in a thread of its own; see metrics."""
+    def read():
+        try:
+            if not database.is_connected():
+                return None
+            with unit_of_work('zasync metrics') as work:
+                work.abandon()
+                manager = database.manager()
+                return metrics.facts_of(manager, SYSTEM.now(),
+                                        manager.queue.desk.boot == worker.boot)
+        except Exception as reason:  # whoever asks is told that it is not served
+            log.warning('the metrics lack what the database tells: %s', text_of(reason))
+            return None
+        finally:
+            database.close()
+
+    return read
 
 
 def _ceiling(config, worker, pid_file, succession, signals):

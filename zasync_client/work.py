@@ -64,14 +64,15 @@ class LaterAgain(Exception):
 
 
 class Work:
-    """What a thread does with a call that it has claimed."""
+    """What a thread does with a call that it has claimed. tally -- a Tally of what it meets."""
 
-    def __init__(self, database, config, boot, clock, runs):
+    def __init__(self, database, config, boot, clock, runs, tally):
         self._database = database
         self._config = config
         self._boot = boot
         self._clock = clock
         self._runs = runs
+        self.tally = tally
 
     # ours?
 

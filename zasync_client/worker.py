@@ -4,7 +4,7 @@ Tests call ``step``, which makes one beat; ``run`` only repeats it, and signals 
 flags. What a beat does is `beat`; serving siblings is `guests`.
 
 Imports: pool, beat, guests, service, siblings, holding, replacing, runs, pace, database, wakeup,
-foresight, execution, work, fence, zasync.
+foresight, execution, work, fence, tally, zasync.
 """
 
 import logging
@@ -54,6 +54,7 @@ from .runs import Runs
 from .service import Service
 from .siblings import identity
 from .siblings import Siblings
+from .tally import Tally
 from .work import tell_later
 from .work import Work
 
@@ -80,7 +81,7 @@ MANY_READY = 500
 class Worker:
     """Serves one manager. See the module for its one method, ``step``.
 
-    replacing -- whether it is to be replaced, and why.
+    replacing -- whether it is to be replaced, and why. tally -- what it counts.
     """
 
     def __init__(self, config, database, wakeup, clock, stopping, boot=None):
@@ -96,6 +97,7 @@ class Worker:
         self._runs = Runs(clock, wakeup.notify_own, BEAT_SECONDS)
         self.replacing = Replacing(self.boot, config, clock, self._runs, wakeup.notify_own)
         self._habits = Habits(config.batch_seconds)
+        self.tally = Tally()
         self._siblings = Siblings(clock)
         self._foresight = Foresight()
         self._beat = self._make_beat(config.target)
@@ -281,6 +283,7 @@ class Worker:
             if not self._beat.draining:
                 self._await_target()
         except TransientError as reason:
+            self.tally.note_conflict()
             log.info('a beat met a conflict and is repeated: %s', type(reason).__name__)
             self._wakeup.notify_own()
         except Exception as reason:
@@ -315,6 +318,7 @@ class Worker:
     def _await_server(self, reason):
         """Wait until the server of the database is back; a moment only, if the worker drains."""
         self._beat.doubt()
+        self.tally.note_disconnect()
         if self._beat.draining:
             self._clock.wait(threading.Event(), AWAY_SECONDS)
         else:
@@ -399,6 +403,7 @@ class Worker:
 
     def _on_end(self, end):
         self._database.forget_deferred(end.claim.database_name, end.claim.oid)
+        self.tally.note_end(end)
         with self._lock:
             self._service_of(end.claim).add([end])
             if end.how != ALONE:
@@ -413,7 +418,7 @@ class Worker:
 
     def _make_runner(self):
         wake = self._wakeup.notify_own
-        work = Work(self._database, self._config, self.boot, self._clock, self._runs)
+        work = Work(self._database, self._config, self.boot, self._clock, self._runs, self.tally)
         fence = Fence(wake)
         execution = Execution(work, fence, self._config, self.boot, self._clock, self.stopping,
                               wake, self._runs)

@@ -32,6 +32,7 @@ from .interfaces import STATES
 from .places import filing_key
 from .places import moment_of
 from .places import MOVED_LANE
+from .places import NOT_BEFORE
 from .places import parse_filing_key
 from .places import parse_id
 from .places import PLACE
@@ -315,6 +316,32 @@ def _sorted(calls, keys, parse):
 def _place_by(parse, key):
     lane_number, number, put_at = parse(key)
     return put_at, (lane_number, number)
+
+
+# the oldest
+
+def oldest_put(queue, now):
+    """When the call was put that has waited longest, of those that may run by now; None: none.
+
+    Of a lane it looks at the first few that are not taken in.
+    """
+    found, key = [], None
+    while (key := _first(queue.waiting.ready, key)) is not None:
+        found.append(key[1])
+        key = (key[0], math.inf)  # on to the next priority
+    for lane_number in range(len(queue.lanes)):
+        for _, entry in islice(queue.not_taken_in(lane_number), APART):
+            if entry.deferred is not None and entry.facts.get(NOT_BEFORE, 0.0) <= now:
+                found.append(entry.put_at)
+                break
+    return min(found, default=None)
+
+
+def _first(tree, key):
+    try:
+        return tree.minKey(key)
+    except ValueError:  # no more
+        return None
 
 
 # many at once

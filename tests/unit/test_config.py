@@ -130,6 +130,7 @@ drain-seconds 3.5
 max-interruptions 3
 max-hung-threads 2
 max-memory 1GB
+metrics-address 9180
 worker-pid-filename /run/zasync.pid
 verbose-traceback on
 <plugin join>
@@ -141,7 +142,7 @@ verbose-traceback on
     assert dataclasses.asdict(dataclasses.replace(
         loaded, zope=None, handlers=None, plugins={})) == {
             'path': str(path), 'target': ('', 'zad', 'zam1'), 'threads': 2,
-            'cpu_affinity': frozenset({0, 1, 2, 5}),
+            'cpu_affinity': frozenset({0, 1, 2, 5}), 'metrics_address': ('127.0.0.1', 9180),
             'max_conflict_attempts': 7, 'initial_retry_seconds': 0.5, 'retry_growth': 2.0,
             'max_total_retry_seconds': 0.0, 'drain_seconds': 3.5, 'plugins': {}, 'zope': None,
             'handlers': None, 'max_interruptions': 3, 'max_hung_threads': 2,
@@ -201,6 +202,9 @@ def test_a_directory_is_no_configuration_file(tmp_path):
     ('max-interruptions 11', '1 to 10'),
     ('max-hung-threads 0', '1 or more'),
     ('max-memory lots', '500KB'),
+    ('metrics-address here', 'like 127.0.0.1:9180'),
+    ('metrics-address localhost:0', 'like 127.0.0.1:9180'),
+    ('metrics-address :99999', 'like 127.0.0.1:9180'),
     ('max-result-size 0', 'more than 0'),
     ('max-result-size -5MB', '10MB'),
     ('max-result-size 5TB', '10MB'),
