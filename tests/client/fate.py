@@ -64,11 +64,18 @@ class Fate(Bench):
         from Products.zasync.deferred import Deferred
         connection = self.db.open(transaction.TransactionManager())
         connection.cacheMinimize()
+        loaded, setstate = set(), connection.setstate
+
+        def note(each):
+            if isinstance(each, Deferred):
+                loaded.add(each._p_oid)
+            setstate(each)
+
+        connection.setstate = note
         try:
-            value = action(connection.root()['Application'].zam, *args)
-            return value, sum(1 for _, each in connection._cache.lru_items()
-                              if isinstance(each, Deferred))
+            return action(connection.root()['Application'].zam, *args), len(loaded)
         finally:
+            del connection.setstate
             connection.transaction_manager.abort()
             connection.close()
 

@@ -19,6 +19,7 @@ from zasync_client.database import Database
 from zasync_client.errors import DeskLost
 from zasync_client.errors import PoolBroken
 from zasync_client.errors import TargetAway
+from zasync_client.work import Work
 from zasync_client.worker import UNBEGUN_SECONDS
 
 
@@ -300,43 +301,28 @@ def test_a_drain_gives_back_what_has_not_begun_and_leaves_the_desk(bench):
     assert not bench.manager.queue.pulse.accepting
 
 
-class Spoiler:
-    """What no code should leave behind in a thread: the next transaction can't begin."""
+def test_the_worker_meets_an_error_of_its_own_in_a_call(bench, caplog, monkeypatch):
+    mistakes, ours = [RuntimeError('a mistake of ours')], Work.ours
 
-    def __init__(self):
-        self._left = 2  # it is told at once of the transaction that goes on
-        transaction.manager.registerSynch(self)
+    def spoilt(work, claim):
+        if mistakes:
+            raise mistakes.pop()
+        return ours(work, claim)
 
-    def newTransaction(self, current):
-        """Once."""
-        self._left -= 1
-        if self._left == 0:
-            raise RuntimeError('somebody else made this')
-
-    def beforeCompletion(self, current):
-        """Nothing to do."""
-
-    afterCompletion = beforeCompletion
-
-
-def test_the_worker_meets_an_error_of_its_own_in_a_call(bench, caplog):
-    spoilers = []
-    worker = bench.worker(plugins=[('spoil', lambda run: spoilers.append(Spoiler()))])
-    first = bench.put('spoil')
+    monkeypatch.setattr(Work, 'ours', spoilt)
+    worker = bench.worker()
+    deferred = bench.put('zope_call', jobs.set_mark, 'done', 1)
     bench.step(worker)
     bench.settle(worker)
-    second = bench.put('zope_call', jobs.set_mark, 'second', 1)
-    bench.step(worker)
-    bench.settle(worker)
-    assert first.state == 'resolved' and second.state == 'accepted'
+    assert deferred.state == 'accepted'
     assert 'CRITICAL' in [record.levelname for record in caplog.records]
     bench.step(worker)
     bench.clock.advance(1)
     bench.step(worker)
     bench.settle(worker)
-    assert second.state == 'resolved' and bench.marks['second'] == 1
-    assert [attempt.outcome for attempt in second.attempts] == [
-        'RuntimeError: somebody else made this', 'resolved']
+    assert deferred.state == 'resolved' and bench.marks['done'] == 1
+    assert [attempt.outcome for attempt in deferred.attempts] == [
+        'RuntimeError: a mistake of ours', 'resolved']
 
 
 def test_while_many_wait_what_was_put_since_is_looked_at_now_and_then(

@@ -97,7 +97,7 @@ def test_property_sheets_of_a_dispatcher_are_no_way_around_its_actions(site, bui
 
 #: Actions that have nothing to do where `actions.build` has made things.
 IDLE = {'manage_retryCall', 'manage_retryAll', 'manage_purge', 'manage_test',
-        'manage_fetchBody', 'manage_sealPasswords', 'addMailTool'}
+        'manage_clearSynchro', 'manage_fetchBody', 'manage_sealPasswords', 'addMailTool'}
 
 #: What takes away what others act on.
 LAST = {'manage_delObjects', 'manage_removeManager', 'manage_dropPeriodicCall'}
