@@ -3,7 +3,7 @@
 Each is a callable(config, options, clock) → exit code; options are those of the command
 line.
 
-Imports: access, callview, metrics, pidfile, plaintext, errors, zasync.
+Imports: access, callview, datatypes, metrics, pidfile, plaintext, errors, zasync.
 """
 
 import json
@@ -18,6 +18,8 @@ from . import callview
 from . import metrics as numbers
 from . import pidfile
 from .access import opened
+from .datatypes import has_prometheus
+from .datatypes import NO_PROMETHEUS
 from .errors import NotSo
 from .errors import WorkerError
 from .plaintext import moment
@@ -74,8 +76,8 @@ def status_text(facts, found):
 
 def metrics(config, options, clock):
     """What the database tells of the queue, in the text format of Prometheus."""
-    if not numbers.is_installed():
-        raise NotSo(numbers.HOW_TO_GET)
+    if not has_prometheus():
+        raise NotSo(f'metrics {NO_PROMETHEUS}')
     found = pidfile.worker_of(config)
     is_served = found is not None and found.serving
     with opened(config, clock) as target:

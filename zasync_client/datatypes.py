@@ -23,6 +23,8 @@ THREADS_MOST = 1_000
 #: Ten years. A wait of centuries is refused by the system, in the middle of the work.
 SECONDS_MOST = 10 * 365 * 86_400
 
+NO_PROMETHEUS = "needs the package prometheus_client: pip install 'zasync[metrics]'"
+
 _METRICS_ADDRESS = ZConfig.datatypes.InetAddress('127.0.0.1')
 _BYTES = ZConfig.datatypes.SuffixMultiplier({'kb': 1024, 'mb': 1024 ** 2, 'gb': 1024 ** 3})
 
@@ -77,9 +79,14 @@ def metrics_address(text):
     if port is None or not 1 <= port < 65_536:
         raise ValueError(f'must be a port, or a host and a port, like 127.0.0.1:9180, not '
                          f'{text!r:.50}')
-    if importlib.util.find_spec('prometheus_client') is None:
-        raise ValueError("needs the package prometheus_client: pip install 'zasync[metrics]'")
+    if not has_prometheus():
+        raise ValueError(NO_PROMETHEUS)
     return host, port
+
+
+def has_prometheus():
+    """Whether the package is there that writes metrics."""
+    return importlib.util.find_spec('prometheus_client') is not None
 
 
 def few(text):

@@ -8,7 +8,6 @@ prometheus_client is only imported when it is asked for: it comes with an extra.
 Imports: tally, errors, zasync, prometheus_client.
 """
 
-import importlib.util
 import logging
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -23,9 +22,6 @@ from .tally import BOUNDS
 
 
 log = logging.getLogger('zasync')
-
-#: What to do where the package is not there.
-HOW_TO_GET = "prometheus_client is not installed (pip install 'zasync[metrics]')"
 
 
 class Facts(NamedTuple):
@@ -46,11 +42,6 @@ def facts_of(manager, now, is_served):
         NEW: queue.length_new(), ACCEPTED: queue.length_accepted(),
         FAILED: queue.length_failed()},
         0.0 if put_at is None else max(0.0, now - put_at), is_served)
-
-
-def is_installed():
-    """Whether prometheus_client is there."""
-    return importlib.util.find_spec('prometheus_client') is not None
 
 
 class Collector:
@@ -91,7 +82,7 @@ def _counted(tally):
     from prometheus_client.core import HistogramMetricFamily
     attempts = CounterMetricFamily('zasync_job_attempts', 'Runs of calls by outcome.',
                                    labels=['outcome'])
-    for outcome, number in sorted(tally.attempts.items()):
+    for outcome, number in tally.attempts():
         attempts.add_metric([outcome], number)
     yield attempts
     durations = HistogramMetricFamily('zasync_job_duration_seconds',

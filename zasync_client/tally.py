@@ -34,16 +34,14 @@ class Durations:
 class Tally:
     """Written by all threads of a worker, read by any.
 
-    attempts -- {outcome: how many runs of calls}; an outcome is the state of a call that has
-    ended, 'again' of one that goes back to the queue, 'lost' of one that was not the run of its
-    call any more: cancelled, timed out, or given to another worker. conflicts -- that beats and
-    runs have met. disconnects -- how often the worker had to wait for its database server.
+    conflicts -- that beats and runs have met. disconnects -- how often the worker had to wait for
+    its database server.
     """
 
     def __init__(self):
         self._lock = threading.Lock()
-        self.attempts = Counter()
         self.conflicts = self.disconnects = 0
+        self._attempts = Counter()
         self._durations = {}
 
     def note_end(self, end):
@@ -52,10 +50,10 @@ class Tally:
             return
         with self._lock:
             if end.how == ENDED:
-                self.attempts[end.state] += 1
+                self._attempts[end.state] += 1
                 self._durations.setdefault(end.plugin, Durations()).add(end.seconds)
             else:
-                self.attempts['lost' if end.how == LOST else 'again'] += 1
+                self._attempts['lost' if end.how == LOST else 'again'] += 1
 
     def note_conflict(self):
         """A commit met what somebody else has written."""
@@ -66,6 +64,16 @@ class Tally:
         """The database server went away."""
         with self._lock:
             self.disconnects += 1
+
+    def attempts(self):
+        """[(outcome, how many runs of calls)].
+
+        An outcome is the state of a call that has ended, 'again' of one that goes back to the
+        queue, 'lost' of one that was not the run of its call any more: cancelled, timed out, or
+        given to another worker.
+        """
+        with self._lock:
+            return sorted(self._attempts.items())
 
     def durations(self):
         """[(plugin, [how many took no longer than each of BOUNDS, how many in all], seconds)]."""

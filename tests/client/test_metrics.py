@@ -148,3 +148,18 @@ def test_the_command_prints_what_the_database_tells(site, operator):
     operator.gets('start')
     site.wait(lambda: site.app.zam1.lenNewCalls() == 0)
     assert numbers(operator.gets('metrics'))['zasync_worker_up', '/zam1'] == 1
+
+
+def test_without_the_package_it_is_said_what_to_install(tmp_path, operator, monkeypatch):
+    """What Python reads at its start has it not found."""
+    (tmp_path / 'sitecustomize.py').write_text(
+        'import importlib.util\n'
+        'found = importlib.util.find_spec\n'
+        'importlib.util.find_spec = lambda name, *more: (\n'
+        "    None if name == 'prometheus_client' else found(name, *more))\n", 'ascii')
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    needs = "needs the package prometheus_client: pip install 'zasync[metrics]'"
+    assert operator.refused('metrics') == (1, f'metrics {needs}')
+    operator.configure(more='metrics-address 9180')
+    code, sentence = operator.refused('status')
+    assert code == 2 and needs in sentence
