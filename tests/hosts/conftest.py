@@ -13,6 +13,7 @@ from bench.stack import ADMIN
 from bench.stack import Stack
 from tests.client.conftest import Site
 from tests.hosts.jobs import Caller
+from tests.hosts.jobs import work_when_told
 
 
 #: Effects there are; each test takes some of its own.
@@ -74,6 +75,26 @@ class Estate(Site):
         deferred = place[manager].putCall(plugin, *args, **kwargs)
         transaction.commit()
         return deferred
+
+    def run_on(self, host, directory, manager):
+        """Put calls that wait in that directory until one runs on that host; → (it, its effect).
+
+        The worker of the other host helps for a moment longer where it was needed, and may be
+        quicker: what it took is let go.
+        """
+        for _ in range(20):
+            [effect] = self.take(1)
+            deferred = self.put('zope_call', work_when_told, effect, str(directory),
+                                manager=manager)
+            runs = self.wait(lambda: list(directory.glob('*.running')), what='a run of the call')
+            if runs == [directory / f'{host}.running']:
+                return deferred, effect
+            gate = runs[0].with_suffix('')
+            gate.touch()
+            self.ended(deferred)
+            gate.unlink()
+            runs[0].unlink()
+        raise AssertionError(f'20 calls for {manager} ran elsewhere than on {host}')
 
     def put_in_zope(self, effects, seconds=0.0):
         """Have Zope put a call for each of these effects; → [deferred].

@@ -8,7 +8,6 @@ import pytest
 import requests
 import transaction
 
-from bench.processes import wait_until
 from bench.stack import ADMIN
 from bench.stack import our_environment
 from Products.zasync import clock
@@ -100,9 +99,7 @@ def test_the_connections_of_a_host_that_was_cut_off_in_the_middle_of_a_commit_ca
 @pytest.mark.slow
 @pytest.mark.faults
 def test_a_host_that_is_cut_off_while_it_runs_a_call_has_its_effect_once(estate, tmp_path):
-    effect = estate.take(1)[0]
-    running = estate.put('zope_call', jobs.work_when_told, effect, str(tmp_path), manager='zam1')
-    assert wait_until((tmp_path / 'workers1.running').exists, 20)
+    running, effect = estate.run_on('workers1', tmp_path, manager='zam1')
     estate.hosts.cut(estate.host['workers1'])
     cut_at = time.monotonic()
     (tmp_path / 'workers1').touch()
@@ -137,14 +134,12 @@ def test_calls_put_before_and_after_a_restart_of_the_zeo_server_end_once(estate)
 def test_the_calls_of_a_host_that_is_cut_off_finish_elsewhere_and_its_own_runs_can_not_commit(
         estate, tmp_path):
     estate.change(lambda: estate.dispatcher.manage_changeProperties(max_idle_time=25.0))
-    effects = estate.take(6)
-    running = estate.put('zope_call', jobs.work_when_told, effects[0], str(tmp_path),
-                         manager='zam1')
-    assert wait_until((tmp_path / 'workers1.running').exists, 20)
+    running, effect = estate.run_on('workers1', tmp_path, manager='zam1')
+    effects = estate.take(5)
     (tmp_path / 'workers2').touch()  # there it will not have to wait
     estate.hosts.cut(estate.host['workers1'])
-    waiting = [estate.put('zope_call', jobs.work, effect, 0.0, manager='zam1')
-               for effect in effects[1:]]
+    waiting = [estate.put('zope_call', jobs.work, each, 0.0, manager='zam1')
+               for each in effects]
     estate.ended(running, *waiting, limit=60)
     assert {deferred.result for deferred in (running, *waiting)} == {'workers2'}
     (tmp_path / 'workers1').touch()  # now the run that was cut off comes to its end
@@ -154,4 +149,4 @@ def test_the_calls_of_a_host_that_is_cut_off_finish_elsewhere_and_its_own_runs_c
     dropped = f'call {running.id}: its run (attempt 1) was dropped'
     estate.wait(lambda: dropped in estate.workers['workers1'].output(), limit=60, what=dropped)
     assert running.result == 'workers2'
-    assert estate.counts(effects) == [1] * 6
+    assert estate.counts([effect, *effects]) == [1] * 6
