@@ -139,8 +139,11 @@ class Beat:
         silent = idle or self.role == GUEST
         slots = 0 if idle else self._free_slots(busy)
         lanes = self._may_look_at_lanes(queue, slots, hurry)
+        news = None if lanes else ()
         if lanes:
             self._lanes_at = self._clock.monotonic()
+            if holds:  # then it counts them as well: one look for all
+                news = queue.news()
         cancelled = self._tell_what_ended(queue, held)
         overdue = self._overdue(queue)
         reports = self._reports(queue, silent)
@@ -151,7 +154,7 @@ class Beat:
         self.next_due = self._next_due(manager, now, slots, idle)
         periodic_due = holds and not idle and periodic.due(manager, now)
         if not (filing or cancelled or overdue or periodic_due or reports is not None
-                or reconciling or self._may_take_in(queue, now, slots, lanes)
+                or reconciling or self._may_take_in(queue, now, slots, news)
                 or (holds and self._must_beat(queue, silent))):
             return None
         period = manager.rotation_period
@@ -181,7 +184,7 @@ class Beat:
             known = attempts(held, ends)
             claims += tuple(self._claim(deferred, known) for deferred in queue.take_in_and_claim(
                 self._boot, now, slots, period, offers, self._config.max_interruptions,
-                self._may_reserve(known), lanes))
+                self._may_reserve(known), news))
         if claims and not self._has_claimed:
             self._has_claimed = True
             if not holds:
@@ -196,7 +199,9 @@ class Beat:
             desk = queue.desk
             unfiled = 0 if filing else sum(
                 end.claim.id in desk.running or end.claim.id in desk.reserved for end in ends)
-            self.write_pulse(queue, unfiled, silent, lanes)
+            if lanes:
+                self._in_lanes = queue.length_in_lanes(news)
+            self._write_pulse(queue, unfiled, silent)
         return Done(claims, filing, tuple(overdue), reports or {}, reconciling,
                     slots > 0 and not claims, queue.desk.n_ready - ready_before)
 
@@ -216,7 +221,7 @@ class Beat:
         return (not has_enough or hurry
                 or self._clock.monotonic() - self._lanes_at >= apart)
 
-    def _may_take_in(self, queue, now, slots, lanes):
+    def _may_take_in(self, queue, now, slots, news):
         """Whether there is something to take in or to claim.
 
         A visitor goes by the pulse: a sibling that has free threads is left alone.
@@ -226,7 +231,7 @@ class Beat:
         # With what is left over by one who has no plugin for it, nobody need begin again.
         barren = (self.role != OWN
                   and self._clock.monotonic() - self._barren_at < BARREN_SECONDS)
-        return queue.has_work(now, slots, ready=not barren, lanes=lanes)
+        return queue.has_work(now, slots, ready=not barren, news=news)
 
     def note(self, done):
         """A beat is in the database now."""
@@ -451,14 +456,15 @@ class Beat:
                            if self._is_ours(queue, claim)},
                           (told - _here(queue)) | (told & claimed))
 
-    def write_pulse(self, queue, unfiled, silent, lanes=True):
+    def write_pulse(self, queue, unfiled, silent):
         """The numbers that dispatchers read.
 
         unfiled -- ended calls still on the desk. silent -- it gets no calls from dispatchers.
-        lanes -- whether the lanes were looked at.
         """
-        if lanes:
-            self._in_lanes = queue.length_new() - queue.desk.n_taken_in()
+        self._in_lanes = queue.length_in_lanes(queue.news())
+        self._write_pulse(queue, unfiled, silent)
+
+    def _write_pulse(self, queue, unfiled, silent):
         pulse, asked = queue.pulse, queue.ping.asked_at
         pong = pulse.pong_at
         if is_unanswered(queue):

@@ -83,34 +83,32 @@ class Claiming:
 
     def take_in_and_claim(self, boot, now, slots, rotation_period, offers=None,
                           max_interruptions=policy.MAX_INTERRUPTIONS, may_reserve=_never,
-                          lanes=True):
+                          news=None):
         """Take in what is new or due and claim the first `slots` calls; → list of Deferreds.
 
         What has ended where it waited (cancelled, expired) goes to nobody. offers -- the
         Offers of who claims; None: what is put here is for him. max_interruptions -- see
         policy.has_last_chance. may_reserve -- callable(Deferred) → whether the call is only kept
-        for the holder, who commits its claim with its end. lanes -- whether to take in what is
-        new; else that waits for the next beat.
+        for the holder, who commits its claim with its end. news -- as for has_work: what is in
+        other lanes waits for the next beat.
         """
-        news = self._take_in(now, rotation_period) if lanes else {}
-        self._take_out_cancelled(news, rotation_period)
-        for deferred in self.waiting.take_expired(now, news, TAKE_IN_MOST):
+        found = self._take_in(self.news() if news is None else news, now, rotation_period)
+        self._take_out_cancelled(found, rotation_period)
+        for deferred in self.waiting.take_expired(now, found, TAKE_IN_MOST):
             self._expire(deferred, now, rotation_period)
         for _, deferred in self.waiting.take_more_after():
             self._add_waiting(deferred, now, deferred.not_before)
         if self.waiting.further is not None:
             self.have_run_not_held_up(now, anew=False)
-        waiting = [*news.items(), *self.waiting.take_due(now, TAKE_IN_MOST)]
+        waiting = [*found.items(), *self.waiting.take_due(now, TAKE_IN_MOST)]
         if slots and self.desk.n_aside:
             waiting += self.waiting.take_unblocked()
         return self._claim(waiting, boot, now, slots, rotation_period, offers, max_interruptions,
                            may_reserve)
 
-    def _take_in(self, now, rotation_period):
+    def _take_in(self, news, now, rotation_period):
         """Advance the marks over new entries; → {place: Deferred} of those that may run."""
         found = {}
-        news = [(number, lane) for number, lane in enumerate(self.lanes)
-                if self._has_news(number, lane)]
         for lane_number, lane in news:
             most = max(1, TAKE_IN_MOST // len(news))
             entries = self._new_entries(lane_number, lane, most, now, rotation_period)
@@ -157,9 +155,6 @@ class Claiming:
         calls = self.intakes.get(deferred.moved)
         if calls is not None and calls.pop(deferred.id, None) is not None and not calls:
             del self.intakes[deferred.moved]
-
-    def _has_news(self, lane_number, lane):
-        return lanes.last(lane) != self.marks.get(lane_number)
 
     def _new_entries(self, lane_number, lane, most, now, rotation_period):
         """[(number, entry)] not taken in yet, at most `most`; advances the lane's mark."""

@@ -64,7 +64,7 @@ def move_some(queue, targets, names, now, rotation_period, served=True, most=Non
     # With no slots it claims nothing.
     queue.take_in_and_claim(None, now, 0, rotation_period)
     _clear_desk(queue, rotation_period)
-    if queue.has_news() or (served and queue.length_accepted()):
+    if queue.news() or (served and queue.length_accepted()):
         return 0
     for id in list(queue.desk.reserved):
         queue.claim_reserved(id, queue.desk.boot or 'nobody', now)

@@ -182,9 +182,16 @@ class Queue(Claiming, Archiving, Persistent):
 
     def length_new(self):
         """Calls that wait for a thread or for their time, exact in this snapshot."""
+        return self.length_in_lanes(enumerate(self.lanes)) + self.desk.n_taken_in()
+
+    def length_in_lanes(self, news):
+        """How many of those were not taken in; less what was cancelled and is not taken out yet.
+
+        news -- what `news` returned in this transaction: there are none in other lanes.
+        """
         in_lanes = sum(max(0, lanes.highest(lane) - self.marks.get(number)[0])
-                       for number, lane in enumerate(self.lanes))
-        return in_lanes + self.desk.n_taken_in() - self._n_withdrawn()
+                       for number, lane in news)
+        return in_lanes - self._n_withdrawn()
 
     def _n_withdrawn(self):
         """How many of those were cancelled and are not taken out yet."""
@@ -255,15 +262,19 @@ class Queue(Claiming, Archiving, Persistent):
     def _find_archived(self, id):
         return _find_in_slices(id, self.archive, self.withdrawn)
 
-    def has_news(self):
-        """Whether a lane has entries that were not taken in."""
-        return any(self._has_news(number, lane) for number, lane in enumerate(self.lanes))
+    def news(self):
+        """[(number, lane)] of the lanes with entries that were not taken in.
 
-    def has_work(self, now, slots, ready=True, lanes=True):
+        To look loads what was put last in each lane in which anything was.
+        """
+        return [(number, lane) for number, lane in enumerate(self.lanes)
+                if lanes.last(lane) != self.marks.get(number)]
+
+    def has_work(self, now, slots, ready=True, news=None):
         """Whether a beat with that many free slots has anything to take in or to claim.
 
-        ready -- whether calls count that only wait for a thread. lanes -- whether to look at what
-        has come since the last look; that loads what was put.
+        ready -- whether calls count that only wait for a thread. news -- what `news` returned in
+        this transaction, or () for what does not look at that; None: look.
         Without a free slot new entries wait in their lanes until there are so many
         that the lanes want trimming.
         """
@@ -272,11 +283,12 @@ class Queue(Claiming, Archiving, Persistent):
         due = self.next_due(slots)
         if due is not None and due <= now:
             return True
-        desk = self.desk
+        if slots and ready and self.desk.n_ready > 0:
+            return True
+        news = self.news() if news is None else news
         if slots:
-            return ((ready and desk.n_ready > 0) or (lanes and self.has_news())
-                    or (desk.n_aside > 0 and self.waiting.any_unblocked()))
-        return lanes and self.length_new() - desk.n_taken_in() >= TAKE_IN_MOST // 2
+            return bool(news) or (self.desk.n_aside > 0 and self.waiting.any_unblocked())
+        return self.length_in_lanes(news) >= TAKE_IN_MOST // 2
 
     def next_due(self, slots=1):
         """When the first call taken in expires, or, with free slots, is due; or None."""

@@ -346,7 +346,7 @@ def test_while_many_wait_what_was_put_since_is_looked_at_now_and_then(
 
     def step():
         bench.step(worker)
-        return queue.desk.n_ready, queue.has_news(), queue.pulse.new
+        return queue.desk.n_ready, bool(queue.news()), queue.pulse.new
 
     assert bench.step(worker) is False
     bench.clock.advance(module.FULL_LANES_SECONDS)

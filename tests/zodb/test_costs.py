@@ -58,7 +58,7 @@ def fill(client, calls, first=0):
 
 
 def take_in(worker):
-    while worker.begin().has_news():
+    while worker.begin().news():
         worker.beat(LATE)
 
 
@@ -234,7 +234,7 @@ def test_of_those_that_wait_for_a_call_elsewhere_a_beat_looks_at_a_part_and_all_
     """It was moved, and ended there: nobody tells them of that."""
     first, = site.put(make_call())
     site.put(*(make_call(number) for number in range(1, waiting + 1)), after=[first])
-    while site.begin()['old'].has_news():
+    while site.begin()['old'].news():
         site.beat('old')
     site.begin().move(most=1)
     site.commit()
@@ -419,7 +419,7 @@ def test_pages_of_calls_that_wait_are_newest_first_wherever_they_wait(store):
             worker.beat(LATE, 40)
     queue = worker.begin()
     assert queue.desk.n_ready and queue.desk.n_later and len(queue.waiting.blocked) > 5
-    assert len(queue.waiting.parked) > 5 and queue.has_news()
+    assert len(queue.waiting.parked) > 5 and queue.news()
     running = {each.put_at for each in queue.desk.running.values()}
     expected = sorted({NOW + number for number in numbers} - running, reverse=True)
     for size in (1, 7, 500):
@@ -483,7 +483,7 @@ def test_a_page_of_what_has_ended_loads_as_much_however_many_pages_come_before(s
                 deferred.ended_at = NOW + part * DAY
             queue.archive_ended(deferred.id, DAY)
         client.commit()
-        while client.begin().has_news():
+        while client.begin().news():
             client.beat(LATE)
     whole = [each.id for each in listing.page(client.begin(), state, limit=10_000)]
     assert len(set(whole)) == calls

@@ -720,7 +720,7 @@ def test_what_waits_for_others_is_loaded_a_few_times_however_many_parts_a_move_h
         members = site.put(*(make_call(number, priority=-1) for number in range(waiting // 10)))
         for member in members:
             site.put(*(make_call(1_000 + number) for number in range(9)), lane=1, after=[member])
-        while site.begin()['old'].has_news():
+        while site.begin()['old'].news():
             site.beat('old')
         connection.cacheMinimize()
         connection.getTransferCounts(clear=True)

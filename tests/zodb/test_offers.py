@@ -27,7 +27,7 @@ def put(caller, plugin, *numbers, **options):
     found = [queue.put(make_call(number, plugin=plugin, **options), number % 7).id
              for number in numbers]
     caller.commit()
-    while caller.begin().has_news():
+    while caller.begin().news():
         caller.beat(LATE, 0)
     return found
 

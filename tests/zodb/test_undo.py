@@ -293,7 +293,7 @@ def test_of_those_that_wait_for_an_undone_call_a_beat_looks_at_a_part_and_all_ru
     for number in range(many):
         queue.put(make_call(100 + number), 1 + number % 8, after=[queue.find(undone)])
     caller.commit()
-    while worker.begin().has_news():
+    while worker.begin().news():
         worker.beat(LATE)
     undo_under_others(file_store, caller, worker, put)
     beats = 0
@@ -322,7 +322,7 @@ def test_what_was_looked_at_is_looked_at_once_more_when_another_undone_call_is_f
         for number in numbers:
             queue.put(make_call(100 + number), 1 + number % 8, after=[queue.find(awaited)])
     caller.commit()
-    while worker.begin().has_news():
+    while worker.begin().news():
         worker.beat(LATE)
     undo_under_others(file_store, caller, worker, puts[0])
     worker.beat(LATE, 1)
@@ -545,7 +545,7 @@ def test_a_lane_that_is_trimmed_after_an_undo_has_no_news_for_ever(file_store):
     undo_one_taken_in(file_store, caller, worker)
     drop_old(worker)
     worker.beat(LATE + 3 * DAY, 10)
-    assert not worker.begin().has_news()
+    assert not worker.begin().news()
 
 
 def test_a_mark_beyond_the_end_of_its_lane_does_not_hide_what_is_put(file_store):
@@ -555,4 +555,4 @@ def test_a_mark_beyond_the_end_of_its_lane_does_not_hide_what_is_put(file_store)
     id = caller.put(make_call(1))
     assert caller.begin().find(id).id == id
     assert worker.beat(LATE, 10) == [id]
-    assert not worker.begin().has_news()
+    assert not worker.begin().news()
