@@ -224,9 +224,9 @@ def find_user(caller, app):
         return SpecialUsers.nobody
     if caller.special == 'system':
         return SpecialUsers.system
-    folder = at(app, caller.folder) if caller.folder else None
+    folder = _user_folder(caller.folder, app) if caller.folder else None
     path = '/'.join(caller.folder or ()) or '/'
-    if folder is None or not hasattr(folder, 'getUserById'):
+    if folder is None:
         raise CallerGone(f'the user folder {path} of the caller does not exist any more')
     if caller.special == 'emergency':
         user = SpecialUsers.emergency_user
@@ -240,11 +240,22 @@ def find_user(caller, app):
     return aq_base(user).__of__(folder) if aq_parent(user) is None else user
 
 
+def _user_folder(path, app):
+    """The user folder at that path, or None.
+
+    Only one that Zope itself asks who somebody is. Whoever may add a folder can call it
+    acl_users, and put a script getUserById into it, whose user may do anything.
+    """
+    found = at(app, path)
+    asked = getattr(aq_base(aq_parent(aq_inner(found))), '__allow_groups__', None)
+    return found if found is not None and aq_base(asked) is aq_base(found) else None
+
+
 def _find_owner(owner, app):
     """The user who owns the script that put the call; raises CallerGone."""
     path, user_id = owner
-    folder = at(app, path)
-    user = folder.getUserById(user_id) if hasattr(folder, 'getUserById') else None
+    folder = _user_folder(path, app)
+    user = None if folder is None else folder.getUserById(user_id)
     if user is None:
         raise CallerGone(f"the user {user_id!r} of {'/'.join(path)}, who owned the script that "
                          'put the call, does not exist any more')

@@ -290,6 +290,41 @@ def test_a_user_whose_folder_is_gone_is_not_its_namesake_above(bench):
     assert not bench.done and bench.failures() == {GONE}
 
 
+#: A script that is called as a user folder is: its user may do anything.
+MADE_UP_USER = """
+class User:
+    def allowed(self, value, roles=None):
+        return 1
+    def getId(self):
+        return 'admin'
+user = User()
+setattr(User, '__of__', lambda self, parent: self)
+return user
+"""
+
+
+@pytest.mark.parametrize('who', ['caller', 'owner'])
+def test_a_folder_that_is_called_as_a_user_folder_is_none(bench, who):
+    """Who may do all in a folder may delete its user folder, and add what they like by its name.
+    """
+    if who == 'caller':
+        bench.act_as(CAROL, bench.app.sub)
+        put_expression(bench)
+    else:
+        script = bench.script(f"container.zam.putCall('zope_exec', '/board', {{}}, {DEED!r})")
+        script._owner = (['sub', 'acl_users'], CAROL)
+        bench.act_as('admin')
+        script()
+    bench.do(bench.app.sub._delObject, 'acl_users')
+    bench.app.sub.manage_addFolder('acl_users')
+    made = PythonScript('getUserById')
+    made.ZPythonScript_edit('id, default=None', MADE_UP_USER)
+    bench.app.sub.acl_users._setObject('getUserById', made)
+    assert bench.app.sub.acl_users.getUserById(CAROL).getId() == 'admin'
+    bench.run()
+    assert not bench.done and bench.failures() == {GONE}
+
+
 @pytest.mark.parametrize('how', WAYS_TO_RUN)
 def test_what_trusted_code_puts_as_system_runs_as_system(bench, how):
     newSecurityManager(None, SpecialUsers.system)
