@@ -9,7 +9,9 @@ Imports: Zope, BTrees, mailfolder, synchronizer, syncplan, background, imap, zmi
 parameters, clock.
 """
 
+from AccessControl import getSecurityManager
 from AccessControl.class_init import InitializeClass
+from AccessControl.Permissions import manage_properties
 from AccessControl.SecurityInfo import ClassSecurityInfo
 from Acquisition import aq_base
 from Acquisition import aq_inner
@@ -300,11 +302,17 @@ class MailBox(BoxPages, MailFolder):
     @security.private
     def forget_mail(self):
         """Forget all folders, messages and bodies, and the password that is stored here."""
-        self._own = {name: value for name, value in self._own.items() if name != 'password'}
+        self.forget_password()
         self.drop_all()
         self.drop_children()
         self._by_name = OOBTree()
         self.body_index = BodyIndex()
+
+    @zpublish(False)
+    @security.private
+    def forget_password(self):
+        """Forget the password that is stored here."""
+        self._own = {name: value for name, value in self._own.items() if name != 'password'}
 
     @zpublish(False)
     @security.private
@@ -356,6 +364,19 @@ def start_empty(box, event):
     """
     forget_runs(box, event)
     box.forget_mail()
+
+
+def leave_password(box, event):
+    """A box that is moved out of its tool leaves its password there, unless who moves it may name
+    another server for all mailboxes of the tool.
+
+    In a tool of their own they may, and the password would go to that server.
+    """
+    places = event.oldParent, event.newParent
+    if event.object is not box or None in places or aq_base(places[0]) is aq_base(places[1]):
+        return
+    if not getSecurityManager().checkPermission(manage_properties, event.oldParent):
+        box.forget_password()
 
 
 def _light(asked):

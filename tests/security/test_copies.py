@@ -100,6 +100,30 @@ def test_the_owner_of_a_mailbox_learns_no_password_by_a_tool_of_her_own(site):
     assert site.app.hers.portal_webmail.box_alice._account().password == ''
 
 
+@pytest.mark.parametrize('may_name_servers', [False, True])
+def test_a_mailbox_that_is_moved_by_its_owner_leaves_its_password_in_the_tool(
+        site, may_name_servers):
+    """Where owners may delete what is theirs, as in Plone, they may move it by WebDAV."""
+    shop = site.app.shop.portal_webmail
+    site.app.manage_permission('Delete objects', ['Manager', 'Owner'], 0)
+    site.app.manage_addFolder('hers')
+    site.app.hers.manage_setLocalRoles('alice', ['Manager'])
+    shop.manage_permission('Add Mail Boxes', ['Authenticated'], 1)  # and so rename
+    if may_name_servers:
+        shop.manage_permission('Manage properties', ['Authenticated'], 1)
+    alice = site.browser('alice')
+    alice.lint = False
+    alice.post('/hers/manage_addProduct/CPSMailAccess/addMailTool')
+    for destination in ('/shop/portal_webmail/renamed', '/hers/portal_webmail/mine'):
+        path = f'/shop/portal_webmail/{shop.objectIds()[0]}'
+        assert alice.request(path, method='MOVE', headers={
+            'Destination': f'http://localhost{destination}'}).status_int == 201
+        box = site.app.unrestrictedTraverse(destination)
+        keeps = may_name_servers or 'hers' not in destination
+        assert box._account().password == (PASSWORD if keeps else '')
+        assert box.message_count() == 1
+
+
 @pytest.mark.parametrize('in_tool', [False, True])
 def test_a_mailbox_that_is_copied_or_exported_takes_no_calls_along(site, in_tool):
     """What waits for its mail lies beside the calls of all others, with their arguments."""
