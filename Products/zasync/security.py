@@ -4,7 +4,7 @@ A caller is kept as names and paths. Nothing is trusted from the time of the put
 the user is looked up again, and has the roles it has then. A call put by a
 script with proxy roles runs with the rights of the user alone.
 
-Imports: call, errors.
+Imports: call, options, paths, errors.
 """
 
 import io
@@ -37,13 +37,15 @@ from .call import Caller
 from .errors import BadCall
 from .errors import CallerGone
 from .errors import told
+from .options import bare
 from .paths import at
 
 
 log = logging.getLogger('zasync')
 
-#: Characters of the languages that are kept with a call.
+#: Characters that are kept with a call: of the languages, and of each part of a URL.
 LANGUAGES_MOST = 200
+URL_MOST = 2_000
 
 
 def capture():
@@ -96,11 +98,27 @@ def _url_facts(request):
     """
     if request is None:
         return {}
-    root = request.other.get('VirtualRootPhysicalPath') or ()
-    return {'server_url': request.other.get('SERVER_URL'),
-            'script': tuple(request._script) or None,
-            'virtual_root': tuple(root) or None,
-            'languages': _languages(request)[:LANGUAGES_MOST] or None}
+    return {'server_url': _text(request.other.get('SERVER_URL'), URL_MOST),
+            'script': _texts(request._script),
+            'virtual_root': _texts(request.other.get('VirtualRootPhysicalPath')),
+            'languages': _text(_languages(request), LANGUAGES_MOST)}
+
+
+def _text(value, most):
+    """The first characters of that text, or None.
+
+    Scripts may put what they like into a request, and of what they put an object may say how it is
+    pickled: stored with the call, it would have things called by whoever loads that.
+    """
+    return bare(value)[:most] or None if isinstance(value, str) else None
+
+
+def _texts(values):
+    """The texts of a list or tuple of nothing else, or None."""
+    if not isinstance(values, (list, tuple)) or not all(isinstance(each, str) for each in values):
+        return None
+    texts = tuple(bare(each) for each in values)
+    return texts or None if sum(map(len, texts)) <= URL_MOST else None
 
 
 def _languages(request):

@@ -9,6 +9,8 @@ import pytest
 import transaction
 from AccessControl import SpecialUsers
 from Products.PythonScripts.PythonScript import PythonScript
+from zope.globalrequest import clearRequest
+from zope.globalrequest import setRequest
 
 from Products.zasync.testing import make_worker
 from tests.security.town import ALICE
@@ -18,12 +20,11 @@ from tests.security.town import ALICE
 ROLES = """
 from AccessControl import getSecurityManager
 
-class Own:
-    pass
-
 def says(reduced):
+    class Own:
+        pass
     own = Own()
-    setattr(own, {name!r}, {how})
+    setattr({of}, {name!r}, {how})
     return own
 
 manager = says((getSecurityManager, ()))
@@ -39,28 +40,62 @@ PUTS = ("container.zam.putCall('echo', user)", "container.zam.putCall('echo', x=
         "container.zam.putCall('schedule', 1, 'echo', user)")
 
 
+#: What scripts put into the request, of which the call is to remember something.
+REQUESTS = ("container.REQUEST.set('SERVER_URL', user)",
+            "container.REQUEST.set('VirtualRootPhysicalPath', ('', user))",
+            "container.REQUEST.environ['HTTP_ACCEPT_LANGUAGE'] = [user]")
+
+
+@pytest.fixture
+def run_script(town):
+    """A function that runs a script of alice's, commits, and has a worker run what it has put.
+
+    Nothing of that has given anybody a role.
+    """
+    app = town.app
+    app.zam.manage_permission('Make Asynchronous Application Calls', ['Authenticated'], 0)
+    before = vars(SpecialUsers.nobody).copy()
+
+    def run(text):
+        made = PythonScript('putter')
+        made.write(text)
+        app._setOb('putter', made)
+        app.putter._owner = (['acl_users'], ALICE)
+        town.login(ALICE)
+        try:
+            return app.putter()
+        finally:
+            town.logout()
+            transaction.commit()
+            app._p_jar.cacheMinimize()
+            with make_worker(app.zam) as worker:
+                worker.clock.advance(10)
+                worker.run_until_idle()
+
+    yield run
+    after = vars(SpecialUsers.nobody).copy()
+    SpecialUsers.nobody.__dict__.update(before)
+    assert after == before, 'Anonymous has become somebody else in this process'
+    assert town.user(ALICE).getRoles() == ('Authenticated',)
+
+
 @pytest.mark.parametrize('put', PUTS)
 @pytest.mark.parametrize('name, how', [('__reduce_ex__', 'lambda protocol: reduced'),
                                        ('__reduce__', 'lambda: reduced')])
-def test_a_pickle_of_a_scripts_own_making_is_refused(town, put, name, how):
-    app = town.app
-    app.zam.manage_permission('Make Asynchronous Application Calls', ['Authenticated'], 0)
-    made = PythonScript('putter')
-    made.write(ROLES.format(name=name, how=how, put=put))
-    app._setOb('putter', made)
-    app.putter._owner = (['acl_users'], ALICE)
-    before = vars(SpecialUsers.nobody).copy()
-    town.login(ALICE)
+def test_a_pickle_of_a_scripts_own_making_is_refused(run_script, put, name, how):
+    with pytest.raises(ValueError):
+        run_script(ROLES.format(of='own', name=name, how=how, put=put))
+
+
+@pytest.mark.parametrize('change', REQUESTS)
+def test_of_what_a_script_puts_into_its_request_a_call_keeps_nothing_but_texts(
+        town, run_script, change):
+    setRequest(town.app.REQUEST)
     try:
-        with pytest.raises(ValueError):
-            app.putter()
+        deferred = run_script(ROLES.format(
+            of='Own', name='__reduce__', how='lambda self: reduced',
+            put=f"{change}\nreturn container.zam.putCall('echo', 1)"))
     finally:
-        town.logout()
-        transaction.commit()
-        with make_worker(app.zam) as worker:
-            worker.clock.advance(10)
-            worker.run_until_idle()
-        after = vars(SpecialUsers.nobody).copy()
-        SpecialUsers.nobody.__dict__.update(before)
-    assert after == before, 'Anonymous has become somebody else in this process'
-    assert town.user(ALICE).getRoles() == ('Authenticated',)
+        clearRequest()
+    assert deferred.result == 1
+    assert {type(each) for each in deferred.caller} == {str, tuple, type(None)}
