@@ -2,7 +2,9 @@
 
 import pytest
 import transaction
+from Acquisition import aq_base
 from Products.PythonScripts.PythonScript import PythonScript
+from Testing.makerequest import makerequest
 from zExceptions import Unauthorized
 
 from Products.zasync.errors import NotYours
@@ -120,6 +122,34 @@ def test_a_text_that_is_equal_to_all_others_names_no_call_of_others(town, zam):
             '    except Exception:\n        continue\n'
             '    return given')
     assert in_script(town, text, town.calls['resolved']) is None
+
+
+OWN_BROWSER = """
+class Text(str):
+    pass
+setattr(Text, '__eq__', lambda self, other: True)
+setattr(Text, '__reduce__', lambda self: (int, ('no number',)))
+container.REQUEST.set('browser_id_', Text('79685035BA1lfF-78DM'))
+return container.zam.{}
+"""
+
+
+def test_a_browser_that_is_equal_to_all_others_gets_no_session_call_of_others(town, zam):
+    zam.manage_permission('Make Asynchronous Session Calls', ['Anonymous'], 0)
+    id = zam.putSessionCall('echo', 'secret').id
+    other = makerequest(aq_base(town.app))
+    made = PythonScript('asker')
+    other._setOb('asker', made)
+    made.ZPythonScript_edit('id', OWN_BROWSER.format('getDeferred(id)'))
+    with pytest.raises(NotYours):
+        other.asker(id)
+    # Nor is it kept: whoever loaded the call would do what its pickle says.
+    made.ZPythonScript_edit('id', OWN_BROWSER.format("putSessionCall('echo', 'of another')"))
+    deferred = other.asker(id)
+    transaction.commit()
+    deferred._p_deactivate()
+    assert type(deferred.session) is str
+    other.REQUEST.close()
 
 
 @pytest.mark.parametrize('name', [None, 'eve', NOBODY])
