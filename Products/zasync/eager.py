@@ -25,6 +25,7 @@ from .direct import inside
 from .failure import Failure
 from .failure import Relayed
 from .failure import text_of
+from .interfaces import ACCEPTED
 from .interfaces import CALLBACK
 from .interfaces import IAsynchronousCallManager
 from .options import class_names
@@ -84,7 +85,8 @@ class AtOnce(threading.local):
 
     def _run(self, queue: Any, manager: Any, deferred: Any) -> None:
         root = manager.getPhysicalRoot()
-        error = self._work(queue, root, deferred)
+        # In the other case its work has ended before, or it has expired.
+        error = self._work(queue, root, deferred) if deferred.state == ACCEPTED else None
         while deferred.state == CALLBACK:
             error = self._call_back(root, deferred) or error
         if deferred.ended:

@@ -177,6 +177,31 @@ def test_a_failed_call_can_be_retried(zam, site):
         assert deferred.result == ['now']
 
 
+def test_a_call_with_callbacks_that_has_expired_is_not_run(app, zam, now):
+    with eager():
+        zam.pause()
+        deferred = zam.putCallWith(Options(expires=HOUR), 'zope_call', jobs.mark, 'late')
+        deferred.addCallbacks(None, tell)
+        zam.resume()
+        now.time += HOUR.total_seconds()
+        zam.putCall('echo', 1)
+    assert deferred.result == 'it failed: the call had expired before a worker took it'
+    assert marks(app) is None
+
+
+def test_a_call_that_a_callback_has_failed_goes_on_there_when_it_is_retried(zam):
+    worked = []
+    with eager(plugins=[plugin('work', lambda: worked.append('once') or 5)]):
+        zam.pause()
+        deferred = zam.putCall('work').addCallbacks('python: result / home.divisor')
+        zam.resume()
+        zam.putCall('echo', 1)
+        assert deferred.state == 'failed'
+        zam.aq_parent.divisor = 5
+        assert zam.retry(deferred.id) == 1
+        assert (deferred.state, deferred.result, worked) == ('resolved', 1, ['once'])
+
+
 def test_what_a_call_puts_runs_after_it(app, zam):
     with eager():
         deferred = zam.putCall('zope_call', put_another, 'second')
