@@ -126,6 +126,13 @@ class Archiving:
             for _, waiter in self.waiting.take_after(deferred):
                 self._add_waiting(waiter, deferred.ended_at, waiter.not_before)
 
+    def unfile(self, deferred):
+        """Take out a call that was filed: it goes on."""
+        self.failed.pop(deferred.id, None)
+        for slices in (self.archive, self.withdrawn):
+            for calls in slices.values():
+                calls.pop(filing_key(deferred.id), None)
+
     def born(self, call, now, names=None, after=()):
         """Take in a call that the worker makes itself, on its desk; → its Deferred.
 

@@ -55,7 +55,7 @@ def add(deferred, success, failure):
     if deferred.is_rolled_back():
         raise _rolled_back()
     new = deferred._p_serial in (None, NO_SERIAL)
-    if at_once or (new and _continuation(deferred) is not None):
+    if at_once or (new and deferred.ended and _continuation(deferred) is not None):
         _call_at_once(deferred, success, failure, caller)
     elif new and not deferred.ended and (current() is None or current().has_put(deferred)):
         # The call is not committed, nor was it put, or is it run, by another call of this

@@ -386,6 +386,11 @@ class Deferred(Persistent):
             self._result = None if outcome is None else payload.stored(outcome)
         self.ended_at = now
 
+    def go_on_with(self, success: Any, failure: Any, caller: Caller) -> None:
+        """A callback is added in the transaction in which it has ended; that is to run next."""
+        self.append_callback(success, failure, caller)
+        self.state, self.ended_at = CALLBACK, None
+
     def again(self, names: Any = None) -> None:
         """It failed for good and is to run once more; where a callback failed, from there.
 

@@ -5,9 +5,11 @@ Imports: callbacks, direct, options, failure, policy, clock, interfaces.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
 from typing import cast
@@ -20,7 +22,6 @@ from . import clock
 from . import policy
 from .callbacks import of_transaction
 from .direct import FATAL
-from .direct import go_on
 from .direct import inside
 from .failure import Failure
 from .failure import Relayed
@@ -63,14 +64,21 @@ class AtOnce(threading.local):
         if manager is not None:
             self._managers[queue] = manager
         of_transaction(self)[queue] = self._managers[queue]
-        if self._busy:
-            return
-        self._busy = True
+        self._run_waiting()
+
+    def _run_waiting(self) -> None:
+        if not self._busy:
+            with self._at_work():
+                while self._run_next():
+                    pass
+
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
+        outer, self._busy = self._busy, True
         try:
-            while self._run_next():
-                pass
+            yield
         finally:
-            self._busy = False
+            self._busy = outer
 
     def _run_next(self) -> bool:
         transaction.savepoint(optimistic=True)  # new objects get their ids
@@ -91,9 +99,19 @@ class AtOnce(threading.local):
             error = self._call_back(root, deferred) or error
         if deferred.ended:
             queue.archive_ended(deferred.id, manager.rotation_period)
-            callbacks.go_on_by(deferred, functools.partial(go_on, root, deferred))
+            callbacks.go_on_by(deferred, functools.partial(self._go_on, queue, manager, deferred))
         if error is not None and self._propagate:
             raise error
+
+    def _go_on(self, queue: Any, manager: Any, deferred: Deferred, success: Any, failure: Any,
+               caller: Caller) -> None:
+        """A callback is added to a call that has ended in this transaction: it is part of it."""
+        queue.unfile(deferred)
+        deferred.go_on_with(success, failure, caller)
+        with self._at_work():
+            self._call_back(manager.getPhysicalRoot(), deferred)
+        queue.file(deferred, manager.rotation_period)
+        self._run_waiting()
 
     def _work(self, queue: Any, root: Any, deferred: Deferred) -> BaseException | None:
         """Run its plugin; → the exception it raised, or None."""

@@ -245,6 +245,42 @@ def test_callbacks_go_on_after_one_and_after_another_call_have_failed(app, zam):
     assert zam.calls(plugin='follow') == []
 
 
+def test_calls_are_listed_by_how_their_callbacks_have_left_them_and_run_again_from_there(zam):
+    worked = []
+    with eager(plugins=[plugin('work', lambda: worked.append('once') or 5)]):
+        broken = zam.putCall('work').addCallbacks('python: result / home.divisor')
+        mended = zam.putCall('zope_call', jobs.fail, 'ValueError', 'no').addCallbacks(None, tell)
+        assert zam.calls('failed') == [broken]
+        assert zam.calls('resolved') == [mended]
+        zam.aq_parent.divisor = 5
+        assert zam.retry() == 1
+        assert (broken.state, broken.result, worked) == ('resolved', 1, ['once'])
+        assert zam.calls('failed') == []
+
+
+def test_a_callback_added_to_a_call_that_waits_once_more_waits_with_it(zam):
+    with eager():
+        deferred = zam.putCall('zope_call', jobs.fail, 'ValueError', 'no')
+        zam.pause()
+        zam.retry()
+        deferred.addCallbacks(None, tell)
+        assert deferred.state == 'new'
+        zam.resume()
+        zam.putCall('echo', 1)
+    assert deferred.result == 'it failed: no'
+
+
+def put_after(value):
+    from Products.zasync.running import current
+    return current().app.zam.putCall('echo', value).ended
+
+
+def test_what_a_callback_puts_runs_after_it(zam):
+    with eager():
+        assert zam.putCall('echo', 1).addCallbacks(put_after).result is False
+        assert zam.lenNewCalls() == 0
+
+
 def add_to_itself():
     from Products.zasync.running import current
     current().app.zam.getDeferred(current().id).addCallbacks(mark_it)
