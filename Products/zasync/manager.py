@@ -217,7 +217,8 @@ class AsynchronousCallManager(ManagerPages, CallPages, PeriodicPages, SimpleItem
         for deferred in failed:
             queue = deferred.queue
             # It may have come along from another dispatcher, with the names of that one.
-            putting.put_again(queue, deferred, self.names(), self._manager_id_of(deferred))
+            putting.put_again(queue, deferred, self.names(), self._manager_id_of(deferred),
+                              self.queue_of, self.queues)
             putting.after_put(queue, self if queue is self.queue else None)
         if id is None:
             listing.note_at_once(len(failed))

@@ -18,7 +18,7 @@ TREES = 64
 
 
 class Key(Persistent):
-    """A key: the id of the call that was put with it last, and of that call's manager.
+    """A key: the id of the call that was put with it last, or put again, and of its manager.
 
     Ids, not references: a name outlives its calls, and must not keep their results. The oid of
     the manager's queue tells it from a manager that has got its id since.

@@ -66,18 +66,20 @@ def put_after(queue, call, after, names=None):
     return deferred
 
 
-def put_again(queue, deferred, names, manager_id):
+def put_again(queue, deferred, names, manager_id, queue_of, queues=dict):
     """Have a call that failed for good run once more.
 
     names -- the Names that `queue` shares. manager_id -- of the queue's manager. It may have had
-    others when it failed. Raises BadCall if it was deleted.
+    others when it failed. queue_of, queues -- see find_joined. Raises BadCall if the manager was
+    deleted.
     """
     _refuse_closed(queue, f'the call {deferred.id}')
     queue.put_again(deferred, lanes.current(), names)
     if deferred.key is not None:
         key, place = names.key(_own_key(deferred)), (manager_id, queue._p_oid)
-        if key.call_id is None:
-            key.take(deferred.id, *place)
+        if key.call_id != deferred.id:
+            if _waiting_with(key, queue_of, queues, clock.SYSTEM.now()) is None:
+                key.take(deferred.id, *place)
         elif place != (key.manager_id, key.queue_oid):
             key.move(deferred.id, *place)
     # crash point 6: the request that has it run again is not committed; it stays failed.
@@ -107,13 +109,22 @@ def find_joined(names, queue_of, call, queues=dict):
     its running later than now.
     """
     key = None if call.key is None else names.find_key(_own_key(call))
-    if key is None:
+    found = key and _waiting_with(key, queue_of, queues, call.put_at)
+    if found is None:
         return None
-    manager_id, waiting = _put_with(key, queue_of, queues)
-    if waiting is None or waiting.state != NEW or waiting.is_expired(call.put_at):
-        return None
+    manager_id, waiting = found
     if waiting._p_jar is not None and waiting._p_serial != NO_SERIAL:
         waiting._p_jar.readCurrent(waiting)
+    return manager_id, waiting
+
+
+def _waiting_with(key, queue_of, queues, now):
+    """(manager id, Deferred) of the call that was put with that Key last, if it waits; or None."""
+    if key.call_id is None:
+        return None
+    manager_id, waiting = _put_with(key, queue_of, queues)
+    if waiting is None or waiting.state != NEW or waiting.is_expired(now):
+        return None
     return manager_id, waiting
 
 

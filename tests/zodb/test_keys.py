@@ -188,6 +188,44 @@ def test_a_call_that_does_not_wait_any_more_is_not_joined_and_the_next_one_is(st
     assert put_now(client, keyed(3)) == second
 
 
+def retry(client, id):
+    queue = client.begin()
+    putting.put_again(queue, queue.find(id), queue.names, 'zam', lambda id: queue)
+    client.commit()
+
+
+@pytest.mark.parametrize('how', ENDS)
+def test_a_call_that_is_run_again_is_joined_though_another_was_put_since(store, how):
+    client = store.client()
+    first = put_now(client, keyed(1))
+    fail(client, first)
+    ENDS[how](client, put_now(client, keyed(2)))
+    retry(client, first)
+    assert put_now(client, keyed(3)) == first
+
+
+def test_a_call_that_is_run_again_leaves_its_key_to_one_that_waits(store):
+    client = store.client()
+    first = put_now(client, keyed(1))
+    fail(client, first)
+    second = put_now(client, keyed(2))
+    retry(client, first)
+    assert put_now(client, keyed(3)) == second
+
+
+def test_a_put_that_overlaps_with_another_being_run_again_is_refused_and_then_joins(store):
+    one, two = store.client(), store.client()
+    first = put_now(one, keyed(1))
+    fail(one, first)
+    succeed(one, put_now(one, keyed(2)))
+    two.begin()
+    put(two, keyed(3))
+    retry(one, first)
+    with pytest.raises(ConflictError):
+        two.commit()
+    assert put_now(two, keyed(3)) == first
+
+
 @pytest.mark.parametrize('seen', [False, True])
 def test_a_call_that_has_expired_is_not_joined_whether_a_worker_saw_it_or_not(store, seen):
     client = store.client()
