@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 from typing import cast
 
@@ -39,6 +40,11 @@ class Failure:
             return cast(Relayed, exception).failure
         return cls(type_name=dotted_name(type(exception)), text=text_of(exception),
                    traceback_text=''.join(lines_of(exception))[-TRACEBACK_LIMIT:])
+
+    def cut(self) -> Failure:
+        """The same with no more than is kept of an exception, and a text that is one."""
+        return replace(self, text=text_of(self.text) if self.text is not None else '',
+                       traceback_text=self.traceback_text[-TRACEBACK_LIMIT:])
 
     def __str__(self) -> str:
         return f'{self.type_name}: {self.text}' if self.text else self.type_name
@@ -76,10 +82,11 @@ def _text(text: str) -> str:
     return str.__getitem__(text, slice(None))
 
 
-def text_of(exception: BaseException) -> str:
+def text_of(exception: object) -> str:
     """str() of an exception of whatever class; a failing __str__ must not hide the failure.
 
-    As plain text, for str() may return what has a class of its own; no more than is kept.
+    Of what stands for its message, too. As plain text, for str() may return what has a class of
+    its own; no more than is kept.
     """
     try:
         return str.__getitem__(str(exception), slice(TEXT_LIMIT))

@@ -87,7 +87,8 @@ def dumps(value: object, error: Callable[[str], Exception] = BadCall, what: str 
 def dump_result(result: object, largest: int = LARGEST_BYTES) -> bytes | Failure | None:
     """What is kept of what a call or a callback has returned: its pickle, or None for None.
 
-    A Failure is one, as in Twisted, and stays as it is. Raises BadResult.
+    A Failure is one, as in Twisted, and of it no more is kept than of an exception. Raises
+    BadResult.
     """
     if isinstance(result, Failure):
         dumps(result, BadResult, 'the failure', largest)
@@ -95,7 +96,7 @@ def dump_result(result: object, largest: int = LARGEST_BYTES) -> bytes | Failure
             value = getattr(result, name)
             if not isinstance(value, str):
                 raise BadResult(f'the {name} of the failure is no text but {told(value)}')
-        return result
+        return result.cut()
     return None if result is None else dumps(result, BadResult, 'the result', largest)
 
 

@@ -2,6 +2,7 @@
 
 import datetime
 import itertools
+from dataclasses import dataclass
 
 import pytest
 import transaction
@@ -280,6 +281,26 @@ def test_a_failure_that_a_list_of_calls_could_not_show_is_refused(bench, fields,
     assert text in callview.summary(deferred)['failure']
     assert deferred.failure.type_name == 'Products.zasync.errors.BadResult'
     assert deferred.failure.text == text
+
+
+@dataclass
+class Mute:
+    """A value that has no text."""
+
+    def __repr__(self):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize('text, kept', [
+    ('no' * 5_000, 'no' * 1_000), (404, '404'), (None, ''),
+    (Mute(), '(its text can not be shown: RuntimeError)')])
+def test_of_a_failure_that_is_returned_no_more_is_kept_than_of_an_exception(bench, text, kept):
+    given = Failure('Declined', text, 't' * 50_000)
+    worker = bench.worker(plugins=[('fails', lambda run: given)])
+    deferred = bench.put('fails')
+    run(bench, worker, deferred)
+    assert (deferred.failure.text, type(deferred.failure.text)) == (kept, str)
+    assert deferred.failure.traceback_text == 't' * 20_000
 
 
 @pytest.mark.parametrize('callbacks', [[], [(chains.big,)]])
