@@ -136,21 +136,25 @@ class _AtCommit:
         """Run what was committed. A commit of a call: whoever runs it comes to that next."""
         if not committed:
             return
+        # A manager that was rolled back with what was put to it is in no database.
+        places = [place for queue, place in touched.items() if queue._p_jar is not None]
+        jars = [aq_base(root)._p_jar for root, _ in places]
         with self._lock:
-            # A manager that was rolled back with what was put to it is in no database.
-            self._due.extend(place for queue, place in touched.items() if queue._p_jar is not None)
+            # Databases: a call's connection is closed when that comes to be run.
+            self._due.extend((jar.db(), path) for jar, (_, path) in zip(jars, places, strict=True))
             if self._busy:
                 return
             self._busy = True
         try:
             while (due := self._next_due()) is not None:
-                root, path = due
+                db, path = due
                 system = cast(ManualClock, clock.SYSTEM)  # nobody moves it here
-                with make_worker(root, '/'.join(path), system, self._plugins) as worker:
+                with Stepper(db, '/'.join(path), system, self._plugins, threads=1) as worker:
                     worker.go_on_until_idle()
                 # They are seen at once: no new transaction need be begun first.
-                for connection in aq_base(root)._p_jar.connections.values():
-                    connection.newTransaction(None)
+                for jar in jars:
+                    for connection in jar.connections.values():
+                        connection.newTransaction(None)
         except BaseException as reason:
             with self._lock:
                 self._busy = False

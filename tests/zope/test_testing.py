@@ -564,6 +564,18 @@ def test_at_commit_what_a_call_puts_runs_too_and_so_do_callbacks(app, zam):
         assert marks(app) == 8
 
 
+def put_failing(value):
+    put_to_zam('zope_call', jobs.mark_and_fail, value, 'ValueError')
+
+
+def test_at_commit_a_call_that_a_call_has_put_may_fail(zam):
+    with eager(at_commit=True):
+        deferred = zam.putCall('zope_call', put_failing, 'half')
+        transaction.commit()
+    assert deferred.state == 'resolved'
+    assert len(zam.calls('failed')) == 1
+
+
 def test_at_commit_a_dispatcher_and_its_plugins_work(zad):
     zad.no_worker = 'refuse'
     with eager(at_commit=True, plugins=[plugin('plain', double)]):
