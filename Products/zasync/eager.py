@@ -83,10 +83,9 @@ class AtOnce(threading.local):
     def _run_next(self) -> bool:
         transaction.savepoint(optimistic=True)  # new objects get their ids
         for queue, manager in list(of_transaction(self).items()):
-            if manager.paused:
-                continue
+            slots = 0 if manager.paused else 1
             for deferred in queue.take_in_and_claim(
-                    'eager', clock.SYSTEM.now(), 1, manager.rotation_period):
+                    'eager', clock.SYSTEM.now(), slots, manager.rotation_period):
                 self._run(queue, manager, deferred)
                 return True
         return False

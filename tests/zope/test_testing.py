@@ -396,6 +396,15 @@ def test_a_paused_manager_runs_nothing(zam):
         assert zam.putCall('echo', 1).state == 'new'
 
 
+def test_a_call_of_a_paused_manager_expires(zam, now):
+    zam.pause()
+    with eager():
+        deferred = zam.putCallWith(Options(expires=HOUR), 'echo', 1)
+        now.time += HOUR.total_seconds()
+        zam.putCall('echo', 2)
+    assert deferred.state == 'expired'
+
+
 def test_a_transient_error_goes_to_whoever_begins_the_transaction_again(zam):
     with eager(), pytest.raises(jobs.Again):
         zam.putCall('zope_call', jobs.mark_and_transient, 'half')
