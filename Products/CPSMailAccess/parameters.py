@@ -122,7 +122,10 @@ def check(raw, names):
 
 
 def _checked(parameter, value):
-    text = str(value) if parameter.kind == 'secret' else str(value).strip()
+    # Of no class of whoever gave it, which may say that it equals what is stored.
+    text = str.__str__(str(value))
+    if parameter.kind != 'secret':
+        text = text.strip()
     if any(ord(character) < 32 or ord(character) == 127 for character in text):
         raise ValueError('No control characters or line breaks here.')
     if any('\ud800' <= character <= '\udfff' for character in text):

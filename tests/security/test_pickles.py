@@ -99,3 +99,38 @@ def test_of_what_a_script_puts_into_its_request_a_call_keeps_nothing_but_texts(
         clearRequest()
     assert deferred.result == 1
     assert {type(each) for each in deferred.caller} == {str, tuple, type(None)}
+
+
+#: What a script has a form say: a text that stays of its own class when it is made a text.
+OWN_FORM = """
+class Text(str):
+    pass
+setattr(Text, '__str__', lambda self: self)
+setattr(Text, 'strip', lambda self: self)
+setattr(Text, '__ne__', lambda self, other: False)
+setattr(Text, '__reduce__', lambda self: (int, ('no number',)))
+form = container.REQUEST.form
+for name, value in {form}.items():
+    form[name] = Text(value)
+container.{action}(container.REQUEST, {more})
+"""
+
+
+def test_a_form_of_a_scripts_own_making_does_not_send_a_password_elsewhere(town, run_script):
+    box = town.app.portal_webmail.box_alice
+    before = box._account()
+    run_script(OWN_FORM.format(form={'HOST': 'mail.example.org'}, more='',
+                               action='portal_webmail.box_alice.manage_changeSettings'))
+    assert box._account() == before
+    run_script(OWN_FORM.format(form={'HOST': 'mail.example.org', 'password': 'another'}, more='',
+                               action='portal_webmail.box_alice.manage_changeSettings'))
+    assert box._account().host == 'mail.example.org' and box._account().password == 'another'
+
+
+def test_of_a_form_of_a_scripts_own_making_a_periodic_call_keeps_nothing_but_texts(
+        town, run_script):
+    town.app.zam.manage_permission('View management screens', ['Authenticated'], 0)
+    run_script(OWN_FORM.format(action='zam.manage_savePeriodicCall', more='1', form={
+        'id': 'own', 'title': 'own', 'expression': '0 3 * * *', 'zone': 'UTC',
+        'kind': 'zope_exec', 'path': '/', 'tales': 'nothing', 'series': 'own'}))
+    assert town.app.zam.periodic['own'].title == 'own'

@@ -4,8 +4,8 @@ A form that is refused comes back with what was typed and a sentence a field; no
 half-written. Who saves a form is the caller of all runs from then on, so that person must
 be allowed to put calls. What changes something is a POST.
 
-Imports: periodicvalues, callpages, scheduling, builtin, cron, permissions, forgery, errors,
-clock.
+Imports: periodicvalues, callpages, scheduling, builtin, cron, permissions, forgery, options,
+errors, clock.
 """
 
 from urllib.parse import urlencode
@@ -26,6 +26,7 @@ from ..errors import BadCall
 from ..errors import UnknownPlugin
 from ..forgery import action
 from ..forgery import Page
+from ..options import bare
 from .callpages import BADGES
 from .periodicvalues import called_by
 from .periodicvalues import DEFAULTS
@@ -100,7 +101,7 @@ class PeriodicPages(scheduling.PeriodicCalls):
                 permissions.MakeAsynchronousApplicationCalls, self):
             raise Unauthorized('A periodic call runs as whoever saves it, and you may not put '
                                'calls.')
-        values = {name: str(REQUEST.form.get(name, '')) for name in DEFAULTS}
+        values = {name: bare(str(REQUEST.form.get(name, ''))) for name in DEFAULTS}
         for name in ('id', 'expression', 'zone', 'plugin'):
             values[name] = values[name].strip()
         adding = bool(adding)
