@@ -25,6 +25,7 @@ from Products.zasync.errors import NotOurs
 from Products.zasync.errors import ZAsyncError
 from Products.zasync.failure import Failure
 from Products.zasync.failure import name_of
+from Products.zasync.failure import one_line
 from Products.zasync.failure import Relayed
 from Products.zasync.failure import text_of
 from Products.zasync.interfaces import CALLBACK
@@ -82,7 +83,7 @@ class Execution:
                 call.start_afresh()
             except NotOurs as reason:
                 log.warning('call %s: its run (attempt %d) was dropped: %s', claim.id,
-                            claim.attempt, reason)
+                            claim.attempt, one_line(reason))
                 return self._end(call, LOST)
             except NoPlugin as reason:
                 log.error('call %s goes back to the queue for %.0f s: %s', claim.id,
@@ -119,7 +120,7 @@ class Execution:
                 if self._fence.drop_others():
                     log.warning('call %s: what a call has left in this thread, to be told of its '
                                 'transactions, is dropped, for it may be what raises %s: %s',
-                                claim.id, name_of(type(reason)), text_of(reason))
+                                claim.id, name_of(type(reason)), one_line(text_of(reason)))
                     continue
                 log.critical('call %s: the worker met an error it can not handle', claim.id,
                              exc_info=True)
@@ -128,7 +129,8 @@ class Execution:
     def _give_back(self, call, reason):
         delay = policy.give_back_delay(call.claim.attempt, random.random())
         why = f'{name_of(type(reason))}: {text_of(reason)}'[:OUTCOME_MOST]
-        log.warning('call %s goes back to the queue for %.1f s: %s', call.claim.id, delay, why)
+        log.warning('call %s goes back to the queue for %.1f s: %s', call.claim.id, delay,
+                    one_line(why))
         return self._end(call, GIVE_BACK, delay, why)
 
     def _end(self, call, how, delay=0.0, why='', failed=False):
@@ -278,7 +280,7 @@ class Execution:
         except BaseException as error:
             self._work.check_blame(call.claim, error)
             log.warning('a callback of call %s failed: %s', call.claim.id,
-                        text_of(error))
+                        one_line(text_of(error)))
             call.outcome = Outcome(failure=Failure.from_exception(error))
             return None
         return deferred

@@ -9,6 +9,7 @@ from Products.zasync import policy
 from Products.zasync.errors import Interrupted
 from Products.zasync.errors import TimedOut
 from Products.zasync.failure import Failure
+from Products.zasync.failure import one_line
 from Products.zasync.interfaces import ACCEPTED
 from Products.zasync.options import class_names
 from Products.zasync.waiting import is_waiting
@@ -144,18 +145,18 @@ class Filing:
                 'what ends its workers' if many > 1 else
                 f'the call was interrupted ({what}): it may be what ends its workers'))
             queue.fail(id, failure, now, rotation_period)
-            log.error('call %s failed: %s', id, failure)
+            log.error('call %s failed: %s', id, one_line(failure))
         elif begun and deferred.state == ACCEPTED and not may_run_twice(deferred, plugin):
             failure = Failure.from_exception(Interrupted(
                 f'attempt {deferred.attempt} of the call was interrupted ({what}), and it may '
                 'not run twice'))
             queue.fail(id, failure, now, rotation_period)
-            log.warning('call %s failed: %s', id, failure)
+            log.warning('call %s failed: %s', id, one_line(failure))
         else:
             queue.give_back(id, now, outcome, until, failed)
             # crash point 26: a call that failed does not wait for its next attempt; it runs at
             # once.
-            log.info('call %s goes back to the queue (%s)', id, outcome)
+            log.info('call %s goes back to the queue (%s)', id, one_line(outcome))
 
 
 def timed_out(claim):

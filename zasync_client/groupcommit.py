@@ -20,6 +20,7 @@ from transaction.interfaces import TransientError
 from Products.zasync.builtin import Reference
 from Products.zasync.errors import NotOurs
 from Products.zasync.failure import name_of
+from Products.zasync.failure import one_line
 from Products.zasync.failure import Relayed
 from Products.zasync.failure import text_of
 
@@ -124,7 +125,7 @@ class GroupCommit:
             elif isinstance(reason, TransientError):
                 self._work.tally.note_conflict()
             log.info('a group of %d calls was not committed, they run one by one: %s: %s',
-                     len(taken), name_of(type(reason)), text_of(reason))
+                     len(taken), name_of(type(reason)), one_line(text_of(reason)))
         else:
             self._room = min(MOST, 2 * self._room)
             self._is_useful = group.committed > 1 or not self._habits.is_known(group.kind)

@@ -3,13 +3,14 @@
 What others named, put or raised may hold anything: nothing of it reaches a terminal
 that the terminal would obey.
 
-Imports: zasync.clock.
+Imports: zasync.
 """
 
 import re
 import unicodedata
 
 from Products.zasync.clock import as_datetime
+from Products.zasync.failure import one_line
 
 
 #: Seconds in each unit of a span of time.
@@ -19,9 +20,7 @@ UNITS = {'': 1, 's': 1, 'm': 60, 'h': 3600, 'd': 86400}
 def safe(text, most=None):
     """`text` in one line of printable characters, cut to `most`; what is not is escaped."""
     text = str(text)
-    cut = text if most is None or len(text) <= most else text[:most - 1] + '…'
-    return ''.join(char if char.isprintable() else char.encode('unicode_escape').decode()
-                   for char in cut)
+    return one_line(text if most is None or len(text) <= most else text[:most - 1] + '…')
 
 
 def safe_lines(text):

@@ -17,6 +17,7 @@ from Products.zasync.errors import NotOurs
 from Products.zasync.errors import ZAsyncError
 from Products.zasync.failure import Failure
 from Products.zasync.failure import name_of
+from Products.zasync.failure import one_line
 from Products.zasync.failure import text_of
 from Products.zasync.interfaces import NEW
 from Products.zasync.options import class_names
@@ -182,12 +183,13 @@ def tell_end(id, state, failure, seconds):
     if failure is None:
         log.info('call %s resolved in %.2f s', id, seconds)
     else:
-        log.warning('call %s %s: %s', id, state, failure)
+        log.warning('call %s %s: %s', id, state, one_line(failure))
 
 
 def tell_later(id, later):
     """The line of the log about a call that failed, and gets another attempt."""
-    log.warning('call %s failed and runs again in %.1f s: %s', id, later.delay, later)
+    log.warning('call %s failed and runs again in %.1f s: %s', id, later.delay,
+                one_line(later))
 
 
 def commit():

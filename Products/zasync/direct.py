@@ -24,6 +24,7 @@ from .errors import BadResult
 from .errors import CommitRefused
 from .failure import Failure
 from .failure import name_of
+from .failure import one_line
 from .failure import text_of
 from .running import Run
 from .running import running
@@ -59,7 +60,8 @@ def go_on(root, deferred, success, failure, caller):
     outcome = outcome_of(root, deferred, caller, work, callbacks.no_checkpoint)
     deferred.go_on(outcome, clock.SYSTEM.now())
     if isinstance(outcome, Failure):
-        log.warning('a callback of call %s failed in the request: %s', deferred.id, outcome)
+        log.warning('a callback of call %s failed in the request: %s', deferred.id,
+                    one_line(outcome))
 
 
 def inside(root, deferred, caller, work, commit=None):

@@ -94,6 +94,15 @@ def text_of(exception: object) -> str:
         return f'(its text can not be shown: {name_of(type(broken))})'
 
 
+def one_line(thing: object) -> str:
+    """Its text in one line, for a log: what is not printable is escaped.
+
+    Whoever has a call fail chooses what its failure says, and could write lines that we did not.
+    """
+    return ''.join(char if char.isprintable() else char.encode('unicode_escape').decode()
+                   for char in str(thing))
+
+
 def lines_of(exception: BaseException, frames: bool = True) -> list[str]:
     """The lines of its traceback and of those of its causes; without `frames` of what it says.
 

@@ -22,6 +22,7 @@ from Products.zasync.direct import go_on
 from Products.zasync.direct import outcome_of
 from Products.zasync.direct import undo
 from Products.zasync.failure import Failure
+from Products.zasync.failure import one_line
 
 
 log = logging.getLogger('zasync.direct')
@@ -71,7 +72,8 @@ def _run(root, call, names):
     outcome = outcome_of(root, deferred, deferred.caller, work)
     if isinstance(outcome, Failure):
         deferred.fail(outcome, clock.SYSTEM.now())
-        log.warning('call %s failed in the request: %s', deferred.id, deferred.failure)
+        log.warning('call %s failed in the request: %s', deferred.id,
+                    one_line(deferred.failure))
     else:
         deferred.succeed(outcome, clock.SYSTEM.now())
         log.info('call %s resolved in the request in %.2f s', deferred.id,

@@ -9,6 +9,8 @@ import transaction
 from bs4 import BeautifulSoup
 from zExceptions import BadRequest
 
+from Products.zasync.options import Options
+from Products.zasync.testing import make_worker
 from tests.security.markup import FIELDS
 from tests.security.markup import hostile
 from tests.security.markup import HostileTown
@@ -18,6 +20,7 @@ from tests.security.test_table import JSON
 from tests.security.test_table import rows
 from tests.security.test_table import url_of
 from tests.security.test_table import values_of
+from tests.security.town import Town
 
 
 @pytest.fixture(scope='module')
@@ -181,3 +184,35 @@ def test_an_id_that_is_none_is_told_of_without_markup(town, id):
     with pytest.raises(KeyError) as refusal:
         town.app.zam.getDeferred(id.format('<zx>'))
     assert '<zx>' not in str(refusal.value) and '&lt;zx&gt;' in str(refusal.value)
+
+
+#: What a call has its failure say, to be taken for lines of a worker.
+LINES = 'x\r\n2026-12-01 12:00:00,000 INFO [zasync] call 0-1-1a20c469d04-0 resolved\x1b[2J'
+
+
+@pytest.fixture
+def plain():
+    """A town whose calls a worker can run."""
+    made = Town()
+    yield made
+    made.close()
+
+
+def test_what_a_call_says_is_no_line_of_a_log(plain, caplog):
+    zam, zad = plain.app.zam, plain.app.zad
+    plain.login('admin')
+    nowhere = ('zope_exec', f'/{LINES}', {}, 'nothing')
+    for put in (zam.putCall(*nowhere), zam.putCallWith(Options(retry=2), *nowhere),
+                zam.putCall('echo', LINES), zad.putCall(*nowhere)[1],
+                zad.putCall('echo', LINES)[1]):
+        put.addCallbacks("python: 'x'.encode(result)")
+    plain.logout()
+    transaction.commit()
+    with make_worker(zam) as worker:
+        worker.run_until_idle()
+    texts = [record.getMessage() for record in caplog.records if record.levelname == 'WARNING'
+             and 'resolved' in record.getMessage()]
+    assert [text for text in texts if not text.isprintable()] == []
+    for words in ('failed: LookupError', 'failed and runs again', 'failed in the request',
+                  'a callback of call'):
+        assert any(words in text for text in texts), words
