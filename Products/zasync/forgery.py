@@ -42,6 +42,10 @@ FOREIGN = ('A page of another site sent this, so nothing was done. If it was a p
 NO_TOKEN = ('This came without the token of a form of this site, or with an old one, so nothing '
             'was done. Go back, load the page again and send it once more.')
 
+#: Who may show our pages in a frame: Zope's own frames do. In one of another site somebody would
+#: press what is not to be seen, and our own page would post it.
+FRAMES = 'SAMEORIGIN'
+
 #: Zope's footer takes the query off the address: loaded again, the page would be another one. It
 #: is put back, but for what was to be said once.
 ADDRESS = """<script>
@@ -152,6 +156,9 @@ class Page(PageTemplateFile):
         `address` keeps the query in the address.
         """
         names = super().pt_getContext(*args, **kwargs)
+        response = getattr(names['request'], 'RESPONSE', None)
+        if response is not None:
+            response.setHeader('X-Frame-Options', FRAMES)
         names['address'] = ADDRESS
         names['authenticator'] = ''
         if _has_tokens():

@@ -10,6 +10,11 @@ PAGE = ('<!DOCTYPE html><title>A game</title><form id="trap" method="post" actio
         '</form><script>document.getElementById("trap").submit()</script>')
 
 
+#: Lays our page under the mouse, itself not to be seen.
+FRAME = ('<!DOCTYPE html><title>A game</title><iframe src="{action}" width="900" height="900" '
+         'style="opacity: 0.01"></iframe>')
+
+
 @pytest.fixture
 def elsewhere():
     """elsewhere(action, host, name): URL of a page there that posts to an action by itself."""
@@ -35,7 +40,7 @@ def elsewhere():
     thread.start()
 
     def elsewhere(action, host, name):
-        pages[f'/{name}'] = PAGE.format(action=action)
+        pages[f'/{name}'] = (FRAME if name == 'frame' else PAGE).format(action=action)
         return f'http://{host}:{server.server_port}/{name}'
 
     yield elsewhere
@@ -61,6 +66,21 @@ def test_page_of_another_site_can_not_press_a_button_here(site, admin, elsewhere
     admin.waits_for(lambda: 'A page of another site sent this' in admin.reads('body'),
                     'the refusal')
     assert not is_paused(site, admin)
+
+
+@pytest.mark.parametrize('host', ['evil.localhost', 'admin.localhost'])
+def test_page_of_another_site_can_not_lay_one_of_ours_under_the_mouse(
+        site, admin, elsewhere, host):
+    """What is pressed there would be posted by our own page."""
+    address = admin.url + site.dispatcher + '/zam2/manage_calls'
+    assert not is_paused(site, admin)
+    admin.driver.get(elsewhere(address, host, 'frame'))
+    admin.driver.switch_to.frame(admin.finds('iframe'))
+    try:
+        admin.waits_for(lambda: admin.finds_all('body'), 'what the frame shows')
+        assert not admin.finds_all('form[action$=manage_pause]')
+    finally:
+        admin.driver.switch_to.default_content()
 
 
 def test_our_own_page_can(site, admin):

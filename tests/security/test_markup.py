@@ -80,6 +80,7 @@ def test_each_page_shows_hostile_texts_as_they_are(town):
         if answer.status_int == 302:
             answer = answer.follow()
         assert answer.status_int == 200, address
+        assert answer.headers['X-Frame-Options'] == 'SAMEORIGIN', address
         shown |= check(answer)
     assert shown >= FIELDS, FIELDS - shown
 
@@ -92,6 +93,7 @@ def test_the_owner_of_a_mailbox_sees_them_as_they_are_too(town):
                     f'{town.folder_path}/.8/manage_main'):
         answer = browser.get(address)
         assert answer.status_int == 200
+        assert answer.headers['X-Frame-Options'] == 'SAMEORIGIN'
         shown |= check(answer)
     assert shown >= {'folder', 'subject', 'sender', 'body', 'attachment', 'sync-reason', 'login'}
 
