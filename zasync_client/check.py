@@ -2,8 +2,8 @@
 
 Nothing is written: neither a lock that stays, nor a log, nor into a database.
 
-Imports: affinity, config, database, datafile, holding, knock, logs, memory, pidfile, process,
-zope, plaintext, errors, zasync.
+Imports: affinity, config, database, datafile, holding, knock, logs, memory, metrics, pidfile,
+process, zope, plaintext, errors, zasync.
 """
 
 import contextlib
@@ -29,6 +29,7 @@ from . import datafile
 from . import holding
 from . import logs
 from . import memory
+from . import metrics
 from . import pidfile
 from . import process
 from . import zope
@@ -116,6 +117,8 @@ def _of_places(config, with_target, wait_seconds):
     yield from _of_secret_keys(config)
     ours, wrong = _of_pid_file(config)
     yield from wrong
+    if ours is None:  # else that is who answers there
+        yield from _of_metrics(config)
     away = _of_databases(config, ours, wait_seconds)
     yield from away
     if not away and with_target:
@@ -191,6 +194,13 @@ def _of_pid_file(config):
     if why is not None:
         return None, [Finding(ERROR, f'the PID file {path} can not be written: {why}', WRONG)]
     return ours, []
+
+
+def _of_metrics(config):
+    """An address of metrics that can't be had."""
+    mistake = metrics.mistake_in(config.metrics_address)
+    if mistake:
+        yield Finding(ERROR, mistake, WRONG)
 
 
 def _of_memory(config):

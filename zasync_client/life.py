@@ -79,7 +79,8 @@ def live(path, succession, serving=None, output=None):
                     serving()
 
             collector = metrics.Collector(config.target, _reader(database, worker), worker.tally)
-            with metrics.served(config.metrics_address, collector):
+            with metrics.served(config.metrics_address, collector,
+                                is_first=not succession.times):
                 worker.run(serves, lambda is_lost: pid_file.tell(lost=is_lost))
             if worker.replacing.wanted is not None:
                 succession.begin_anew(worker.replacing.wanted.reason, pid_file.fd,

@@ -9,6 +9,8 @@ Imports: tally, errors, zasync, prometheus_client.
 """
 
 import logging
+import os
+import socket
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -18,6 +20,7 @@ from Products.zasync.interfaces import FAILED
 from Products.zasync.interfaces import NEW
 
 from .errors import ConfigurationError
+from .errors import said_by
 from .tally import BOUNDS
 
 
@@ -108,13 +111,35 @@ def text(collector):
     return generate_latest(registry).decode()
 
 
+def mistake_in(address):
+    """Why metrics can't be served at that (host, port), a sentence, or None; None: nowhere."""
+    if address is None:
+        return None
+    host, port = address
+    try:
+        family, kind, _, _, name = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(name)
+    except (OSError, UnicodeError) as reason:  # the latter of a host like a..b
+        return f'metrics-address: {host}:{port} can not be served: {said_by(reason)}'
+    return None
+
+
 @contextmanager
-def served(address, collector):
+def served(address, collector, is_first=True):
     """While the body runs the metrics are served by HTTP at that (host, port); None: nowhere.
 
-    Raises ConfigurationError if that can't be.
+    is_first -- whether a mistake raises ConfigurationError. A later life does without: it must
+    not fail because another process has taken the port meanwhile.
     """
-    if address is None:
+    mistake = mistake_in(address)
+    if mistake is not None:
+        if is_first:
+            raise ConfigurationError(mistake)
+        log.warning('%s; this life goes on without', mistake)
+    if address is None or mistake is not None:
         yield
         return
     from prometheus_client import CollectorRegistry
@@ -122,11 +147,9 @@ def served(address, collector):
     registry = CollectorRegistry()
     registry.register(collector)
     host, port = address
-    try:
-        server, _thread = start_http_server(port, host, registry)
-    except OSError as reason:
-        raise ConfigurationError(
-            f'metrics-address: {host}:{port} can not be served: {reason.strerror}') from reason
+    server, _thread = start_http_server(port, host, registry)
+    # A process that a call forks may outlive this one, and would keep the port from the next.
+    os.register_at_fork(after_in_child=server.socket.close)
     log.info('metrics are at http://%s:%d/metrics', host, port)
     try:
         yield

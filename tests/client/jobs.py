@@ -305,6 +305,16 @@ def end_forked(number):
     return forked.exitcode
 
 
+def leave_forked():
+    """Fork a process that runs for long, and leave it; → its id."""
+    context = multiprocessing.get_context('fork')
+    runs = context.Event()
+    forked = context.Process(target=_run_for_long, args=(runs,))
+    forked.start()
+    runs.wait(30)
+    return forked.pid
+
+
 def _run_for_long(runs):
     runs.set()
     time.sleep(10)

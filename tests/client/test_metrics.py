@@ -2,6 +2,8 @@
 
 import contextlib
 import http.client
+import os
+import signal
 import time
 import urllib.request
 
@@ -15,6 +17,7 @@ from tests.client import jobs
 from tests.client.conftest import LIMIT
 from tests.client.test_control import open_gate
 from tests.client.test_control import runs
+from zasync_client import metrics
 
 
 @pytest.fixture
@@ -136,6 +139,39 @@ def test_an_address_that_is_taken_is_told(site, port, operator):
     assert code == 2
     assert errors == (f'zasync_client: metrics-address: 127.0.0.1:{port} can not be served: '
                       'Address already in use\n')
+    code, _, errors = operator.does('check')
+    assert code == 2
+    assert errors == (f'error: metrics-address: 127.0.0.1:{port} can not be served: '
+                      'Address already in use\n')
+
+
+def test_the_address_that_a_worker_has_itself_is_no_mistake(port, operator):
+    operator.configure(more=f'metrics-address {port}')
+    operator.gets('start')
+    assert operator.gets('check').endswith(': no errors\n')
+
+
+def test_a_later_life_goes_on_without_an_address_that_is_taken(port, caplog):
+    """One that has begun anew because of a call must not fail because of others."""
+    address = ('127.0.0.1', port)
+    with metrics.served(address, metrics.Collector(('', 'zam1'), lambda: None)):
+        with metrics.served(address, None, is_first=False):
+            assert 'can not be served: Address already in use; this life goes on' in caplog.text
+        assert scrape(port)['zasync_worker_up', '/zam1'] == 0
+
+
+def test_a_process_that_a_call_has_left_does_not_keep_the_address(site, port, operator):
+    """It lives on when its worker was killed, or begins anew."""
+    operator.configure(more=f'metrics-address {port}')
+    operator.gets('start')
+    left = site.put('zope_call', jobs.leave_forked)
+    site.ended(left)
+    try:
+        operator.clean()
+        operator.gets('start')
+        assert scrape(port)['zasync_worker_up', '/zam1'] == 1
+    finally:
+        os.kill(left.result, signal.SIGKILL)
 
 
 def test_the_command_prints_what_the_database_tells(site, operator):
