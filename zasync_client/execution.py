@@ -22,13 +22,13 @@ from Products.zasync.deferred import OUTCOME_MOST
 from Products.zasync.errors import BadResult
 from Products.zasync.errors import CommitRefused
 from Products.zasync.errors import NotOurs
-from Products.zasync.errors import ZAsyncError
 from Products.zasync.failure import Failure
 from Products.zasync.failure import name_of
 from Products.zasync.failure import one_line
 from Products.zasync.failure import Relayed
 from Products.zasync.failure import text_of
 from Products.zasync.interfaces import CALLBACK
+from Products.zasync.running import no_checkpoint
 
 from .claims import End
 from .claims import ENDED
@@ -244,7 +244,7 @@ class Execution:
     def _run_apart(self, call, deferred, plugin):
         """Run a plugin that knows nothing of Zope, no connection open; → its Outcome."""
         args, kwargs = deferred.arguments()
-        step = self._work.make_run(call.claim, deferred, _no_checkpoint)
+        step = self._work.make_run(call.claim, deferred, no_checkpoint)
         outcome = self._work.run_apart(step, call.begins(plugin.handler), *args, **kwargs)
         # crash point 14: only this process knows what a plugin that is not zope-aware has
         # returned; it runs again.
@@ -289,7 +289,3 @@ class Execution:
 def _undone_by_hook(call):
     return CommitRefused(f'the call {call.claim.id} has something called before its commit that '
                          'ended the transaction: nothing was committed')
-
-
-def _no_checkpoint(memo):
-    raise ZAsyncError('a plugin that is not zope-aware has no transaction to commit')

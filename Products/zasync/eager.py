@@ -1,6 +1,6 @@
 """Running calls in the put itself, for tests: what beat and thread of a worker do, in one.
 
-Imports: callbacks, direct, options, failure, policy, clock, interfaces.
+Imports: callbacks, direct, security, running, options, failure, policy, clock, interfaces.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from .interfaces import ACCEPTED
 from .interfaces import CALLBACK
 from .interfaces import IAsynchronousCallManager
 from .options import class_names
+from .running import no_checkpoint
+from .security import apart
 
 
 if TYPE_CHECKING:
@@ -119,8 +121,9 @@ class AtOnce(threading.local):
             raise LookupError(f'eager() does not know what the plugin {deferred.plugin!r} of the '
                               'real worker does: give it in `plugins`')
         try:
-            result = inside(root, deferred, deferred.caller, functools.partial(
-                _handle, found, deferred))
+            result = inside(
+                root, deferred, deferred.caller, functools.partial(_handle, found, deferred),
+                None if found.zope_aware else no_checkpoint)
         except (*FATAL, KeyboardInterrupt):
             raise
         except Relayed as other:
@@ -174,7 +177,11 @@ class AtOnce(threading.local):
 
 def _handle(found: Any, deferred: Deferred, step: Run) -> Any:
     args, kwargs = deferred.arguments()
-    return _storable(step, found.handler(*((step,) if found.zope_aware else ()), *args, **kwargs))
+    if found.zope_aware:
+        return _storable(step, found.handler(step, *args, **kwargs))
+    step.app = None
+    with apart():
+        return found.handler(*args, **kwargs)
 
 
 def _storable(step: Run, result: Any) -> Any:

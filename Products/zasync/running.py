@@ -124,6 +124,11 @@ def running(run: Run) -> Iterator[Run]:
         _thread.runs = outer
 
 
+def no_checkpoint(memo: dict[str, Any]) -> None:
+    """What a plugin that is not zope-aware gets for a checkpoint, wherever it runs."""
+    raise ZAsyncError('a plugin that is not zope-aware has no transaction to commit')
+
+
 def checkpoint(**memo: Any) -> None:
     """From inside a running call: commit what was done so far, see IRun.checkpoint."""
     run = current()

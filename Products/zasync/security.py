@@ -15,6 +15,7 @@ from AccessControl import SpecialUsers
 from AccessControl.Permissions import manage_users
 from AccessControl.SecurityManagement import getSecurityManager
 from AccessControl.SecurityManagement import newSecurityManager
+from AccessControl.SecurityManagement import noSecurityManager
 from AccessControl.SecurityManagement import setSecurityManager
 from AccessControl.users import NullUnrestrictedUser
 from Acquisition import aq_base
@@ -182,36 +183,53 @@ def restored(caller, app):
     this serves the worker and a run inside somebody's request alike.
     Raises CallerGone, before the body, if the user or its folder is gone.
     """
-    before = getSecurityManager(), getRequest(), getSite()
     request = make_request(caller)
-    try:
-        wrapped = app.__of__(RequestContainer(REQUEST=request))
-        request['PARENTS'] = [wrapped]
-        if caller.virtual_root:
-            request['VirtualRootPhysicalPath'] = caller.virtual_root
-        user = find_user(caller, wrapped)
-        newSecurityManager(request, user)
-        if caller.owner is not None:
-            getSecurityManager().addContext(
-                _Owned(_find_owner(caller.owner, wrapped), caller.owner))
-        request['AUTHENTICATED_USER'] = user
-        setRequest(request)
-        setSite(_find_site(caller, wrapped))
-        yield wrapped
-    finally:
-        # Closing first: somebody may listen to it, and clear the request of the thread.
+    with _put_back():
         try:
-            request.close()
-        except Exception:  # what the body did is committed, it may be, and its end is known
-            log.exception('what listens to the end of requests has failed')
+            wrapped = app.__of__(RequestContainer(REQUEST=request))
+            request['PARENTS'] = [wrapped]
+            if caller.virtual_root:
+                request['VirtualRootPhysicalPath'] = caller.virtual_root
+            user = find_user(caller, wrapped)
+            newSecurityManager(request, user)
+            if caller.owner is not None:
+                getSecurityManager().addContext(
+                    _Owned(_find_owner(caller.owner, wrapped), caller.owner))
+            request['AUTHENTICATED_USER'] = user
+            setRequest(request)
+            setSite(_find_site(caller, wrapped))
+            yield wrapped
         finally:
-            manager, old_request, site = before
-            setSecurityManager(manager)
-            setSite(site)
-            if old_request is None:
-                clearRequest()
-            else:
-                setRequest(old_request)
+            # Closing first: somebody may listen to it, and clear the request of the thread.
+            try:
+                request.close()
+            except Exception:  # what the body did is committed, it may be, and its end is known
+                log.exception('what listens to the end of requests has failed')
+
+
+@contextmanager
+def apart():
+    """Run the body as what knows nothing of Zope: without a user, a request and a site."""
+    with _put_back():
+        noSecurityManager()
+        clearRequest()
+        setSite(None)
+        yield
+
+
+@contextmanager
+def _put_back():
+    """At the end of the body the thread has the user, request and site that it had before."""
+    manager, request, site = getSecurityManager(), getRequest(), getSite()
+    try:
+        yield
+    finally:
+        setSecurityManager(manager)
+        setSite(site)
+        if request is None:
+            clearRequest()
+        else:
+            setRequest(request)
 
 
 def make_request(caller):

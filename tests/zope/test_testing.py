@@ -18,7 +18,10 @@ from OFS.Application import Application
 from OFS.Folder import Folder
 from transaction.interfaces import TransientError
 from ZODB.DemoStorage import DemoStorage
+from zope.component.hooks import getSite
+from zope.globalrequest import getRequest
 
+from Products.zasync import checkpoint
 from Products.zasync import clock
 from Products.zasync import defer
 from Products.zasync import Options
@@ -26,6 +29,7 @@ from Products.zasync import Retry
 from Products.zasync.errors import BadCall
 from Products.zasync.errors import CommitRefused
 from Products.zasync.errors import UnknownPlugin
+from Products.zasync.errors import ZAsyncError
 from Products.zasync.manager import AsynchronousCallManager
 from Products.zasync.putting import StandIn
 from Products.zasync.testing import eager
@@ -449,6 +453,29 @@ def test_plugins_of_a_site_are_known_and_run(zam, zad):
         assert zad.putCall('plain', 3)[1].result == 6
     with pytest.raises(UnknownPlugin):
         zam.putCall('plain', 2)
+
+
+def look_around():
+    """What a plugin that is not zope-aware sees of Zope, and what a checkpoint says."""
+    from Products.zasync.running import current
+    with pytest.raises(ZAsyncError, match='not zope-aware') as refused:
+        checkpoint()
+    return who(), getRequest(), getSite(), current().app, str(refused.value)
+
+
+def test_a_plugin_that_is_not_zope_aware_sees_no_more_of_zope_than_in_a_worker(zam):
+    looks = plugin('looks', look_around)
+    with eager(plugins=[looks]):
+        at_once = zam.putCall('looks')
+        assert zam.putCall('zope_call', jobs.who).result == 'bob'
+    assert who() == 'bob'
+    transaction.commit()
+    with make_worker(zam, plugins=[looks]) as worker:
+        transaction.begin()
+        by_worker = zam.putCall('looks')
+        transaction.commit()
+        worker.run_until_idle()
+    assert at_once.result == by_worker.result
 
 
 def test_a_periodic_call_may_be_of_a_plugin_of_the_site(zam):
