@@ -187,7 +187,9 @@ class ZAsyncDispatcher(DispatcherPages, Folder):
             if no_worker == RUN and direct.can_run(call, self.call_names):
                 return None, direct.run(self.getPhysicalRoot(), call, self.call_names)
             if not managers:
-                raise NoWorker(f'no worker lives, and {plugin!r} runs in workers only')
+                raise NoWorker(f'no worker lives, the call of {call.plugin} can not run in this '
+                               f'request, and {"/".join(self.getPhysicalPath())} has no manager '
+                               'for it to wait in')
             # One that is paused is left alone by the workers of the others, too.
             served = [load for load, manager in zip(known, managers, strict=True)
                       if not manager.paused] or known

@@ -283,6 +283,13 @@ def test_refuse_and_a_queue_without_managers_raise_no_worker(lonely, policy, man
     assert all(manager.lenNewCalls() == 0 for manager in lonely.managers())
 
 
+def test_what_can_not_run_now_and_has_no_manager_to_wait_in_is_refused_for_that(lonely):
+    lonely.manage_delObjects(lonely.objectIds())
+    for call in (('schedule', 5, 'echo', 1), ('aggregate', [('protected_ldap', ('host', ''))])):
+        with pytest.raises(NoWorker, match='can not run in this request, .* no manager'):
+            lonely.putCall(*call)
+
+
 def test_queue_leaves_the_call_with_the_least_loaded_manager(lonely):
     lonely.no_worker = 'queue'
     beat(lonely.zam1, new=5, accepting=0)
