@@ -108,7 +108,7 @@ def _follower(deferred, caller):
 
     Calls that share the transaction have one each, as if it were their own.
     """
-    ours = of_transaction(_follower)
+    ours = of_transaction(_follower, putting.transaction_of(deferred))
     key = deferred.id, current()
     id, found = ours.get(key, (None, None))
     # A savepoint that was rolled back may have taken it out of its lane.
@@ -118,9 +118,9 @@ def _follower(deferred, caller):
     return found
 
 
-def of_transaction(owner: object) -> dict[Any, Any]:
-    """A mapping that `owner` keeps for the current transaction, empty at first."""
-    shared = transaction.get()
+def of_transaction(owner: object, shared: Any = None) -> dict[Any, Any]:
+    """A mapping that `owner` keeps for a transaction, by default this thread's; empty at first."""
+    shared = shared or transaction.get()
     try:
         kept: dict[Any, Any] = shared.data(owner)
     except KeyError:

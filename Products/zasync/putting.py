@@ -152,9 +152,15 @@ def _own_key(call):
                  call.session))
 
 
+def transaction_of(deferred):
+    """The transaction in which it is changed now: its connection may have a manager of its own."""
+    jar = deferred._p_jar
+    return (transaction.manager if jar is None else jar.transaction_manager).get()
+
+
 def _watch_commit(deferred):
     """Have the end of this transaction tell us of our lane and of the storage's clock; once."""
-    current, entry = transaction.get(), (deferred, deferred._p_serial)
+    current, entry = transaction_of(deferred), (deferred, deferred._p_serial)
     try:
         current.data(_watch_commit).append(entry)
     except KeyError:

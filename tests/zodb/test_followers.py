@@ -112,6 +112,16 @@ def test_callbacks_of_one_transaction_are_one_chain_also_across_savepoints(store
         ('result', None), (None, 'failure'), ('python: result', None)]
 
 
+def test_callbacks_of_two_transactions_of_another_manager_than_the_threads_are_two_chains(
+        store, adder):
+    client = store.client()
+    id = client.put(make_call())
+    for _ in range(2):
+        client.begin().find(id).addCallbacks('result')
+        client.commit()
+    assert [len(follower._callbacks) for follower in followers(adder)] == [1, 1]
+
+
 def test_each_call_has_a_follower_of_its_own(store, adder):
     ids = [store.client().put(make_call(number)) for number in range(20)]
     adder.begin()

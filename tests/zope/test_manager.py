@@ -20,6 +20,7 @@ from ZPublisher import zpublish
 
 from Products.zasync import clock
 from Products.zasync import lanes
+from Products.zasync import wakeup
 from Products.zasync.errors import BadCall
 from Products.zasync.errors import NotYours
 from Products.zasync.errors import UnknownPlugin
@@ -303,6 +304,21 @@ def test_a_retry_that_was_rolled_back_tells_nothing_of_the_clock_of_the_storage(
         transaction.commit()
         assert failed.state == 'failed'
         assert storage.now(mine.monotonic(), None) == pytest.approx(before + 3_600, abs=60)
+
+
+def test_a_put_by_another_transaction_manager_than_the_threads_tells_of_its_own_commit(
+        site, app, manager, monkeypatch):
+    told = []
+    monkeypatch.setattr(wakeup, 'tell', told.append)
+    transaction.commit()
+    site.login('admin')
+    own, db = transaction.TransactionManager(), app._p_jar.db()
+    connection = db.open(own)
+    put(connection.root()['Application'].zam)
+    assert list(transaction.get().getAfterCommitHooks()) == []
+    own.commit()
+    connection.close()
+    assert told == [db]
 
 
 # copying, deleting, renaming
