@@ -6,14 +6,13 @@ commit inside. The code has its own security context (the caller's user, not the
 caller's stack with its proxy roles) and its own bare request: it can neither redirect
 nor expire the cookies of the real one.
 
-Imports: callbacks, security, running, payload, failure, clock, errors.
+Imports: callbacks, putting, security, running, payload, failure, clock, errors.
 """
 
 import contextlib
 import functools
 import logging
 
-import transaction
 from Acquisition import aq_base
 from transaction.interfaces import TransientError
 
@@ -26,6 +25,7 @@ from .failure import Failure
 from .failure import name_of
 from .failure import one_line
 from .failure import text_of
+from .putting import transaction_of
 from .running import Run
 from .running import running
 from .security import restored
@@ -75,12 +75,12 @@ def inside(root, deferred, caller, work, commit=None):
     after CommitRefused (it tried to commit, to abort or to doom, or can't be undone alone), the
     transaction must not go on; after the latter it can't.
     """
-    current, memo = transaction.get(), deferred._memo
-    savepoint = transaction.savepoint(optimistic=True)
-    guard = _CommitGuard(current)
-    step = Run(deferred, commit or functools.partial(_checkpoint, deferred), _nothing)
+    root, memo = aq_base(root), deferred._memo
+    savepoint = transaction_of(root).savepoint(optimistic=True)
+    guard = _CommitGuard(root)
+    step = Run(deferred, commit or functools.partial(_checkpoint, root, deferred), _nothing)
     try:
-        with restored(caller, aq_base(root)) as app, running(step):
+        with restored(caller, root) as app, running(step):
             step.app = app
             result = payload.dump_result(work(step))
         # crash point 4: the call has run in a request that is not committed; it never ran.
@@ -123,10 +123,10 @@ def _roll_back(savepoint, error):
         ) from error
 
 
-def _checkpoint(deferred, memo):
+def _checkpoint(root, deferred, memo):
     """Nothing is sure before the transaction is committed."""
     kept = payload.dumps(memo, BadResult, 'the memo')
-    transaction.savepoint(optimistic=True)
+    transaction_of(root).savepoint(optimistic=True)
     deferred.checkpoint(kept)
 
 
@@ -135,14 +135,15 @@ def _nothing(progress):
 
 
 class _CommitGuard:
-    """Refuses commits of one transaction while it is up."""
+    """Refuses commits of one transaction, that of the application root, while it is up."""
 
-    def __init__(self, current):
-        self._transaction = current
-        self._doomed = current.isDoomed()
+    def __init__(self, root):
+        self._root = root
+        self._transaction = transaction_of(root)
+        self._doomed = self._transaction.isDoomed()
         self._up = True
         self._refused = False
-        current.addBeforeCommitHook(self._refuse)
+        self._transaction.addBeforeCommitHook(self._refuse)
 
     def _refuse(self):
         if self._up:
@@ -154,8 +155,9 @@ class _CommitGuard:
 
         What is left of it is half of what the request did: it can't be committed either.
         """
-        if self._refused or transaction.get() is not self._transaction:
-            transaction.get().doom()
+        current = transaction_of(self._root)
+        if self._refused or current is not self._transaction:
+            current.doom()
             raise CommitRefused(
                 'a call that ran inside a request has committed or aborted its transaction')
         if self._transaction.isDoomed() and not self._doomed:

@@ -152,9 +152,12 @@ def _own_key(call):
                  call.session))
 
 
-def transaction_of(deferred):
-    """The transaction in which it is changed now: its connection may have a manager of its own."""
-    jar = deferred._p_jar
+def transaction_of(thing):
+    """The transaction in which a persistent object, unwrapped, is changed now.
+
+    Its connection may have a transaction manager of its own.
+    """
+    jar = thing._p_jar
     return (transaction.manager if jar is None else jar.transaction_manager).get()
 
 

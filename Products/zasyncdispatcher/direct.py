@@ -11,7 +11,7 @@ import functools
 import logging
 import random
 
-import transaction
+from Acquisition import aq_base
 from transaction.interfaces import TransientError
 
 from Products.zasync import clock
@@ -23,6 +23,7 @@ from Products.zasync.direct import outcome_of
 from Products.zasync.direct import undo
 from Products.zasync.failure import Failure
 from Products.zasync.failure import one_line
+from Products.zasync.putting import transaction_of
 
 
 log = logging.getLogger('zasync.direct')
@@ -50,7 +51,7 @@ def run(root, call, names):
     Raises TransientErrors of the call, of which nothing is left then, and CommitRefused when
     it tried to commit or abort the transaction of the request: then the request must fail.
     """
-    savepoint = transaction.savepoint(optimistic=True)
+    savepoint = transaction_of(aq_base(root)).savepoint(optimistic=True)
     try:
         return _run(root, call, names)
     except TransientError:  # its series would be held, and members that have ended were run

@@ -59,6 +59,20 @@ def test_a_call_that_runs_in_a_request_fails(app, zad, error):
     assert (app._before, app._after, marks(app)) == ('of the request', 'the request goes on', None)
 
 
+def test_a_failed_call_is_undone_whatever_transaction_manager_its_connection_has(app, zad):
+    own = transaction.TransactionManager()
+    connection = app._p_jar.db().open(own)
+    root = connection.root()['Application']
+    root._before = 'of the caller'
+    _, deferred = root.asynchronous_call_dispatcher.putCall(
+        'zope_call', jobs.mark_and_fail, 'half', 'ValueError')
+    assert deferred.state == 'failed'
+    own.commit()
+    connection.close()
+    transaction.begin()
+    assert (app._before, marks(app)) == ('of the caller', None)
+
+
 def test_what_a_call_stores_that_has_no_pickle_fails_the_commit_of_the_request(app, zad):
     zad.putCall('zope_call', jobs.store_lambda, 'half')
     with pytest.raises(Exception, match='pickle'):
