@@ -1,6 +1,7 @@
 """Running calls in the put itself, for tests: what beat and thread of a worker do, in one.
 
-Imports: callbacks, direct, security, running, options, failure, policy, clock, interfaces.
+Imports: callbacks, direct, putting, security, running, options, failure, policy, clock,
+interfaces.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from .interfaces import ACCEPTED
 from .interfaces import CALLBACK
 from .interfaces import IAsynchronousCallManager
 from .options import class_names
+from .putting import after_put
 from .running import no_checkpoint
 from .security import apart
 
@@ -66,9 +68,6 @@ class AtOnce(threading.local):
         if manager is not None:
             self._managers[queue] = manager
         of_transaction(self)[queue] = self._managers[queue]
-        self._run_waiting()
-
-    def _run_waiting(self) -> None:
         if not self._busy:
             with self._at_work():
                 while self._run_next():
@@ -112,7 +111,7 @@ class AtOnce(threading.local):
         with self._at_work():
             self._call_back(manager.getPhysicalRoot(), deferred)
         queue.file(deferred, manager.rotation_period)
-        self._run_waiting()
+        after_put(queue, manager)  # the callback may have put something
 
     def _work(self, queue: Any, root: Any, deferred: Deferred) -> BaseException | None:
         """Run its plugin; → the exception it raised, or None."""

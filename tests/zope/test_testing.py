@@ -285,6 +285,14 @@ def test_what_a_callback_puts_runs_after_it(zam):
         assert zam.lenNewCalls() == 0
 
 
+def test_a_callback_added_after_the_block_has_nothing_else_run(zam):
+    with eager():
+        deferred = zam.putCall('echo', 1)
+    other = zam.putCall('echo', 2)
+    assert deferred.addCallbacks(double).result == 2
+    assert other.state == 'new'
+
+
 def add_to_itself():
     from Products.zasync.running import current
     current().app.zam.getDeferred(current().id).addCallbacks(mark_it)
