@@ -250,6 +250,8 @@ class AsynchronousCallManager(ManagerPages, CallPages, PeriodicPages, SimpleItem
         changed = self.paused != paused
         if changed:
             self.paused = paused
+            if not paused:
+                putting.after_put(self.queue, self)
         return int(changed)
 
     @zpublish(False)

@@ -26,9 +26,9 @@ NO_SERIAL = b'\0' * 8
 class StandIn:
     """What stands in for workers in tests, see `testing`; elsewhere nothing does.
 
-    serve -- callable(queue, manager or None), called after each put. While there is one each
-    manager counts as having a living worker. plugins -- names of what that worker offers
-    beyond what the managers know already.
+    serve -- callable(queue, manager or None), called after each put, and when a pause ends. While
+    there is one each manager counts as having a living worker. plugins -- names of what that
+    worker offers beyond what the managers know already.
     """
 
     serve: Callable[..., Any] | None = None
@@ -36,7 +36,7 @@ class StandIn:
 
 
 def after_put(queue, manager=None):
-    """A call has been put to `queue`, its callbacks included; `manager` if that is known."""
+    """A call has been put to `queue`, its callbacks included, or may run; `manager` if known."""
     if StandIn.serve is not None:
         StandIn.serve(queue, manager)
 

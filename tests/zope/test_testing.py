@@ -186,9 +186,8 @@ def test_a_call_with_callbacks_that_has_expired_is_not_run(app, zam, now):
         zam.pause()
         deferred = zam.putCallWith(Options(expires=HOUR), 'zope_call', jobs.mark, 'late')
         deferred.addCallbacks(None, tell)
-        zam.resume()
         now.time += HOUR.total_seconds()
-        zam.putCall('echo', 1)
+        zam.resume()
     assert deferred.result == 'it failed: the call had expired before a worker took it'
     assert marks(app) is None
 
@@ -199,7 +198,6 @@ def test_a_call_that_a_callback_has_failed_goes_on_there_when_it_is_retried(zam)
         zam.pause()
         deferred = zam.putCall('work').addCallbacks('python: result / home.divisor')
         zam.resume()
-        zam.putCall('echo', 1)
         assert deferred.state == 'failed'
         zam.aq_parent.divisor = 5
         assert zam.retry(deferred.id) == 1
@@ -270,7 +268,6 @@ def test_a_callback_added_to_a_call_that_waits_once_more_waits_with_it(zam):
         deferred.addCallbacks(None, tell)
         assert deferred.state == 'new'
         zam.resume()
-        zam.putCall('echo', 1)
     assert deferred.result == 'it failed: no'
 
 
@@ -406,6 +403,18 @@ def test_a_paused_manager_runs_nothing(zam):
     zam.pause()
     with eager():
         assert zam.putCall('echo', 1).state == 'new'
+
+
+@pytest.mark.parametrize('at_commit', [False, True])
+def test_calls_run_when_their_manager_is_resumed(zam, at_commit):
+    with eager(at_commit=at_commit):
+        zam.pause()
+        deferred = zam.putCall('echo', 1)
+        transaction.commit()
+        assert deferred.state == 'new'
+        zam.resume()
+        transaction.commit()
+        assert deferred.state == 'resolved'
 
 
 def test_a_call_of_a_paused_manager_expires(zam, now):
