@@ -10,6 +10,7 @@ from Products.zasync.errors import CommitRefused
 from Products.zasync.failure import name_of
 from Products.zasync.failure import text_of
 from Products.zasync.putting import note_commit
+from Products.zasync.savepoints import Savepoint
 
 from .away import is_away
 from .fence import second_connections
@@ -33,7 +34,7 @@ class Watch:
     def save(self):
         """What was done so far stays, whatever the next call does. Raises Unfit."""
         try:
-            self._savepoint = transaction.savepoint(optimistic=True)
+            self._savepoint = Savepoint(transaction.get())
         except Exception as error:
             if is_away(error):
                 raise

@@ -6,7 +6,7 @@ commit inside. The code has its own security context (the caller's user, not the
 caller's stack with its proxy roles) and its own bare request: it can neither redirect
 nor expire the cookies of the real one.
 
-Imports: callbacks, putting, security, running, payload, failure, clock, errors.
+Imports: callbacks, putting, security, running, payload, savepoints, failure, clock, errors.
 """
 
 import contextlib
@@ -28,6 +28,7 @@ from .failure import text_of
 from .putting import transaction_of
 from .running import Run
 from .running import running
+from .savepoints import Savepoint
 from .security import restored
 
 
@@ -76,7 +77,7 @@ def inside(root, deferred, caller, work, commit=None):
     transaction must not go on; after the latter it can't.
     """
     root, memo = aq_base(root), deferred._memo
-    savepoint = transaction_of(root).savepoint(optimistic=True)
+    savepoint = Savepoint(transaction_of(root))
     guard = _CommitGuard(root)
     step = Run(deferred, commit or functools.partial(_checkpoint, root, deferred), _nothing)
     try:
@@ -112,7 +113,8 @@ def _roll_back(savepoint, error):
     """Undo what a call did that has raised `error`.
 
     Raises CommitRefused where all or nothing of the transaction can be undone: something takes
-    part in it that knows no savepoints, as connections to SQL databases do.
+    part in it that knows no savepoints, as connections to SQL databases do, or whose savepoints do
+    not bring back all, as a blob's.
     """
     try:
         savepoint.rollback()

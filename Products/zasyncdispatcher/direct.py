@@ -24,6 +24,7 @@ from Products.zasync.direct import undo
 from Products.zasync.failure import Failure
 from Products.zasync.failure import one_line
 from Products.zasync.putting import transaction_of
+from Products.zasync.savepoints import Savepoint
 
 
 log = logging.getLogger('zasync.direct')
@@ -51,7 +52,7 @@ def run(root, call, names):
     Raises TransientErrors of the call, of which nothing is left then, and CommitRefused when
     it tried to commit or abort the transaction of the request: then the request must fail.
     """
-    savepoint = transaction_of(aq_base(root)).savepoint(optimistic=True)
+    savepoint = Savepoint(transaction_of(aq_base(root)))
     try:
         return _run(root, call, names)
     except TransientError:  # its series would be held, and members that have ended were run

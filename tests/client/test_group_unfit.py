@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import pytest
 import transaction
+from ZODB.blob import Blob
 
 from Products.zasync.running import checkpoint
 from tests.client.grouping import assert_apart
@@ -252,6 +253,30 @@ def test_what_can_not_be_rolled_back_makes_all_run_alone(group):
     assert_apart(*deferreds)
     assert states(deferreds) == ['resolved', 'resolved', 'failed', 'resolved']
     assert sent == ['odd']
+
+
+def test_a_blob_that_a_failed_call_has_overwritten_is_as_the_call_before_it_left_it(group):
+    """A connection has one file for it, whatever the number of savepoints."""
+    group.own[0]['blob'] = Blob(b'at first')
+    transaction.commit()
+
+    def write(run, text, fails):
+        with run.app._p_jar.root()['own'][0]['blob'].open('w') as file:
+            file.write(text)
+        if fails:
+            transaction.savepoint(optimistic=True)
+            raise ValueError('no')
+
+    group.actions['write'] = write
+    worker = group.worker()
+    deferreds = [group.put('do', 'write', b'good', False), group.put('odd', 'write', b'bad', True),
+                 *group.put_marks(1)]
+    group.go(worker)
+    assert_apart(*deferreds[:2])
+    assert states(deferreds) == ['resolved', 'failed', 'resolved']
+    assert [len(deferred.attempts) for deferred in deferreds] == [1, 1, 1]
+    with group.own[0]['blob'].open() as file:
+        assert file.read() == b'good'
 
 
 def test_a_commit_that_a_data_manager_refuses_is_the_failure_of_its_call_alone(group):

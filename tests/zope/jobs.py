@@ -49,6 +49,14 @@ def mark_and_fail(text, *error):
     fail(*error)
 
 
+def overwrite_and_fail(name, transient):
+    """Write that blob of the root, store it by a savepoint, and fail, or meet a conflict."""
+    with getattr(getRequest()['PARENTS'][-1], name).open('w') as file:
+        file.write(b'of the call')
+    transaction.savepoint(optimistic=True)
+    raise Again('no') if transient else ValueError('no')
+
+
 def mark_and_transient(text):
     """Leave a mark, then meet a conflict."""
     mark(text)

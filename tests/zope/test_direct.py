@@ -5,7 +5,9 @@ import transaction
 from AccessControl import getSecurityManager
 from AccessControl.SecurityManagement import newSecurityManager
 from Acquisition import Implicit
+from transaction.interfaces import DoomedTransaction
 from transaction.interfaces import TransactionFailedError
+from ZODB.blob import Blob
 from zope.globalrequest import clearRequest
 from zope.globalrequest import getRequest
 from zope.globalrequest import setRequest
@@ -124,6 +126,25 @@ def test_the_request_fails_with_a_call_that_can_not_be_undone_alone(app, zad):
         transaction.commit()
     transaction.abort()
     assert (app._before, marks(app)) == ('of the request', None)
+
+
+@pytest.mark.parametrize('transient', [False, True])
+def test_a_request_is_not_committed_with_a_blob_that_a_failed_call_has_overwritten(
+        app, zad, transient):
+    app._before = Blob(b'at first')
+    transaction.commit()
+    with app._before.open('w') as file:
+        file.write(b'of the request')
+    with pytest.raises(jobs.Again if transient else CommitRefused) as refusal:
+        zad.putCall('zope_call', jobs.overwrite_and_fail, '_before', transient)
+    if not transient:
+        assert '(ValueError: no), and what it did can not be undone alone: a blob' in str(
+            refusal.value)
+    with pytest.raises(DoomedTransaction):
+        transaction.commit()
+    transaction.abort()
+    with app._before.open() as file:
+        assert file.read() == b'at first'
 
 
 def test_a_transient_error_goes_to_the_publisher(app, zad):
