@@ -9,6 +9,7 @@ from transaction._transaction import Status
 from Products.zasync.errors import CommitRefused
 from Products.zasync.failure import name_of
 from Products.zasync.failure import text_of
+from Products.zasync.putting import Kept
 from Products.zasync.putting import note_commit
 from Products.zasync.savepoints import Savepoint
 
@@ -41,6 +42,7 @@ class Watch:
             raise Unfit(f'what it changed can not be stored ({name_of(type(error))}: '
                         f'{text_of(error)})') from error
         self._hooks = self._count_hooks()
+        self._data = self._kept_data()
         self._guarded = {each: dict(each._readCurrent) for each in self._connections()}
 
     def refuse_checkpoint(self, memo):
@@ -57,6 +59,8 @@ class Watch:
             raise Unfit('it makes checkpoints')
         if self._count_hooks() != self._hooks:
             raise Unfit('it has something called at the end of its transaction')
+        if self._kept_data() != self._data:
+            raise Unfit('it keeps something with its transaction, for all that is done there')
         if second_connections(current, self._connection):
             raise Unfit('it changes a database through two connections')
         for resource in current._resources:
@@ -82,6 +86,11 @@ class Watch:
 
     def _connections(self):
         return self._connection.connections.values()
+
+    def _kept_data(self):
+        """What others' code keeps for as long as the transaction lasts, by the ids of its keys."""
+        kept = getattr(self._transaction, '_data', {})
+        return {key: id(value) for key, value in kept.items() if type(value) is not Kept}
 
     def _count_hooks(self):
         current = self._transaction

@@ -15,10 +15,6 @@ Imports: deferred, expression, builtin, security, running, putting, payload, opt
 clock, errors.
 """
 
-from typing import Any
-
-import transaction
-
 from . import clock
 from . import expression
 from . import payload
@@ -33,6 +29,7 @@ from .errors import told
 from .errors import ZAsyncError
 from .failure import Failure
 from .options import bare
+from .putting import kept_by
 from .running import current
 from .running import is_own
 from .security import capture
@@ -77,12 +74,12 @@ def go_on_by(deferred, continuation):
     deferred that is stored forgets it when a savepoint is rolled back.
     """
     deferred._v_continue = continuation
-    of_transaction(go_on_by)[deferred] = continuation
+    kept_by(go_on_by)[deferred] = continuation
 
 
 def _continuation(deferred):
     kept = getattr(deferred, '_v_continue', None)
-    return of_transaction(go_on_by).get(deferred) if kept is None else kept
+    return kept_by(go_on_by).get(deferred) if kept is None else kept
 
 
 def _call_at_once(deferred, success, failure, caller):
@@ -108,7 +105,7 @@ def _follower(deferred, caller):
 
     Calls that share the transaction have one each, as if it were their own.
     """
-    ours = of_transaction(_follower, putting.transaction_of(deferred))
+    ours = kept_by(_follower, putting.transaction_of(deferred))
     key = deferred.id, current()
     id, found = ours.get(key, (None, None))
     # A savepoint that was rolled back may have taken it out of its lane.
@@ -116,17 +113,6 @@ def _follower(deferred, caller):
         found = _new_follower(deferred, caller)
         ours[key] = found.id, found
     return found
-
-
-def of_transaction(owner: object, shared: Any = None) -> dict[Any, Any]:
-    """A mapping that `owner` keeps for a transaction, by default this thread's; empty at first."""
-    shared = shared or transaction.get()
-    try:
-        kept: dict[Any, Any] = shared.data(owner)
-    except KeyError:
-        kept = {}
-        shared.set_data(owner, kept)
-    return kept
 
 
 def _new_follower(deferred, caller):

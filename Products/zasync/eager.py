@@ -21,7 +21,6 @@ import transaction
 from . import callbacks
 from . import clock
 from . import policy
-from .callbacks import of_transaction
 from .direct import FATAL
 from .direct import inside
 from .failure import Failure
@@ -32,6 +31,7 @@ from .interfaces import CALLBACK
 from .interfaces import IAsynchronousCallManager
 from .options import class_names
 from .putting import after_put
+from .putting import kept_by
 from .running import no_checkpoint
 from .security import apart
 
@@ -67,7 +67,7 @@ class AtOnce(threading.local):
                 return
         if manager is not None:
             self._managers[queue] = manager
-        of_transaction(self)[queue] = self._managers[queue]
+        kept_by(self)[queue] = self._managers[queue]
         if not self._busy:
             with self._at_work():
                 while self._run_next():
@@ -83,7 +83,7 @@ class AtOnce(threading.local):
 
     def _run_next(self) -> bool:
         transaction.savepoint(optimistic=True)  # new objects get their ids
-        for queue, manager in list(of_transaction(self).items()):
+        for queue, manager in list(kept_by(self).items()):
             slots = 0 if manager.paused else 1
             for deferred in queue.take_in_and_claim(
                     'eager', clock.SYSTEM.now(), slots, manager.rotation_period):

@@ -161,16 +161,31 @@ def transaction_of(thing):
     return (transaction.manager if jar is None else jar.transaction_manager).get()
 
 
+class Kept(dict[Any, Any]):
+    """What code of ours keeps with a transaction: it knows of rollbacks, and that calls share it.
+    """
+
+
+def kept_by(owner: object, current: Any = None) -> Kept:
+    """What `owner` keeps with a transaction, by default this thread's; empty at first."""
+    current = current or transaction.get()
+    try:
+        kept: Kept = current.data(owner)
+    except KeyError:
+        kept = Kept()
+        current.set_data(owner, kept)
+    return kept
+
+
 def _watch_commit(deferred):
     """Have the end of this transaction tell us of our lane and of the storage's clock; once."""
-    current, entry = transaction_of(deferred), (deferred, deferred._p_serial)
-    try:
-        current.data(_watch_commit).append(entry)
-    except KeyError:
-        put = [entry]
-        current.set_data(_watch_commit, put)
+    current = transaction_of(deferred)
+    kept = kept_by(_watch_commit, current)
+    if not kept:
+        kept['put'] = []
         # crash point 2, at the vote: as 1; the servers drop what was voted for.
-        current.addAfterCommitHook(note_commit, (put,))
+        current.addAfterCommitHook(note_commit, (kept['put'],))
+    kept['put'].append((deferred, deferred._p_serial))
 
 
 def note_commit(committed, put):

@@ -3,7 +3,7 @@
 `eager` runs calls in the put, or right after the commit; `make_worker` makes a worker whose
 beats the test makes, with a clock it moves. docs/testing.rst shows both.
 
-Imports: eager, callbacks, putting, options, clock, interfaces; zasync_client, which is above us,
+Imports: eager, putting, options, clock, interfaces; zasync_client, which is above us,
 inside functions only.
 """
 
@@ -27,12 +27,12 @@ from Acquisition import aq_base
 from transaction._transaction import Status
 
 from . import clock
-from .callbacks import of_transaction
 from .clock import ManualClock
 from .eager import AtOnce
 from .eager import manager_of
 from .interfaces import IAsynchronousCallManager
 from .options import Retry
+from .putting import kept_by
 from .putting import StandIn
 
 
@@ -127,7 +127,7 @@ class _AtCommit:
                 return
         if manager is not None:
             self._places[queue] = manager.getPhysicalRoot(), manager.getPhysicalPath()
-        touched = of_transaction(self)
+        touched = kept_by(self)
         if not touched:
             transaction.get().addAfterCommitHook(self._after_commit, (touched,))
         touched[queue] = self._places[queue]

@@ -133,6 +133,14 @@ def stores_what_has_no_pickle(run, sent):
     run.app._p_jar.root()['own'][19]['odd'] = lambda: None
 
 
+def keeps_for_its_transaction(run, sent):
+    """As code does that has something made once a transaction: what its user may, for example."""
+    try:
+        transaction.get().data(ALONE)
+    except KeyError:
+        transaction.get().set_data(ALONE, run.id)
+
+
 def savepoint_fails(run, sent):
     run.app._p_jar.root()['own'][19]['odd'] = lambda: None
     with suppress(Exception):
@@ -153,6 +161,7 @@ ALONE = {
     begins: 'resolved', dooms: 'failed', makes_a_checkpoint: 'resolved',
     makes_a_checkpoint_and_hides_it: 'resolved', calls_before_commit: 'resolved',
     calls_after_commit: 'resolved', calls_before_abort: 'resolved',
+    keeps_for_its_transaction: 'resolved',
     calls_after_abort: 'resolved', joins_without_savepoints: 'resolved',
     stores_what_has_no_pickle: 'failed', savepoint_fails: 'failed',
     changes_through_another_connection: 'failed', commits_through_another_connection: 'failed'}
