@@ -106,6 +106,7 @@ setup(
         'zope.lifecycleevent',
         'zope.processlifetime',
         'zope.publisher',
+        'zope.security',
     ],
     extras_require={
         'mail': MAIL,

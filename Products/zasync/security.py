@@ -30,6 +30,10 @@ from zope.globalrequest import setRequest
 from zope.i18n.interfaces import IUserPreferredLanguages
 from zope.publisher.browser import BrowserLanguages
 from zope.publisher.browser import setDefaultSkin
+from zope.security.management import endInteraction
+from zope.security.management import newInteraction
+from zope.security.management import queryInteraction
+from zope.security.management import thread_local
 from ZPublisher.BaseRequest import RequestContainer
 from ZPublisher.HTTPRequest import HTTPRequest
 from ZPublisher.HTTPResponse import HTTPResponse
@@ -179,7 +183,7 @@ def restored(caller, app):
 
     caller -- a Caller. app -- the application root, without a request.
 
-    What the thread had before (user, request, site) is put back at the end, so
+    What the thread had before (user, request, site, interaction) is put back at the end, so
     this serves the worker and a run inside somebody's request alike.
     Raises CallerGone, before the body, if the user or its folder is gone.
     """
@@ -198,6 +202,8 @@ def restored(caller, app):
             request['AUTHENTICATED_USER'] = user
             setRequest(request)
             setSite(_find_site(caller, wrapped))
+            # What asks zope.security what the user may is told whom this code runs as.
+            newInteraction()
             yield wrapped
         finally:
             # Closing first: somebody may listen to it, and clear the request of the thread.
@@ -219,11 +225,18 @@ def apart():
 
 @contextmanager
 def _put_back():
-    """At the end of the body the thread has the user, request and site that it had before."""
+    """At the end of the body the thread has the user, request and site that it had before, and its
+    interaction, of which there is none in between.
+    """
     manager, request, site = getSecurityManager(), getRequest(), getSite()
+    interaction = queryInteraction()
+    endInteraction()
     try:
         yield
     finally:
+        endInteraction()
+        if interaction is not None:
+            thread_local.interaction = interaction
         setSecurityManager(manager)
         setSite(site)
         if request is None:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import transaction
 from OFS.SimpleItem import SimpleItem
+from zope.security import checkPermission
 
 from Products.zasync import allow_value
 from Products.zasync import groupable
@@ -26,6 +27,11 @@ def root():
 def add(a, b):
     """A sum."""
     return a + b
+
+
+def may(permission):
+    """Whether the caller has that permission at the root, as zope.security tells."""
+    return bool(checkPermission(permission, current().app))
 
 
 def keywords(**kwargs):

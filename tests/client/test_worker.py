@@ -88,6 +88,17 @@ def test_the_caller_may_not_do_what_the_call_does(site):
     assert site.app.title != 'bob was here'
 
 
+def test_zope_security_tells_what_the_caller_may_as_in_a_request(site):
+    site.start_worker(threads=1)
+    calls = []
+    for user_id in ('boss', 'bob', None):
+        site.become(user_id)
+        calls.append(site.put('zope_call', jobs.may, 'zope2.ViewManagementScreens'))
+    site.ended(*calls)
+    assert [(call.result, call.failure) for call in calls] == [
+        (True, None), (False, None), (False, None)]
+
+
 def test_a_call_raises_an_exception(site):
     site.start_worker()
     deferred = site.put('zope_call', jobs.fail_after_effect, 'half')

@@ -26,6 +26,9 @@ from zope.interface import Interface
 from zope.interface.registry import Components as PersistentComponents
 from zope.publisher.browser import BrowserLanguages
 from zope.publisher.interfaces.http import IHTTPRequest
+from zope.security.management import endInteraction
+from zope.security.management import newInteraction
+from zope.security.management import queryInteraction
 from zope.traversing.interfaces import BeforeTraverseEvent
 from zope.traversing.interfaces import IBeforeTraverseEvent
 
@@ -447,6 +450,8 @@ def test_what_the_thread_had_before_is_put_back_also_after_errors(site, app, bar
     setRequest(app.REQUEST)
     setSite(None)
     before = getSecurityManager()
+    newInteraction()
+    interaction = queryInteraction()
     closed = []
     try:
         with restored(Caller('bob', ('', 'acl_users')), bare) as wrapped:
@@ -454,6 +459,9 @@ def test_what_the_thread_had_before_is_put_back_also_after_errors(site, app, bar
             inner._hold(OnClose(closed))
             newSecurityManager(None, SpecialUsers.system)
             clearRequest()
+            assert queryInteraction() not in (None, interaction)
+            endInteraction()
+            newInteraction()
             if error is not None:
                 raise error()
     except (ValueError, Boom, KeyboardInterrupt) as caught:
@@ -462,10 +470,12 @@ def test_what_the_thread_had_before_is_put_back_also_after_errors(site, app, bar
         assert getSecurityManager() is before
         assert getRequest() is app.REQUEST
         assert getSite() is None
+        assert queryInteraction() is interaction
         assert closed == [True]
         assert app.REQUEST.get('PARENTS')
     finally:
         clearRequest()
+        endInteraction()
 
 
 class OnClose:
@@ -489,6 +499,12 @@ def test_what_the_thread_had_before_is_put_back_if_the_caller_is_gone(site, app,
         assert getRequest() is app.REQUEST
     finally:
         clearRequest()
+
+
+def test_a_call_leaves_no_interaction_to_a_thread_that_had_none(site, bare):
+    with restored(Caller('bob', ('', 'acl_users')), bare):
+        assert queryInteraction() is not None
+    assert queryInteraction() is None
 
 
 def test_a_run_inside_a_run_restores_the_outer_one(site, bare):
