@@ -85,10 +85,16 @@ class StorageClock:
     seen at our last commit, is all we need to tell the age of a record that a
     third host wrote, whatever the clocks of all three say. It is an estimate:
     good enough to choose a manager, never used to declare a worker dead.
+
+    A clock that is set back stands still, for a storage: its commits come no sooner
+    than the last one. That is seen by the commits of others.
     """
 
     def __init__(self) -> None:
         self._offset: float | None = None
+        #: The last transaction that was there when we looked, and when that was; monotonic.
+        self._last: bytes = b''
+        self._looked_at: float = 0.0
 
     def observe(self, serial: bytes | None, monotonic: float) -> None:
         """Learn from a commit of our own.
@@ -98,8 +104,9 @@ class StorageClock:
         our clock does not matter.
         """
         stamped = serial_seconds(serial)
-        if stamped:  # a record that was not loaded again tells nothing
+        if serial and stamped:  # a record that was not loaded again tells nothing
             self._offset = stamped - monotonic
+            self._last, self._looked_at = max(serial, self._last), monotonic
 
     def now(self, monotonic: float, last_serial: bytes | None) -> float:
         """The storage's time in POSIX seconds.
@@ -109,7 +116,15 @@ class StorageClock:
         committed anything that is all there is, and a dead worker may look alive.
         """
         last = serial_seconds(last_serial)
-        return last if self._offset is None else max(monotonic + self._offset, last)
+        if self._offset is None:
+            return last
+        if last_serial:
+            # By serials: seconds do not tell two of them apart that came so soon.
+            if last_serial > self._last:  # it was made after our last look
+                self._offset = min(self._offset, last - self._looked_at)
+            if last_serial >= self._last:  # else somebody has looked who began later
+                self._last, self._looked_at = last_serial, monotonic
+        return max(monotonic + self._offset, last)
 
     def ahead_of(self, clock: Clock) -> float | None:
         """Seconds that the storage's clock is ahead of that one, of this process.

@@ -47,6 +47,24 @@ def test_a_clock_that_was_set_is_learned_anew_at_the_next_commit(skew):
         STORAGE + 70, abs=0.001)
 
 
+def test_a_storage_whose_clock_was_set_back_is_no_later_than_what_others_commit_there():
+    """Its commits are stamped a moment after the last one until the clock has come so far."""
+    learned, last = clock.StorageClock(), TimeStamp(serial(STORAGE))
+    learned.observe(last.raw(), 0.0)
+    for number in range(1, 1_000):
+        last = last.laterThan(last)
+        assert learned.now(10.0 * number, last.raw()) - last.timeTime() <= 10.001
+
+
+def test_a_storage_is_as_late_as_ever_whatever_others_commit_there():
+    learned = clock.StorageClock()
+    learned.observe(serial(STORAGE), 0.0)
+    for looked_at, last in [(5, 3), (5, 5), (40, 3), (40, 39.5), (90, 41), (3_600, 41),
+                            (3_601, 3_600.5), (9_999, 3_600.5)]:
+        found = learned.now(float(looked_at), serial(STORAGE + last))
+        assert found == pytest.approx(STORAGE + looked_at, abs=0.001)
+
+
 def test_the_storage_is_never_earlier_than_its_last_commit():
     learned = clock.StorageClock()
     assert learned.now(STORAGE - 3_600, serial(STORAGE)) == pytest.approx(STORAGE, abs=0.001)

@@ -1,10 +1,12 @@
 """The dispatcher: which manager, who lives, and what happens when nobody does."""
 
 import datetime
+import time
 from collections import Counter
 
 import pytest
 import transaction
+from persistent.TimeStamp import TimeStamp
 from zope.interface.verify import verifyObject
 
 from Products.zasync import clock
@@ -213,6 +215,23 @@ def test_max_idle_time_says_how_old_a_sign_of_life_may_be(zad, skewed, now, idle
     now.time = pulse_at + 80
     zad.manage_changeProperties(max_idle_time=float(idle))
     assert zad.load_of(zad.zam2).alive is alive
+
+
+def test_workers_live_on_when_the_storages_clock_was_set_back(zad, site, now):
+    """Until it has come so far again its commits are stamped a moment after the last one."""
+    seconds = clock.serial_seconds(site.db.lastTransaction())
+    ahead = TimeStamp(*time.gmtime(seconds + 7_200)[:6]).raw()
+    site.db.storage.changes._ltid = ahead
+    zad.zam1.putCall(*CALL)
+    transaction.commit()
+    for _ in range(30):
+        now.time += 10
+        beat(zad.zam1)
+        transaction.commit()
+        assert zad.load_of(zad.zam1).alive
+    assert clock.serial_seconds(zad.zam1.queue.pulse._p_serial) < clock.serial_seconds(ahead) + 1
+    now.time += 61
+    assert not zad.load_of(zad.zam1).alive
 
 
 def test_historic_defect_2_a_healthy_worker_is_not_refused_for_want_of_pings(zad):
