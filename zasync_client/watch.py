@@ -61,6 +61,8 @@ class Watch:
             raise Unfit('it has something called at the end of its transaction')
         if self._kept_data() != self._data:
             raise Unfit('it keeps something with its transaction, for all that is done there')
+        if self._savepoint.is_overwritten():
+            raise Unfit('it has stored by a savepoint of its own a blob that was stored before')
         if second_connections(current, self._connection):
             raise Unfit('it changes a database through two connections')
         for resource in current._resources:

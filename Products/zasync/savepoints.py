@@ -31,10 +31,14 @@ class Savepoint:
         BlobOverwritten: all but a blob is as it was. The transaction can't be committed any more.
         """
         self._savepoint.rollback()
-        if any(_state(path) != before for path, before in self._files.items()):
+        if self.is_overwritten():
             self._transaction.doom()
             raise BlobOverwritten('a blob that was written before has been overwritten, and a '
                                   'savepoint of its own has stored that')
+
+    def is_overwritten(self):
+        """Whether a later savepoint has stored what a blob got since, rolled back or not."""
+        return any(_state(path) != before for path, before in self._files.items())
 
 
 def _blob_files(current):
