@@ -56,7 +56,9 @@ class _Part(email.message.Message):
         """The parser found a header; the first of a name counts."""
         if name.lower() in ('content-type', 'content-disposition',
                             'content-transfer-encoding') and name not in self:
-            parameters = value[:HEADER_LENGTH].split(';')[:PARAMETERS_MOST]
+            # Of other bytes than ASCII the parser makes what it takes for no text.
+            value = decode_bytes(value[:HEADER_LENGTH].encode('ascii', 'surrogateescape'))
+            parameters = value.split(';')[:PARAMETERS_MOST]
             # The parser leaves spaces and folds around it, and knows no encoding by such a name.
             super().set_raw(name, ';'.join(parameters).strip())
 

@@ -135,6 +135,15 @@ def test_a_file_without_a_name_is_named_by_its_kind():
     assert names[2].startswith('a/b [cd') and len(names[2]) == bodytext.NAME_LENGTH
 
 
+@pytest.mark.parametrize('charset', ['utf-8', 'latin-1'])
+@pytest.mark.parametrize('header', [
+    'Content-Type: application/pdf; name="r\xe9sum\xe9.pdf"',
+    'Content-Disposition: attachment;\r\n filename="r\xe9sum\xe9.pdf"'])
+def test_a_name_of_a_file_whose_charset_is_not_said_is_read(header, charset):
+    raw = mixed(FOOTER, header.encode(charset) + b'\r\n\r\n%PDF')
+    assert bodytext.readable_text(raw) == ('The list.', ['r\xe9sum\xe9.pdf'])
+
+
 def test_an_alternative_that_is_not_shown_is_no_file():
     raw = mixed(FOOTER, b'Content-Type: text/x-amp-html\r\n\r\nx', LETTER)
     assert bodytext.readable_text(raw.replace(b'/mixed', b'/alternative')) == ('The list.', [])
