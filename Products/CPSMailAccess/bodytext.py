@@ -198,9 +198,15 @@ def _file_name(part):
     return decode_text(str(name))[:NAME_LENGTH]
 
 
-#: Elements whose content is not for reading, and those that begin a line.
+#: Elements whose content is not for reading, those that begin a line, and those in one line that
+#: stand apart.
 _HIDDEN = {'script', 'style', 'title', 'head'}
-_LINES = {'p', 'br', 'div', 'tr', 'li', 'h1', 'h2', 'h3', 'table'}
+_LINES = set('''
+    address article aside blockquote br caption center dd details div dl dt fieldset figcaption
+    figure footer form h1 h2 h3 h4 h5 h6 header hr legend li main nav ol option p pre section
+    summary table tbody tfoot thead tr ul
+'''.split())
+_CELLS = {'td', 'th'}
 _TAG_NAME = re.compile('/?([a-z][a-z0-9]*)|[!?]', re.IGNORECASE)
 _ENDS = {name: re.compile('</%s' % name, re.IGNORECASE) for name in _HIDDEN}
 _ENDS['!--'] = re.compile('-->')
@@ -229,7 +235,8 @@ def strip_tags(markup):
                 break
             place = start + 1
             continue
-        words.append(markup[place:start])
+        if start > place:
+            words.append(markup[place:start])
         element = (name[1] or '').lower()
         comment = after('!--', start + 4) if markup.startswith('<!--', start) else None
         hidden = after(element, name.end()) if element in _HIDDEN and markup[start + 1] != '/' \
@@ -246,6 +253,9 @@ def strip_tags(markup):
             break
         if element in _LINES:
             words.append('\n')
+        elif element in _CELLS and markup[start + 1] != '/' and words \
+                and not words[-1][-1].isspace():
+            words.append(' ')
     try:
         text = html.unescape(''.join(words))
     except ValueError:

@@ -1,5 +1,6 @@
 """bodytext: what there is to read in a message, whatever its bytes, and soon."""
 
+import re
 import time
 
 import pytest
@@ -168,9 +169,19 @@ def test_words_of_markup(markup, words):
     assert bodytext.strip_tags(markup) == words
 
 
+@pytest.mark.parametrize('markup, words', [
+    ('<tr><td>Total</td><td>25</td></tr><tr><th>a<th>b', 'Total 25\na b'),
+    ('<tr> <td> a </td>\n<td>b</td>', 'a \nb'), ('<td></td><td>a', 'a'),
+    ('<h4>Title</h4>Text<hr/>more', 'Title\nText\nmore'), ('<pre>a\n  b</pre>c', 'a\n  b\nc'),
+    ('a<blockquote>b</blockquote>c<dl><dt>d<dd>e</dl>f', 'a\nb\nc\nd\ne\nf'),
+    ('<section>a</section><center>b</center>c', 'a\nb\nc'), ('a<b>b</b><small>c</small>', 'abc')])
+def test_words_of_markup_that_stand_apart_are_not_joined(markup, words):
+    assert re.sub('\n+', '\n', bodytext.strip_tags(markup)) == words
+
+
 @pytest.mark.parametrize('drop', [
     '<', '<!--', '<a ', '<![', '<!', '&#', '</', '<a b="', '<script>', '<?', '<script></',
-    '<head>', '<style></styl', '\n '])
+    '<head>', '<style></styl', '\n ', '<td>'])
 def test_markup_without_end_takes_no_time(drop):
     # html.parser took minutes over some of these, in a web thread.
     reads_soon(b'Content-Type: text/html\r\n\r\n' + drop.encode() * (1_000_000 // len(drop)))
