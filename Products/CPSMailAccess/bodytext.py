@@ -210,6 +210,8 @@ _CELLS = {'td', 'th'}
 _TAG_NAME = re.compile('/?([a-z][a-z0-9]*)|[!?]', re.IGNORECASE)
 _ENDS = {name: re.compile('</%s' % name, re.IGNORECASE) for name in _HIDDEN}
 _ENDS['!--'] = re.compile('-->')
+#: What is between the name of an element and its end; a value in quotes may have that sign in it.
+_ATTRIBUTES = re.compile(r"""(?:[^>=]++|=\s*+(?:"[^"]*+"|'[^']*+')?+)*+""")
 
 
 def strip_tags(markup):
@@ -225,6 +227,16 @@ def strip_tags(markup):
         if found is None:
             endless.add(end)
         return found
+
+    def after_values(name):
+        place = len(markup)
+        if '"' not in endless:
+            place = _ATTRIBUTES.match(markup, name.end()).end()
+        if place < len(markup):
+            return place
+        # Some quote is alone: from here on they count no more.
+        endless.add('"')
+        return markup.find('>', name.end())
 
     while True:
         start = markup.find('<', place)
@@ -247,7 +259,7 @@ def strip_tags(markup):
         elif hidden is not None:
             place = hidden.start()
         elif end >= 0:
-            place = end + 1
+            place = (after_values(name) if element else end) + 1
         else:
             words.append(markup[start:])
             break

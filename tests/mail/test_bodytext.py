@@ -179,9 +179,16 @@ def test_words_of_markup_that_stand_apart_are_not_joined(markup, words):
     assert re.sub('\n+', '\n', bodytext.strip_tags(markup)) == words
 
 
+@pytest.mark.parametrize('markup, words', [
+    ('<img alt="a > b">c', 'c'), ("<a title = 'x>y' href=z>c</a>", 'c'),
+    ("<p class=don't>it's</p>", "it's"), ('<a b="c>d</a>', 'd'), ('<i a=b"c>d"', 'd"')])
+def test_a_value_of_an_attribute_is_no_word_of_markup(markup, words):
+    assert bodytext.strip_tags(markup) == words
+
+
 @pytest.mark.parametrize('drop', [
     '<', '<!--', '<a ', '<![', '<!', '&#', '</', '<a b="', '<script>', '<?', '<script></',
-    '<head>', '<style></styl', '\n ', '<td>'])
+    '<head>', '<style></styl', '\n ', '<td>', '<a =">" ="', '<a =\'"', '<a =   '])
 def test_markup_without_end_takes_no_time(drop):
     # html.parser took minutes over some of these, in a web thread.
     reads_soon(b'Content-Type: text/html\r\n\r\n' + drop.encode() * (1_000_000 // len(drop)))
