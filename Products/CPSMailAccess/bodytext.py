@@ -187,8 +187,25 @@ def _part_text(part, raw):
     charset = part.get_param('charset')
     if isinstance(charset, tuple):
         charset = charset[2]
-    text = decode_charset(raw, clean(str(charset)) if charset else None)
-    return strip_tags(text) if part.get_content_type() == 'text/html' else text
+    is_html = part.get_content_type() == 'text/html'
+    if charset:
+        charset = clean(str(charset))
+    elif is_html:
+        charset = _said_within(raw)
+    text = decode_charset(raw, charset)
+    return strip_tags(text) if is_html else text
+
+
+def _said_within(markup):
+    """The charset that an HTML text names, unless it is UTF-8 all the same; or None."""
+    found = _META.search(markup, 0, _META_BYTES)
+    if found is None or found[1].lower().startswith(b'utf'):
+        return None
+    try:
+        markup.decode('utf-8')
+    except UnicodeDecodeError:
+        return found[1].decode('ascii')
+    return None
 
 
 def _file_name(part):
@@ -197,6 +214,10 @@ def _file_name(part):
         name = email.utils.collapse_rfc2231_value(name)
     return decode_text(str(name))[:NAME_LENGTH]
 
+
+#: Where an HTML text names its charset, in so many bytes from its beginning.
+_META = re.compile(rb'<meta\b[^>]*?\bcharset\s*=\s*["\']?([a-z0-9._:-]+)', re.IGNORECASE)
+_META_BYTES = 4096
 
 #: Elements whose content is not for reading, those that begin a line, and those in one line that
 #: stand apart.

@@ -41,6 +41,20 @@ def test_html_alone_is_shown_without_tags_and_scripts():
     assert 'Hello you' in text and 'bye & go' in text and 'alert' not in text
 
 
+@pytest.mark.parametrize('meta, raw, text', [
+    ('<meta http-equiv="Content-Type" content="text/html; charset=windows-1251">',
+     '\u043f\u0440\u0438'.encode('cp1251'), '\u043f\u0440\u0438'),
+    ("<META CHARSET='ISO-8859-2'/>", b'\xb3', '\u0142'),
+    # What is UTF-8, or can not be in the charset that it names, was written anew since.
+    ('<meta charset=koi8-r>', b'\xc3\xa9', '\xe9'), ('<meta charset=utf-8>', b'\xe9', '\xe9'),
+    ('<meta charset=utf-16>', b'\xe9', '\xe9'), ('<meta charset=none-such>', b'\xe9', '\xe9')])
+def test_markup_says_its_charset_where_its_header_does_not(meta, raw, text):
+    markup = b'<html><head>' + meta.encode() + b'</head><p>' + raw
+    assert bodytext.readable_text(b'Content-Type: text/html\r\n\r\n' + markup)[0] == text
+    said = b'Content-Type: text/html; charset=latin-1\r\n\r\n' + markup
+    assert bodytext.readable_text(said)[0] == raw.decode('cp1252')
+
+
 def mixed(*parts):
     """A message of those parts, each with a header of its own."""
     return MIXED + b''.join(b'--x\r\n%s\r\n' % part for part in parts) + b'--x--\r\n'
