@@ -43,7 +43,8 @@ _FIELD = re.compile(rb'^([!-9;-~]+)[ \t]*:(.*)$', re.DOTALL)
 _CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+')
 #: Characters that turn the reading direction of what follows: a sender could fake a name.
 _DIRECTION = re.compile('[\u200e\u200f\u202a-\u202e\u2066-\u2069]')
-_WORD = re.compile(r'=\?[^?\s]+\?[bBqQ]\?[^?]*\?=')
+#: An encoded word. A question mark in one is wrong (RFC 2047 4.2), and often there.
+_WORD = re.compile(r'=\?[^?\s]+\?(?:[bB]\?[^?]*|[qQ]\?[^?]*(?:(?<!=)\?(?!=)[^?]*)*)\?=')
 _WORDS = re.compile('(?:%s)+' % _WORD.pattern)
 _BETWEEN_WORDS = re.compile(r'(\?=)\s+(?==\?[^?\s]+\?[bBqQ]\?)')
 

@@ -37,6 +37,8 @@ from Products.CPSMailAccess.values import Envelope
     (b'=?utf-8?b?!!!?=', '=?utf-8?b?!!!?='),
     (b'=?utf-8?q?broken', '=?utf-8?q?broken'),
     (b'=?hex?q?abc?=', 'abc'),
+    (b'=?utf-8?q?What_now??= =?utf-8?q?_a?b?=', 'What now? a?b'),
+    (b'=?utf-8?q?_a =?utf-8?q?b?=', '=?utf-8?q?_a b'),
     (b'caf\xc3\xa9', 'caf\xe9'),
     (b'caf\xe9', 'caf\xe9'),
     (b'a\x00b\x07c\x1b[31m', 'a b c [31m'),
