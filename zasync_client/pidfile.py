@@ -27,8 +27,6 @@ from .errors import NotSo
 #: C's struct flock: type, whence, start, length, process id; elsewhere in another order.
 _FLOCK = 'hhqqi0q' if sys.platform == 'linux' else 'qqihhi'
 _PID = 4 if sys.platform == 'linux' else 2
-_QUESTION = ((fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0) if sys.platform == 'linux'
-             else (0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET, 0))
 
 #: Longest PID file that is read, in bytes.
 LONGEST_BYTES = 10_000
@@ -94,8 +92,8 @@ class PidFile:
         """Hold it until this process ends, and tell that in it.
 
         Raises AlreadyRunning naming another holder, ConfigurationError if the file can't
-        be written, or is that of another configuration's worker. Raises OSError if the disk is
-        full, to be called again.
+        be written, or is that of another configuration's worker, NotSo if what has a lock on it
+        is no worker. Raises OSError if the disk is full, to be called again.
         """
         if self.fd is None:
             self._lock(told)
@@ -116,11 +114,15 @@ class PidFile:
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as reason:
-            found = _holder(fd)
+            found, reader = _holder(fd), _locked_by(fd, fcntl.F_WRLCK)
             os.close(fd)
             if reason.errno not in (errno.EACCES, errno.EAGAIN):
                 raise ConfigurationError(f'the PID file {self.path} can not be locked: '
                                          f'{reason.strerror}') from reason
+            if found is None and reader is not None:
+                raise NotSo(f'the PID file {self.path} can not be locked: process {reader}, which '
+                            'is no worker, has a lock on it, as who may read it can. End that '
+                            'process; who else is to read the file, its mode says') from None
             _refuse_foreign(self.path, found, told.get('configuration'), told.get('target'))
             raise already_running(self.path, found) from None
         self.fd = fd
@@ -193,12 +195,20 @@ def already_running(path, found):
 
 
 def _holder(fd):
-    answer = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack(_FLOCK, *_QUESTION)))
-    kind = answer[0] if sys.platform == 'linux' else answer[3]
-    if kind == fcntl.F_UNLCK:
+    # A lock for reading is no worker's: whoever may read the file can have one.
+    pid = _locked_by(fd, fcntl.F_RDLCK)
+    return None if pid is None else Holder(pid, _told(os.pread(fd, LONGEST_BYTES, 0)))
+
+
+def _locked_by(fd, kind):
+    """The id of the process with a lock that is in the way of one of this kind, or None."""
+    question = ((kind, os.SEEK_SET, 0, 0, 0) if sys.platform == 'linux'
+                else (0, 0, 0, kind, os.SEEK_SET, 0))
+    answer = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack(_FLOCK, *question)))
+    if (answer[0] if sys.platform == 'linux' else answer[3]) == fcntl.F_UNLCK:
         return None
     # The lock of another pid namespace has process id 0, that of another machine a negative one.
-    return Holder(max(0, answer[_PID]), _told(os.pread(fd, LONGEST_BYTES, 0)))
+    return max(0, answer[_PID])
 
 
 def _told(content):

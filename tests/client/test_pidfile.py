@@ -9,6 +9,7 @@ import pytest
 from zasync_client import pidfile
 from zasync_client.errors import AlreadyRunning
 from zasync_client.errors import ConfigurationError
+from zasync_client.errors import NotSo
 from zasync_client.pidfile import Holder
 
 
@@ -82,6 +83,30 @@ def test_a_second_one_is_refused_and_told_who_holds_it(path, holding):
         pidfile.PidFile(path).take()
     assert str(caught.value) == (f'a worker runs already: process {holding.process.pid} on here '
                                  f'starts to serve /zam1 (PID file {path})')
+
+
+READ = '''
+import fcntl, sys
+file = open(sys.argv[1])
+fcntl.lockf(file, fcntl.LOCK_SH)
+print('held', flush=True)
+sys.stdin.read()
+'''
+
+
+def test_who_can_only_read_it_is_taken_for_no_worker(path, holding):
+    """Nor killed in place of one: anybody may have a lock for reading, a backup for example."""
+    reader = subprocess.Popen([sys.executable, '-c', READ, path], text=True,
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        holding.kill()
+        assert reader.stdout.readline() == 'held\n'
+        assert pidfile.holder(path) is None
+        with pytest.raises(NotSo, match=f'process {reader.pid}, which is no worker'):
+            pidfile.PidFile(path).take()
+    finally:
+        reader.communicate('')
+    pidfile.PidFile(path).take()
 
 
 def test_nobody_holds_what_is_not_there_or_is_left_over(path, tmp_path):
