@@ -53,18 +53,29 @@ class Database:
         self._target = target
         self._threads = threads
         self._local = threading.local()
-        self._see_in(db)
-
-    def _see_in(self, db):
-        """The target is in that ZODB.DB, in another one than the root if it is mounted."""
+        #: Where the target is: in another one than the root if it is mounted.
         self._seen_in = db
-        db.setPoolSize(max(db.getPoolSize(), self._threads + 2))
+        #: How many databases have room for the connections of all threads.
+        self._roomy = 0
+        self._make_room()
+
+    def _make_room(self):
+        """A thread keeps a connection to each database that something is mounted from.
+
+        Zope opens those when somebody comes to what is mounted.
+        """
+        databases = list(self._db.databases.values())
+        if len(databases) != self._roomy:
+            for each in databases:
+                each.setPoolSize(max(each.getPoolSize(), self._threads + 2))
+            self._roomy = len(databases)
 
     def connection(self):
         """This thread's connection, opened when first asked for, or after a call has closed it."""
         if getattr(_thread, 'is_spoilt', False):
             _thread.is_spoilt = False
             self.close()
+        self._make_room()
         connection = self._opened()
         if connection is None:
             connection = self._local.connection = self._db.open()
@@ -108,8 +119,8 @@ class Database:
         if not IAsynchronousCallManager.providedBy(found):
             raise BadTarget(f'the target {path} is no asynchronous call manager but '
                             f'{getattr(found, "meta_type", type(found).__name__)!r}')
-        if target is self._target and found._p_jar.db() is not self._seen_in:
-            self._see_in(found._p_jar.db())
+        if target is self._target:
+            self._seen_in = found._p_jar.db()
         return found
 
     def reach(self, clock, stopping):

@@ -5,6 +5,8 @@ import threading
 
 import pytest
 import transaction
+import ZODB
+from ZODB.DemoStorage import DemoStorage
 
 from Products.zasync import lanes
 from Products.zasync import policy
@@ -82,6 +84,28 @@ def test_a_busy_worker_does_not_claim_more_than_it_has_threads(bench, tmp_path):
     bench.step(worker)
     bench.settle(worker)
     assert second.result == 2
+
+
+def test_all_threads_have_room_in_a_database_that_is_opened_after_the_start(caplog):
+    """As Zope opens one when somebody comes to what is mounted from it."""
+    databases, together = {}, threading.Barrier(16)
+    bench = Bench(db=ZODB.DB(DemoStorage(), database_name='main', databases=databases))
+
+    def look(run):
+        together.wait(30)
+        return len(run.app._p_jar.get_connection('mounted').root())
+
+    try:
+        worker = bench.worker(threads=16, plugins=[('look', look)])
+        ZODB.DB(DemoStorage(), database_name='mounted', databases=databases)
+        calls = [bench.put('look') for _ in range(16)]
+        bench.step(worker)
+        bench.settle(worker)
+        assert [call.result for call in calls] == [0] * 16
+    finally:
+        bench.close()
+        databases['mounted'].close()
+    assert 'open connections with a pool_size of 7' not in caplog.text
 
 
 def test_what_no_thread_has_begun_goes_back_as_if_it_had_not_been_claimed(bench):
