@@ -160,10 +160,12 @@ def _run(options):
 
 def _process(name, options):
     from . import process
+    environment = dict(os.environ)
     # `restart` too: a file that can't be used is refused before the worker is stopped.
     config, clock = _configured(options, with_plugins=name != 'stop')
-    waits = (options.wait,) if 'wait' in options else ()
-    return getattr(process, name)(config, *waits, clock)
+    if name == 'stop':
+        return process.stop(config, clock)
+    return getattr(process, name)(config, environment, options.wait, clock)
 
 
 def _logtail(options):

@@ -70,9 +70,11 @@ def output_path(config):
     return os.path.join(config.zope.instancehome, 'log', f'{name}_output.log')
 
 
-def start(config, wait_seconds, clock):
+def start(config, environment, wait_seconds, clock):
     """Start a worker in the background and wait until it serves, at most `wait_seconds`; → 0.
 
+    environment -- for the worker: ours as it was before the configuration was read, which sets
+    variables in it. It does the same there, and a value may refer to the one before.
     Raises AlreadyRunning, ConfigurationError, NotSo: the worker ended at once.
     """
     found = pidfile.worker_of(config)
@@ -87,7 +89,7 @@ def start(config, wait_seconds, clock):
                                  f'{reason.strerror}') from reason
     with log:
         begin = log.tell()
-        process, reader = _launch(config, output, log)
+        process, reader = _launch(config, output, log, environment)
     try:
         report = _wait_for_report(reader, wait_seconds, clock)
     finally:
@@ -105,7 +107,7 @@ def start(config, wait_seconds, clock):
     return 0
 
 
-def _launch(config, output, log):
+def _launch(config, output, log, environment):
     """Run the worker; → (its Popen, our end of the pipe)."""
     reader, writer = os.pipe()
     # Python puts the working directory before all paths, unless it is told not to.
@@ -114,7 +116,8 @@ def _launch(config, output, log):
             '--output', output, '--report', str(writer)]
     try:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                   start_new_session=True, pass_fds=(writer,))
+                                   start_new_session=True, pass_fds=(writer,),
+                                   env=environment)
     except BaseException:
         os.close(reader)
         raise
@@ -189,13 +192,13 @@ def _end(config, clock):
             'anything, runs again at the next start')
 
 
-def restart(config, wait_seconds, clock):
-    """Stop the worker if one runs, and start one; → 0."""
+def restart(config, environment, wait_seconds, clock):
+    """Stop the worker if one runs, and start one, see there; → 0."""
     if pidfile.worker_of(config) is not None:
         ended = _end(config, clock)
         with contextlib.suppress(OSError):  # nobody reads it any more, or the disk is full
             print(ended, flush=True)
-    return start(config, wait_seconds, clock)
+    return start(config, environment, wait_seconds, clock)
 
 
 def _send(found, number):

@@ -81,6 +81,23 @@ def test_a_worker_whose_target_is_gone_does_not_say_that_it_serves(site, operato
     assert ', serving /zam1; 0 waiting' in operator.gets('status')
 
 
+def test_a_worker_that_start_starts_has_the_environment_of_one_that_runs(
+        site, operator, monkeypatch):
+    """The file is read by the command and by the worker, and sets what it says once."""
+    monkeypatch.setenv('WORD', 'given')
+    path = operator.home / 'etc' / 'zope.conf'
+    path.write_text(path.read_text('utf-8').replace(
+        '<environment>', '<environment>\n  WORD $(WORD), more', 1), 'utf-8')
+    operator.gets('start')
+    deferred = site.put('zope_call', os.getenv, 'WORD')
+    site.ended(deferred)
+    assert deferred.result == 'given, more'
+    operator.gets('restart')
+    deferred = site.put('zope_call', os.getenv, 'WORD')
+    site.ended(deferred)
+    assert deferred.result == 'given, more'
+
+
 def test_a_second_start_refuses_and_names_the_first(site, operator):
     operator.gets('start')
     sentence = (f'a worker runs already: process {operator.pid()} on {socket.gethostname()} '
