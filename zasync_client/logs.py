@@ -4,12 +4,12 @@ Imports: tracebacks, errors.
 """
 
 import codecs
+import functools
 import logging
 import os
 import sys
 
 from ZConfig.components.logger.handlers import HandlerFactory
-from ZConfig.components.logger.loghandler import reopenFiles
 
 from .errors import ConfigurationError
 from .tracebacks import text_of
@@ -78,16 +78,35 @@ def reopen(output=None, dump=None):
     output -- path of the file that standard output and error go to, if `start` has
     sent them there. dump -- a ThreadDump, or None.
     """
-    steps = [reopenFiles]
+    steps = [functools.partial(_reopen, handler) for handler in _log_files()]
     if output is not None:
         steps.append(lambda: _redirect(output))
     if dump is not None:
         steps.append(dump.reopen)
+    mistakes = []
     for step in steps:
         try:
             step()
-        except OSError as reason:  # the others may still be opened
-            log.error('a log can not be opened anew: %s', reason)
+        except OSError as reason:  # the others may still be opened, and then tell of it
+            mistakes.append(reason)
+    for reason in mistakes:
+        log.error('a log can not be opened anew: %s', reason)
+
+
+def _log_files():
+    """The handlers that write files and can open them anew, those of ZConfig."""
+    loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+    found = [handler for logger in loggers for handler in getattr(logger, 'handlers', ())]
+    return dict.fromkeys(handler for handler in found
+                         if isinstance(handler, logging.FileHandler)
+                         and hasattr(handler, 'reopen'))
+
+
+def _reopen(handler):
+    """Open its file anew; if that can't be, it goes on in the one that it has."""
+    with open(handler.baseFilename, 'ab'):  # it would close its own first
+        pass
+    handler.reopen()
 
 
 def _redirect(path):

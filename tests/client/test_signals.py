@@ -118,9 +118,15 @@ def test_HUP_opens_all_files_anew_that_of_the_thread_dump_and_the_output_too(
 
 def test_HUP_that_can_not_open_one_file_opens_the_others(site, operator, worker):
     logs = operator.home / 'log'
-    output = logs / 'zasync_output.log'
-    output.rename(logs / 'moved')
-    output.mkdir()
+    for name in ('zasync_output.log', 'event.log', 'calls.log'):
+        (logs / name).rename(logs / f'{name}.1')
+    for name in ('zasync_output.log', 'event.log'):
+        (logs / name).mkdir()
     os.kill(worker, signal.SIGHUP)
-    assert wait_until(lambda: 'a log can not be opened anew' in text(logs / 'calls.log'), 10)
+    for name in ('zasync_output.log', 'event.log'):
+        told = f"a log can not be opened anew: [Errno 21] Is a directory: '{logs / name}'"
+        assert wait_until(lambda told=told: told in text(logs / 'calls.log'), 10)
+        # What goes nowhere else goes on where the file is now.
+        assert wait_until(lambda told=told: told in text(logs / 'event.log.1'), 10)
+    assert 'Logging error' not in text(logs / 'zasync_output.log.1')
     site.ended(site.put('zope_call', jobs.add, 1, 1))
