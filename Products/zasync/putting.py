@@ -155,10 +155,10 @@ def _own_key(call):
 def transaction_of(thing):
     """The transaction in which a persistent object, unwrapped, is changed now.
 
-    Its connection may have a transaction manager of its own.
+    Its connection may have a transaction manager of its own; a closed one has none.
     """
-    jar = thing._p_jar
-    return (transaction.manager if jar is None else jar.transaction_manager).get()
+    own = getattr(thing._p_jar, 'transaction_manager', None)
+    return (transaction.manager if own is None else own).get()
 
 
 class Kept(dict[Any, Any]):

@@ -10,6 +10,7 @@ from AccessControl.SecurityManagement import noSecurityManager
 from AccessControl.users import system
 from ZODB.DB import DB
 from ZODB.DemoStorage import DemoStorage
+from ZODB.POSException import ConnectionStateError
 
 from Products.zasync import callbacks  # noqa: F401 (deferreds find it)
 from Products.zasync import lanes
@@ -120,6 +121,15 @@ def test_callbacks_of_two_transactions_of_another_manager_than_the_threads_are_t
         client.begin().find(id).addCallbacks('result')
         client.commit()
     assert [len(follower._callbacks) for follower in followers(adder)] == [1, 1]
+
+
+def test_a_callback_for_a_call_of_a_connection_that_is_closed_is_refused_with_that(store, adder):
+    client = store.client()
+    deferred = client.begin().find(client.put(make_call()))
+    assert deferred.state == 'new'
+    client.close()
+    with pytest.raises(ConnectionStateError, match='closed'):
+        deferred.addCallbacks('result')
 
 
 def test_each_call_has_a_follower_of_its_own(store, adder):
