@@ -27,5 +27,6 @@ LINES = {
     'stores': storing.stores, 'cache': storing.cache, 'floor': floors.floor,
     'profile': parts.profile, 'peers': peers.peers}
 
-#: What is run only if it is asked for: it takes packages and servers of others, and its time.
-ASIDE = {'peers'}
+#: What is run only if it is asked for: no bar hangs on it, and the whole is to take 15 minutes at
+#: most on a slow day; or it takes packages and servers of others.
+ASIDE = {'stores', 'cache', 'floor', 'peers'}
