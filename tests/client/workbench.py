@@ -133,6 +133,8 @@ class Bench:
     def close(self):
         for worker in self._workers:
             worker._pool.stop()
+        for worker in self._workers:
+            worker._pool.join(10)  # the database can't close what a thread is about to
         transaction.abort()
         self.connection.close()
         self.db.close()
