@@ -23,6 +23,7 @@ from Products.zasync.interfaces import NEW
 from Products.zasync.options import class_names
 from Products.zasync.running import Run
 from Products.zasync.running import running
+from Products.zasync.security import apart
 from Products.zasync.security import restored
 
 from .away import check_away
@@ -144,7 +145,7 @@ class Work:
         """Run a handler that knows nothing of Zope, no connection open; → its Outcome."""
         step.awaited = ()
         self._database.close()
-        with running(step):
+        with apart(), running(step):
             return self.outcome_of(handler(*args, **kwargs))
 
     def outcome_of(self, result):
